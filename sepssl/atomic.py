@@ -1,0 +1,81 @@
+"""Outputs that appear whole or not at all: write under a temporary name, then rename."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import uuid
+from collections.abc import Iterator
+
+from sepssl.errors import InputError
+
+
+def _temporary_sibling(path: pathlib.Path) -> pathlib.Path:
+    # The suffix stays, since writers of .keras, .wav or .npz files look at it; the same folder,
+    # since a rename is atomic only within one file system.
+    return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | os.PathLike, overwrite: bool = False) -> Iterator[pathlib.Path]:
+    """Yields a temporary path beside `path`, renamed to `path` when the block ends well.
+
+    Missing parent folders are made. If the block raises, the temporary file is removed.
+
+    Args:
+        path: the file to write.
+        overwrite: whether an existing file may be replaced.
+
+    Raises:
+        InputError: if `path` exists and `overwrite` is False, or if the file cannot be written
+            (no permission, a full disk).
+    """
+    path = pathlib.Path(path)
+    _refuse_existing(path, overwrite)
+    temporary = _temporary_sibling(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: could not be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Like `atomic_file`, for a folder that must not exist yet, or be empty.
+
+    Raises:
+        InputError: if `path` is a file or a folder that holds something, or cannot be written.
+    """
+    path = pathlib.Path(path)
+    refuse_nonempty_folder(path)
+    temporary = _temporary_sibling(path)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if path.exists():
+            path.rmdir()
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: could not be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_nonempty_folder(path: str | os.PathLike) -> None:
+    """Raises InputError unless `path` does not exist or is an empty folder."""
+    path = pathlib.Path(path)
+    if path.is_dir() and any(path.iterdir()):
+        raise InputError(f"{path}: is not empty; expected a new or empty folder")
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file; expected a new or empty folder")
+
+
+def _refuse_existing(path: pathlib.Path, overwrite: bool) -> None:
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; expected a file name to write to")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: exists already; expected a new file name")

@@ -1,0 +1,148 @@
+"""Log-mel spectrogram patches: what the encoders see."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def mel_matrix(
+    num_bands: int, num_bins: int, sample_rate: float, low_hz: float, high_hz: float
+) -> np.ndarray:
+    """Triangular mel filters on the HTK scale, peaks of 1, no area normalisation.
+
+    Args:
+        num_bands: number of filters.
+        num_bins: bins of the magnitude spectrum, 0 Hz to `sample_rate / 2`.
+        sample_rate: in Hz.
+        low_hz, high_hz: lower edge of the first and upper edge of the last filter, in Hz.
+
+    Returns:
+        float32 [num_bins, num_bands]; bin 0 (DC) is in no filter.
+
+    Reference: the triangles of TensorFlow's `linear_to_mel_weight_matrix`, which YAMNet uses.
+    """
+
+    def mel(hz):
+        return 1127.0 * np.log1p(np.asarray(hz, np.float64) / 700.0)
+
+    bins = mel(np.linspace(0.0, sample_rate / 2, num_bins))[:, None]
+    edges = np.linspace(mel(low_hz), mel(high_hz), num_bands + 2)
+    lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
+    rising = (bins - lower) / (centre - lower)
+    falling = (upper - bins) / (upper - centre)
+    weights = np.maximum(0.0, np.minimum(rising, falling))
+    weights[0] = 0.0
+    return weights.astype(np.float32)
+
+
+@keras.saving.register_keras_serializable(package="sepssl")
+class LogMel(keras.layers.Layer):
+    """Waveform to patches of log-mel spectrogram, as YAMNet computes them.
+
+    Frames of 25 ms every 10 ms, periodic Hann window, magnitude of the next larger power-of-two
+    FFT, 64 mel bands from 125 to 7500 Hz, `log(mel + 0.001)`. A patch is 96 frames (0.96 s).
+    Computed in float32 under every dtype policy.
+
+    Shapes: `call` maps [batch, samples] to [batch, patches, patch_frames, bands]. A waveform
+    shorter than one patch is padded with zeros to one; samples after the last whole patch are
+    left out (our choice: a patch that is mostly padding would pull a clip's mean embedding).
+
+    Args:
+        sample_rate: in Hz.
+        window_seconds, hop_seconds: frame length and hop.
+        bands: number of mel bands.
+        low_hz, high_hz: range of the mel bands.
+        offset: added before the logarithm.
+        patch_frames: frames in a patch.
+        patch_hop_frames: frames from one patch to the next.
+
+    Example:
+        >>> LogMel()(np.zeros([1, 16000])).shape
+        (1, 1, 96, 64)
+
+    Reference: Plakal & Ellis, YAMNet (front end); patch hop of 48 frames likewise.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int = 16000,
+        window_seconds: float = 0.025,
+        hop_seconds: float = 0.010,
+        bands: int = 64,
+        low_hz: float = 125.0,
+        high_hz: float = 7500.0,
+        offset: float = 0.001,
+        patch_frames: int = 96,
+        patch_hop_frames: int = 48,
+        **kwargs,
+    ):
+        super().__init__(**{"dtype": "float32", "trainable": False, **kwargs})
+        if sample_rate <= 0 or high_hz > sample_rate / 2:
+            raise ValueError(
+                f"sample_rate={sample_rate}, high_hz={high_hz}: expected a positive sample rate "
+                "of at least twice high_hz"
+            )
+        self.sample_rate = sample_rate
+        self.window_seconds = window_seconds
+        self.hop_seconds = hop_seconds
+        self.bands = bands
+        self.low_hz = low_hz
+        self.high_hz = high_hz
+        self.offset = offset
+        self.patch_frames = patch_frames
+        self.patch_hop_frames = patch_hop_frames
+        self.frame_length = round(window_seconds * sample_rate)
+        self.frame_hop = round(hop_seconds * sample_rate)
+        self.fft_length = 2 ** int(np.ceil(np.log2(self.frame_length)))
+        n = np.arange(self.frame_length)
+        self._window = (0.5 - 0.5 * np.cos(2 * np.pi * n / self.frame_length)).astype(np.float32)
+        self._mel = mel_matrix(bands, self.fft_length // 2 + 1, sample_rate, low_hz, high_hz)
+
+    @property
+    def patch_samples(self) -> int:
+        """Samples that one patch needs: 15,600 at 16 kHz."""
+        return (self.patch_frames - 1) * self.frame_hop + self.frame_length
+
+    def spectrogram(self, waveform):
+        """[..., samples] -> [..., frames, bands], `1 + (samples - frame_length) // hop` frames."""
+        waveform = ops.cast(waveform, "float32")
+        frames = ops.extract_sequences(waveform, self.frame_length, self.frame_hop)
+        real, imag = ops.rfft(frames * self._window, fft_length=self.fft_length)
+        # The floor keeps the gradient finite on silence and is far below float32's resolution
+        # of anything that the offset lets through.
+        magnitude = ops.sqrt(ops.maximum(real * real + imag * imag, 1e-20))
+        return ops.log(ops.matmul(magnitude, self._mel) + self.offset)
+
+    def call(self, waveform):
+        samples = ops.shape(waveform)[-1]
+        if isinstance(samples, int):
+            missing = max(self.patch_samples - samples, 0)
+        else:
+            missing = ops.maximum(self.patch_samples - samples, 0)
+        mel = self.spectrogram(ops.pad(waveform, [[0, 0], [0, missing]]))
+        # [batch, frames, bands] -> [batch, bands, patches, patch_frames] -> patches in front
+        patches = ops.extract_sequences(
+            ops.transpose(mel, (0, 2, 1)), self.patch_frames, self.patch_hop_frames
+        )
+        return ops.transpose(patches, (0, 2, 3, 1))
+
+    def compute_output_shape(self, input_shape):
+        batch, samples = input_shape
+        patches = None
+        if samples is not None:
+            frames = 1 + (max(samples, self.patch_samples) - self.frame_length) // self.frame_hop
+            patches = 1 + (frames - self.patch_frames) // self.patch_hop_frames
+        return (batch, patches, self.patch_frames, self.bands)
+
+    def get_config(self):
+        return super().get_config() | {
+            "sample_rate": self.sample_rate,
+            "window_seconds": self.window_seconds,
+            "hop_seconds": self.hop_seconds,
+            "bands": self.bands,
+            "low_hz": self.low_hz,
+            "high_hz": self.high_hz,
+            "offset": self.offset,
+            "patch_frames": self.patch_frames,
+            "patch_hop_frames": self.patch_hop_frames,
+        }

@@ -1,0 +1,33 @@
+"""Reading clips in parallel, in order, a few ahead."""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def read_ahead(read: Callable[[int], T], indices: Iterable[int], workers: int) -> Iterator[T]:
+    """Yields `read(index)` for each of `indices`, in their order, computed by threads.
+
+    Args:
+        read: what is done for an index; an exception it raises is raised here, in its turn.
+        indices: may be endless.
+        workers: threads; 0 for none (the calling thread does the work).
+    """
+    indices = iter(indices)
+    if workers == 0:
+        yield from map(read, indices)
+        return
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="read_ahead")
+    try:
+        # A few ahead keep every worker busy and the memory bounded.
+        ahead = deque(pool.submit(read, i) for i in itertools.islice(indices, 3 * workers))
+        while ahead:
+            result = ahead.popleft().result()
+            ahead.extend(pool.submit(read, i) for i in itertools.islice(indices, 1))
+            yield result
+    finally:  # also when the caller stops early
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,49 @@
+"""The built-in scenes as a source of clips."""
+
+import functools
+
+import numpy as np
+
+from sepssl.data.scenes.scene import Scene, SceneConfig, make_scene, scene_labels
+from sepssl.data.scenes.sources import CLASS_NAMES
+
+
+class SceneClips:
+    """`count` scenes of one split; the interface is that of `sepssl.data.folder.Folder`.
+
+    Args:
+        config: what the scenes are like.
+        seed: integer >= 0.
+        split: name of the split.
+        count: number of clips.
+    """
+
+    class_names = list(CLASS_NAMES)
+    skipped = ()
+
+    def __init__(self, config: SceneConfig, seed: int, split: str, count: int):
+        self.config = config
+        self.seed = seed
+        self.split = split
+        self.names = [f"scenes/{split}/{seed}/{index:06d}" for index in range(count)]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def scene(self, index: int) -> Scene:
+        """The clip with its true sources."""
+        return make_scene(self.config, self.seed, self.split, index)
+
+    def num_samples(self, index: int) -> int:
+        return self.config.num_samples
+
+    def read(self, index: int) -> np.ndarray:
+        """float32 [samples]."""
+        return self.scene(index).mixture
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """int8 [clips, classes]."""
+        return np.stack(
+            [scene_labels(self.config, self.seed, self.split, i) for i in range(len(self))]
+        )

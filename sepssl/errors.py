@@ -1,0 +1,9 @@
+"""The error a user can cause."""
+
+
+class InputError(ValueError):
+    """Input that cannot be used: a file, a folder, a value in a configuration.
+
+    The message is one line that names what is wrong, where, and what was expected; the command
+    line prints it without a traceback and exits with status 1.
+    """

@@ -1,0 +1,136 @@
+"""Query by example: do the embeddings of a class lie nearer to each other than to the rest?"""
+
+import dataclasses
+
+import numpy as np
+
+from sepssl.errors import InputError
+from sepssl.evaluation.scores import average_precision, check_multi_hot
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrievalResult:
+    """Mean average precision of query by example.
+
+    Attributes:
+        map: mean over the classes of `per_class`, in [0, 1].
+        chance: what `map` would be, on average, if every pool were ranked at random.
+        per_class: float64 `[classes]`, mean average precision of the queries of a class; NaN for a
+            class left out.
+        num_queries: int `[classes]`, queries made of each class.
+        left_out: indices of the classes with fewer than two clips, or that every clip has.
+    """
+
+    map: float
+    chance: float
+    per_class: np.ndarray
+    num_queries: np.ndarray
+    left_out: tuple[int, ...]
+
+
+def query_by_example(
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    num_same: int = 50,
+    num_other: int = 50,
+    num_queries: int | None = 100,
+    seed: int = 0,
+) -> RetrievalResult:
+    """Ranks a pool of clips by their cosine similarity to a query clip, class by class.
+
+    For each class, clips of the class are queries. The pool of a query is `num_same` other clips
+    that have the class and `num_other` clips that do not, drawn at random for each query (all of
+    them where there are not that many). The ranking's average precision is averaged over the
+    queries of the class, then over the classes. The counts are our choice.
+
+    Chance is not the share of the class in the pool but a little above it: a random order of `n`
+    clips with `m` of the class has the expected average precision `q + (1 - q) H(n) / n`, with
+    `q = (m - 1) / (n - 1)` and the harmonic number `H(n) = 1 + 1/2 + ... + 1/n`: 0.521 for the
+    default 50 and 50. It rises where a class has few clips without it, falls where it has few with
+    it; `chance` in the result is the mean over the classes that were scored.
+
+    Clips of equal similarity (to 1e-9) count as one step of the ranking, so embeddings that have
+    collapsed to one point score `m / n`, not more. An embedding of zeros has similarity 0 to all.
+
+    Args:
+        embeddings: float `[clips, dim]`.
+        labels: multi-hot `[clips, classes]`.
+        num_same: clips of the class in a pool, at most.
+        num_other: clips without the class in a pool, at most.
+        num_queries: queries of each class, at most, drawn at random; None makes every clip one.
+        seed: of the draws.
+
+    Raises:
+        InputError: if an array has another shape, embeddings are not finite, labels not 0 or 1, a
+            count is below 1, or no class can be scored.
+    """
+    embeddings = np.asarray(embeddings, np.float64)
+    if embeddings.ndim != 2 or embeddings.size == 0:
+        raise InputError(
+            f"embeddings have the shape {list(embeddings.shape)}; expected [clips, dim]"
+        )
+    if not np.isfinite(embeddings).all():
+        raise InputError("embeddings hold NaN or infinity; expected finite numbers")
+    labels = check_multi_hot(labels, len(embeddings))
+    if min(num_same, num_other, 1 if num_queries is None else num_queries) < 1:
+        raise InputError(
+            f"num_same, num_other, num_queries are {num_same}, {num_other}, {num_queries}; "
+            "expected 1 or more"
+        )
+    # By the largest value first: squares of very small or large values leave the range.
+    embeddings = _divided(embeddings, np.abs(embeddings).max(axis=1, keepdims=True))
+    embeddings = _divided(embeddings, np.linalg.norm(embeddings, axis=1, keepdims=True))
+
+    rng = np.random.default_rng(seed)
+    classes = labels.shape[1]
+    per_class = np.full(classes, np.nan)
+    made = np.zeros(classes, int)
+    chance = []
+    for c in range(classes):
+        with_class = np.flatnonzero(labels[:, c])
+        without = np.flatnonzero(labels[:, c] == 0)
+        if len(with_class) < 2 or len(without) == 0:
+            continue
+        queries = _draw(rng, with_class, num_queries or len(with_class))
+        precisions = []
+        for query in queries:
+            same = _draw(rng, with_class[with_class != query], num_same)
+            other = _draw(rng, without, num_other)
+            similarity = embeddings[np.concatenate([same, other])] @ embeddings[query]
+            relevant = np.repeat([1, 0], [len(same), len(other)])
+            precisions.append(average_precision(relevant, np.round(similarity, 9)))
+        per_class[c] = np.mean(precisions)
+        made[c] = len(queries)
+        chance.append(expected_random_ap(len(same), len(same) + len(other)))
+    if not made.any():
+        raise InputError(
+            f"no class of {classes} can be queried; expected one with two clips that have it and "
+            "one that does not"
+        )
+    return RetrievalResult(
+        map=float(np.nanmean(per_class)),
+        chance=float(np.mean(chance)),
+        per_class=per_class,
+        num_queries=made,
+        left_out=tuple(np.flatnonzero(made == 0).tolist()),
+    )
+
+
+def expected_random_ap(relevant: int, total: int) -> float:
+    """Expected average precision of a random order of `total` clips, `relevant` of them relevant.
+
+    The clip at rank k is relevant with probability m/n; of the k - 1 above it, a share of
+    (m - 1)/(n - 1) is expected to be.
+    """
+    if total == 1:
+        return 1.0
+    q = (relevant - 1) / (total - 1)
+    return float(q + (1 - q) * np.mean(1 / np.arange(1, total + 1)))
+
+
+def _draw(rng: np.random.Generator, clips: np.ndarray, count: int) -> np.ndarray:
+    return clips if len(clips) <= count else rng.choice(clips, count, replace=False)
+
+
+def _divided(values: np.ndarray, by: np.ndarray) -> np.ndarray:
+    return np.divide(values, by, out=np.zeros_like(values), where=by > 0)

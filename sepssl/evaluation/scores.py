@@ -1,0 +1,216 @@
+"""Scores of multi-label predictions: mAP, AUC and d', with bootstrap confidence intervals."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+from scipy import special
+from sklearn import metrics
+
+from sepssl.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Macro averages over the classes that can be scored.
+
+    Attributes:
+        map: mean average precision, in [0, 1].
+        auc: mean area under the ROC curve, in [0, 1]; chance is 0.5.
+        d_prime: d' of `auc` (not the mean of the classes' d'; as in the AudioSet literature);
+            chance is 0, a perfect ranking gives infinity.
+        chance_map: mean over the classes of the share of positive clips, which the average
+            precision of a random ranking tends to as clips grow many.
+        per_class_ap: float64 `[classes]`, NaN for a class left out.
+        per_class_auc: float64 `[classes]`, NaN for a class left out.
+        left_out: indices of the classes without a positive, or without a negative, clip.
+    """
+
+    map: float
+    auc: float
+    d_prime: float
+    chance_map: float
+    per_class_ap: np.ndarray
+    per_class_auc: np.ndarray
+    left_out: tuple[int, ...]
+
+
+def macro_scores(labels: np.ndarray, predictions: np.ndarray) -> Scores:
+    """Scores predictions of which only the order of the clips within a class matters.
+
+    Args:
+        labels: multi-hot `[clips, classes]`.
+        predictions: float `[clips, classes]`: logits, probabilities or similarities.
+
+    Raises:
+        InputError: if the shapes differ, labels are not 0 or 1, predictions hold NaN, or no class
+            has a positive and a negative clip.
+    """
+    labels, predictions = _checked(labels, predictions)
+    scored = scorable_classes(labels)
+    ap = np.full(labels.shape[1], np.nan)
+    auc = np.full(labels.shape[1], np.nan)
+    for c in scored:
+        ap[c] = metrics.average_precision_score(labels[:, c], predictions[:, c])
+        auc[c] = metrics.roc_auc_score(labels[:, c], predictions[:, c])
+    mean_auc = float(np.nanmean(auc))
+    return Scores(
+        map=float(np.nanmean(ap)),
+        auc=mean_auc,
+        d_prime=float(d_prime(mean_auc)),
+        chance_map=float(labels[:, scored].mean()),
+        per_class_ap=ap,
+        per_class_auc=auc,
+        left_out=tuple(sorted(set(range(labels.shape[1])) - set(scored.tolist()))),
+    )
+
+
+def d_prime(auc: float | np.ndarray) -> float | np.ndarray:
+    """Sensitivity index d' = sqrt(2) * probit(AUC): 0 at chance, infinite at AUC 1."""
+    return np.sqrt(2) * special.ndtri(auc)
+
+
+def average_precision(relevant: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Average precision of one ranking, clips of equal score taken as one step.
+
+    The same as scikit-learn's, at a fraction of its time per call. Counting ties as one step gives
+    a constant score the share of relevant clips, in whatever order the clips come.
+
+    Args:
+        relevant: 0 or 1, `[clips]`, at least one 1.
+        scores: float `[clips]`.
+    """
+    order, ends = _ranking(scores)
+    hits = np.cumsum(relevant[order], dtype=np.float64)[ends]
+    return np.sum(np.diff(hits, prepend=0) * hits / (ends + 1)) / hits[-1]
+
+
+def bootstrap_intervals(
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    num_bootstrap: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """Percentile bootstrap over clips of the macro scores.
+
+    Each replicate draws as many clips as there are, with replacement, and averages over the
+    classes that have a positive and a negative clip in the draw. It measures the chance in the
+    choice of the test clips, not that in training. 1000 replicates take 0.2 s for 200 clips and 28
+    classes, half a minute for 10,000 clips and 200 classes.
+
+    Args:
+        labels: multi-hot `[clips, classes]`.
+        predictions: float `[clips, classes]`.
+        num_bootstrap: number of replicates.
+        confidence: probability mass of the interval, between 0 and 1.
+        seed: of the draws.
+
+    Returns:
+        `{"map": (low, high), "auc": (low, high), "d_prime": (low, high)}`.
+
+    Raises:
+        InputError: as `macro_scores`; if an argument is out of range.
+    """
+    labels, predictions = _checked(labels, predictions)
+    if num_bootstrap < 1 or not 0 < confidence < 1:
+        raise InputError(
+            f"num_bootstrap is {num_bootstrap} and confidence {confidence}; expected a positive "
+            "number of replicates and a confidence between 0 and 1"
+        )
+    clips = len(labels)
+    scored = scorable_classes(labels)
+    rng = np.random.default_rng(seed)
+    means = []
+    for size in _blocks(num_bootstrap, clips):
+        counts = rng.multinomial(clips, np.full(clips, 1 / clips), size=size).astype(np.float64)
+        # [replicates, classes, (AP, AUC)]
+        replicates = np.stack(
+            [_weighted(labels[:, c], predictions[:, c], counts) for c in scored], 1
+        )
+        means.append(np.nanmean(replicates, axis=1))
+    ap, auc = np.concatenate(means).T
+    tail = (1 - confidence) / 2
+    low_high = [tail, 1 - tail]
+    intervals = {"map": np.nanquantile(ap, low_high), "auc": np.nanquantile(auc, low_high)}
+    intervals["d_prime"] = d_prime(intervals["auc"])  # monotone: quantiles carry over
+    return {name: (float(low), float(high)) for name, (low, high) in intervals.items()}
+
+
+def scorable_classes(labels: np.ndarray) -> np.ndarray:
+    """Indices of the classes with a positive and a negative clip.
+
+    Raises:
+        InputError: if there is none.
+    """
+    positives = labels.sum(axis=0)
+    scored = np.flatnonzero((positives > 0) & (positives < len(labels)))
+    if not len(scored):
+        raise InputError(
+            f"no class of {labels.shape[1]} has both a positive and a negative clip among "
+            f"{len(labels)} clips; expected at least one class that has"
+        )
+    return scored
+
+
+def check_multi_hot(labels: np.ndarray, clips: int) -> np.ndarray:
+    """Returns labels as int8 `[clips, classes]`, or raises InputError if they are no such array."""
+    labels = np.asarray(labels)
+    if labels.ndim != 2 or len(labels) != clips or labels.shape[1] == 0:
+        raise InputError(f"labels have the shape {list(labels.shape)}; expected [{clips}, classes]")
+    if not np.isin(labels, (0, 1)).all():
+        raise InputError("labels hold values other than 0 and 1; expected multi-hot labels")
+    return labels.astype(np.int8)
+
+
+def _weighted(relevant: np.ndarray, scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """AP and AUC of a class when clip i counts `counts[r, i]` times, `[replicates, 2]`."""
+    order, ends = _ranking(scores)
+    starts = np.append(0, ends[:-1] + 1)
+    relevant, counts = relevant[order], counts[:, order]
+    # Only runs of equal scores that hold a positive contribute: few, where the class is rare.
+    holds = np.add.reduceat(relevant, starts) > 0
+    starts, ends, positions = starts[holds], ends[holds], np.flatnonzero(relevant)
+    clips = np.cumsum(counts, axis=1)
+    through, above = clips[:, ends], clips[:, starts] - counts[:, starts]
+    run_of = np.searchsorted(positions, starts)
+    new_hits = np.add.reduceat(counts[:, positions], run_of, axis=1)
+    hits = np.cumsum(new_hits, axis=1)
+    new_misses = through - above - new_hits
+    positives = hits[:, -1]
+    negatives = clips[:, -1] - positives
+    with np.errstate(divide="ignore", invalid="ignore"):
+        precision = np.where(through > 0, hits / through, 0)
+        ap = (new_hits * precision).sum(axis=1) / positives
+        # Each positive counts the negatives below it, and half of those tied with it.
+        below = negatives[:, None] - (through - hits)
+        auc = (new_hits * (below + new_misses / 2)).sum(axis=1) / (positives * negatives)
+    scored = (positives > 0) & (negatives > 0)
+    return np.stack([np.where(scored, ap, np.nan), np.where(scored, auc, np.nan)], axis=1)
+
+
+def _ranking(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Clips from the highest score down, and the last position of each run of equal scores."""
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    return order, ends
+
+
+def _blocks(replicates: int, clips: int) -> Iterator[int]:
+    """Sizes of blocks of replicates, of about 16 MB an array each."""
+    block = max(1, 2_000_000 // clips)
+    for start in range(0, replicates, block):
+        yield min(block, replicates - start)
+
+
+def _checked(labels: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    predictions = np.asarray(predictions, np.float64)
+    labels = check_multi_hot(labels, len(predictions))
+    if predictions.shape != labels.shape:
+        raise InputError(
+            f"predictions have the shape {list(predictions.shape)}, labels {list(labels.shape)}; "
+            "expected the same [clips, classes]"
+        )
+    if np.isnan(predictions).any():
+        raise InputError("predictions hold NaN; expected numbers")
+    return labels, predictions

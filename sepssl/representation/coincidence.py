@@ -1,0 +1,63 @@
+"""Coincidence prediction: do two embeddings come from one clip?
+
+Reference: the task of Jansen et al., Coincidence, Categorization, and Consolidation (2020); the
+network and the weighting of pairs are our choice.
+"""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="sepssl")
+class CoincidenceHead(keras.layers.Layer):
+    """A two-layer perceptron on every pair of embeddings.
+
+    The first layer is split, `W [z; z'] = W1 z + W2 z'`, so that no pair is ever concatenated.
+
+    Args:
+        hidden_size: units of the hidden layer.
+
+    Shapes: [rows, dim], [columns, dim] -> logits [rows, columns], float32.
+    """
+
+    def __init__(self, hidden_size: int = 128, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden_size = hidden_size
+        self.left = keras.layers.Dense(hidden_size, name="left")
+        self.right = keras.layers.Dense(hidden_size, use_bias=False, name="right")
+        self.logit = keras.layers.Dense(1, name="logit")
+
+    def build(self, left_shape, right_shape=None):
+        self.left.build(left_shape)
+        self.right.build(left_shape)
+        self.logit.build((None, None, self.hidden_size))
+        self.built = True
+
+    def call(self, left, right):
+        hidden = ops.relu(ops.expand_dims(self.left(left), 1) + ops.expand_dims(self.right(right), 0))
+        return ops.cast(ops.squeeze(self.logit(hidden), -1), "float32")
+
+    def compute_output_shape(self, left_shape, right_shape):
+        return (left_shape[0], right_shape[0])
+
+    def get_config(self):
+        return super().get_config() | {"hidden_size": self.hidden_size}
+
+
+def coincidence_loss(logits, offset=0):
+    """Binary cross entropy over all pairs, coinciding and other pairs weighing the same in sum.
+
+    Args:
+        logits: [rows, columns]; row i and column `offset + i` come from one clip, others do not.
+        offset: see `logits`; 0 unless the rows are a slice of the global batch.
+
+    Returns:
+        Scalar: mean of -log p over coinciding pairs plus mean of -log(1 - p) over the others.
+    """
+    logits = ops.cast(logits, "float32")
+    rows, columns = ops.shape(logits)
+    own = ops.expand_dims(ops.arange(rows) + offset, 1) == ops.expand_dims(ops.arange(columns), 0)
+    own = ops.cast(own, "float32")
+    positive = ops.sum(own * ops.softplus(-logits)) / ops.cast(rows, "float32")
+    others = ops.cast(rows * (columns - 1), "float32")
+    return positive + ops.sum((1.0 - own) * ops.softplus(logits)) / others

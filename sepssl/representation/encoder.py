@@ -1,0 +1,90 @@
+"""The encoder: waveform in, embedding out."""
+
+import os
+
+import keras
+from keras import ops
+
+from sepssl.audio.log_mel import LogMel
+from sepssl.representation.encoders.small import SmallBackbone
+from sepssl.serialization import load_model
+
+
+@keras.saving.register_keras_serializable(package="sepssl")
+class Encoder(keras.Model):
+    """Log-mel patches, a backbone on each, and the mean over patches.
+
+    Args:
+        backbone: layer that maps log-mel patches [batch, frames, bands] to
+            [batch, embedding_size]; `SmallBackbone()` by default.
+        log_mel: `LogMel()` by default; holds the sample rate and the hop between patches.
+
+    Shapes: waveform [batch, samples] in [-1, 1] -> [batch, embedding_size], any number of samples
+    from 1 up (shorter than a patch: padded with zeros to one).
+
+    Example:
+        >>> Encoder()(np.zeros([1, 16000])).shape
+        (1, 256)
+    """
+
+    def __init__(
+        self,
+        backbone: keras.layers.Layer | None = None,
+        log_mel: LogMel | None = None,
+        **kwargs,
+    ):
+        super().__init__(autocast=False, **kwargs)
+        self.jit_compile = False  # XLA ruins convolutions on CPUs
+        self.backbone = SmallBackbone(dtype=self.dtype_policy) if backbone is None else backbone
+        self.log_mel = LogMel() if log_mel is None else log_mel
+
+    @property
+    def sample_rate(self) -> int:
+        """In Hz."""
+        return self.log_mel.sample_rate
+
+    @property
+    def embedding_size(self) -> int:
+        return self.backbone.embedding_size
+
+    def build(self, input_shape=None):
+        if not self.backbone.built:
+            self.backbone.build((None, self.log_mel.patch_frames, self.log_mel.bands))
+        self.built = True
+
+    def call(self, waveform, training=False):
+        return ops.mean(self.patch_embeddings(waveform, training), axis=1)
+
+    def patch_embeddings(self, waveform, training=False):
+        """[batch, samples] -> [batch, patches, embedding_size], float32."""
+        patches = self.log_mel(waveform)
+        frames, bands = self.log_mel.patch_frames, self.log_mel.bands
+        embeddings = self.backbone(ops.reshape(patches, (-1, frames, bands)), training=training)
+        embeddings = ops.cast(embeddings, "float32")
+        return ops.reshape(embeddings, (-1, ops.shape(patches)[1], self.embedding_size))
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.embedding_size)
+
+    def get_config(self):
+        return super().get_config() | {
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            "log_mel": keras.saving.serialize_keras_object(self.log_mel),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        parts = {
+            key: keras.saving.deserialize_keras_object(config[key])
+            for key in ("backbone", "log_mel")
+        }
+        return cls(**(config | parts))
+
+
+def load_encoder(path: str | os.PathLike) -> Encoder:
+    """Loads an encoder saved as `.keras`, in safe mode.
+
+    Raises:
+        InputError: if there is no such file, or it holds something other than an encoder.
+    """
+    return load_model(path, Encoder)

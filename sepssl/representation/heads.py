@@ -1,0 +1,41 @@
+"""The head that similarity is measured behind."""
+
+import keras
+
+
+@keras.saving.register_keras_serializable(package="sepssl")
+class ProjectionHead(keras.layers.Layer):
+    """Embedding to projection: dense, ReLU, dense. Left behind after training.
+
+    Args:
+        hidden_size: units of the hidden layer.
+        projection_size: units of the output.
+
+    Shapes: [batch, embedding_size] -> [batch, projection_size].
+
+    Reference: Chen et al., SimCLR (2020).
+    """
+
+    def __init__(self, hidden_size: int = 256, projection_size: int = 128, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden_size = hidden_size
+        self.projection_size = projection_size
+        self.hidden = keras.layers.Dense(hidden_size, activation="relu", name="hidden")
+        self.output_layer = keras.layers.Dense(projection_size, name="output")
+
+    def build(self, input_shape):
+        self.hidden.build(input_shape)
+        self.output_layer.build((*input_shape[:-1], self.hidden_size))
+        self.built = True
+
+    def call(self, embeddings):
+        return self.output_layer(self.hidden(embeddings))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.projection_size)
+
+    def get_config(self):
+        return super().get_config() | {
+            "hidden_size": self.hidden_size,
+            "projection_size": self.projection_size,
+        }

@@ -1,0 +1,122 @@
+"""Training of an encoder: similarity maximization and coincidence prediction, jointly."""
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from sepssl.replicas import gather, global_mean_step, mean_over_replicas, replica_id
+from sepssl.representation.coincidence import CoincidenceHead, coincidence_loss
+from sepssl.representation.heads import ProjectionHead
+from sepssl.representation.nt_xent import alignment, contrastive_accuracy, nt_xent, uniformity
+
+
+@keras.saving.register_keras_serializable(package="sepssl")
+class SimilarityLearner(keras.Model):
+    """Trains an encoder to associate two views of a clip.
+
+    Args:
+        encoder: `Encoder`.
+        front_end: `FrontEnd`, which makes the views.
+        similarity_weight, coincidence_weight: of the two objectives in the loss.
+        temperature: of NT-Xent.
+        projection_size: of the similarity head.
+        hidden_size: of both heads.
+        clip_norm: largest global gradient norm, 0 for no clipping.
+
+    `train_step` takes the dict that `FrontEnd` takes; it works under `model.fit` and under
+    `strategy.run`. Negatives come from the global batch.
+
+    Reference: Fonseca et al. (2021), joint objective; the weights are our choice.
+    """
+
+    gains_from_xla = False  # it ruins convolutions on CPUs
+    shown_metrics = ("loss", "similarity_loss", "coincidence_loss", "contrastive_accuracy")
+
+    def __init__(
+        self,
+        encoder,
+        front_end,
+        similarity_weight: float = 1.0,
+        coincidence_weight: float = 1.0,
+        temperature: float = 0.1,
+        projection_size: int = 128,
+        hidden_size: int = 256,
+        clip_norm: float = 0.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.encoder = encoder
+        self.front_end = front_end
+        self.similarity_weight = similarity_weight
+        self.coincidence_weight = coincidence_weight
+        self.temperature = temperature
+        self.projection_size = projection_size
+        self.hidden_size = hidden_size
+        self.clip_norm = clip_norm
+        self.projection = ProjectionHead(hidden_size, projection_size, name="projection")
+        self.coincidence = CoincidenceHead(hidden_size, name="coincidence")
+
+    @property
+    def product(self) -> keras.Model:
+        """The model that training is for."""
+        return self.encoder
+
+    def build(self, input_shape=None):
+        if not self.encoder.built:
+            self.encoder.build((None, None))
+        shape = (None, self.encoder.embedding_size)
+        self.projection.build(shape)
+        self.coincidence.build(shape, shape)
+        self.built = True
+
+    def train_step(self, data):
+        with tf.GradientTape() as tape:
+            a, b, channel_share = self.front_end(data)
+            batch = ops.shape(a)[0]
+            # One pass over both views: batch norm then sees mixtures and channels together.
+            embeddings = self.encoder.backbone(ops.concatenate([a, b]), training=True)
+            embeddings = ops.cast(embeddings, "float32")
+            projections = self.projection(embeddings)
+            offset = replica_id() * batch
+            za, zb = projections[:batch], projections[batch:]
+            all_a, all_b = gather(za), gather(zb)
+            similarity = ops.mean(nt_xent(za, zb, self.temperature, all_a, all_b, offset))
+            logits = self.coincidence(embeddings[:batch], gather(embeddings[batch:]))
+            coincidence = coincidence_loss(logits, offset)
+            loss = self.similarity_weight * similarity + self.coincidence_weight * coincidence
+        norms = global_mean_step(self, loss, tape, self.clip_norm)
+        normalized = all_a / (ops.norm(all_a, axis=-1, keepdims=True) + 1e-9)
+        return mean_over_replicas(
+            {
+                "loss": loss,
+                "similarity_loss": similarity,
+                "coincidence_loss": coincidence,
+                "contrastive_accuracy": contrastive_accuracy(za, zb, all_b, offset),
+                "alignment": alignment(za, zb),
+                "uniformity": uniformity(all_a),
+                "projection_std": ops.mean(ops.std(normalized, axis=0)),
+                "embedding_std": ops.mean(ops.std(embeddings, axis=0)),
+                "channel_share": channel_share,
+            }
+            | norms
+        )
+
+    def get_config(self):
+        return super().get_config() | {
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "front_end": keras.saving.serialize_keras_object(self.front_end),
+            "similarity_weight": self.similarity_weight,
+            "coincidence_weight": self.coincidence_weight,
+            "temperature": self.temperature,
+            "projection_size": self.projection_size,
+            "hidden_size": self.hidden_size,
+            "clip_norm": self.clip_norm,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        parts = {
+            key: keras.saving.deserialize_keras_object(config[key])
+            for key in ("encoder", "front_end")
+        }
+        return cls(**(config | parts))

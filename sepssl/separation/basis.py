@@ -1,0 +1,119 @@
+"""From waveform to coefficients that a mask can act on, and back."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from sepssl.audio.framing import frame, overlap_add
+
+
+@keras.saving.register_keras_serializable(package="sepssl")
+class LearnedBasis(keras.layers.Layer):
+    """A learned linear basis with ReLU coefficients, and a learned linear decoder.
+
+    Args:
+        num_coefficients: coefficients per frame.
+        frame_length: samples in a frame, a multiple of `hop`.
+        hop: samples from one frame to the next.
+
+    Reference: Luo & Mesgarani, Conv-TasNet (2019); sizes of Google's released MixIT model.
+    """
+
+    def __init__(self, num_coefficients=256, frame_length=40, hop=20, **kwargs):
+        super().__init__(**kwargs)
+        self.num_coefficients = num_coefficients
+        self.frame_length = frame_length
+        self.hop = hop
+        self.encoder = keras.layers.Dense(
+            num_coefficients, activation="relu", use_bias=False, name="encoder"
+        )
+        self.decoder = keras.layers.Dense(frame_length, use_bias=False, name="decoder")
+
+    def build(self, input_shape=None):
+        self.encoder.build((None, None, self.frame_length))
+        self.decoder.build((None, None, None, self.num_coefficients))
+        self.built = True
+
+    def analyze(self, waveform):
+        """[batch, samples] -> features [batch, frames, num_coefficients], coefficients (same,)."""
+        coefficients = self.encoder(frame(waveform, self.frame_length, self.hop))
+        return coefficients, (coefficients,)
+
+    def synthesize(self, masks, coefficients, num_samples):
+        """Masks [batch, sources, frames, num_coefficients] -> [batch, sources, num_samples]."""
+        (coefficients,) = coefficients
+        frames = self.decoder(masks * ops.expand_dims(coefficients, 1))
+        return overlap_add(frames, self.hop, num_samples)
+
+    def call(self, waveform):
+        """Analysis and synthesis under a mask of ones: [batch, samples] -> [batch, samples]."""
+        return _through(self, waveform)
+
+    def get_config(self):
+        return super().get_config() | {
+            "num_coefficients": self.num_coefficients,
+            "frame_length": self.frame_length,
+            "hop": self.hop,
+        }
+
+
+@keras.saving.register_keras_serializable(package="sepssl")
+class STFTBasis(keras.layers.Layer):
+    """Short-time Fourier transform: magnitudes are the features, the mask acts on the complex bins.
+
+    Square-root Hann windows on both sides, so that a mask of ones gives the waveform back exactly.
+    Computed in float32 under every dtype policy.
+
+    Args:
+        frame_length: samples in a frame, a multiple of `2 * hop`.
+        hop: samples from one frame to the next.
+
+    Reference: the STFT variant of Wisdom et al., FUSS baseline (2021).
+    """
+
+    def __init__(self, frame_length=512, hop=256, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        if frame_length % (2 * hop):
+            raise ValueError(
+                f"frame_length={frame_length}, hop={hop}: expected a multiple of twice the hop, "
+                "which the windows need to add up to one"
+            )
+        self.frame_length = frame_length
+        self.hop = hop
+        self.num_coefficients = frame_length // 2 + 1
+        n = np.arange(frame_length)
+        hann = 0.5 - 0.5 * np.cos(2 * np.pi * n / frame_length)
+        self._window = np.sqrt(hann).astype(np.float32)
+        # Hann windows `hop` apart add up to frame_length / (2 hop).
+        self._synthesis_window = (self._window * 2 * hop / frame_length).astype(np.float32)
+
+    def analyze(self, waveform):
+        """[batch, samples] -> magnitudes [batch, frames, bins], (real, imaginary part) likewise."""
+        # Every sample lies in frame_length / hop frames only if frames start before the first
+        # sample and end after the last.
+        edge = self.frame_length - self.hop
+        waveform = ops.pad(ops.cast(waveform, "float32"), [[0, 0], [edge, edge]])
+        frames = frame(waveform, self.frame_length, self.hop) * self._window
+        real, imag = ops.rfft(frames, fft_length=self.frame_length)
+        return ops.sqrt(ops.maximum(real * real + imag * imag, 1e-20)), (real, imag)
+
+    def synthesize(self, masks, coefficients, num_samples):
+        """Masks [batch, sources, frames, bins] -> [batch, sources, num_samples]."""
+        masks = ops.cast(masks, "float32")
+        real, imag = (masks * ops.expand_dims(part, 1) for part in coefficients)
+        frames = ops.irfft((real, imag), fft_length=self.frame_length) * self._synthesis_window
+        edge = self.frame_length - self.hop
+        return overlap_add(frames, self.hop, edge + num_samples)[..., edge:]
+
+    def call(self, waveform):
+        """Analysis and synthesis under a mask of ones: [batch, samples] -> [batch, samples]."""
+        return _through(self, waveform)
+
+    def get_config(self):
+        return super().get_config() | {"frame_length": self.frame_length, "hop": self.hop}
+
+
+def _through(basis, waveform):
+    features, coefficients = basis.analyze(waveform)
+    masks = ops.expand_dims(ops.ones_like(features), 1)
+    return basis.synthesize(masks, coefficients, ops.shape(waveform)[-1])[:, 0]

@@ -1,0 +1,149 @@
+"""The separator: mixture in, sources out."""
+
+import os
+
+import keras
+from keras import ops
+
+from sepssl.separation import consistency
+from sepssl.separation.basis import LearnedBasis
+from sepssl.separation.tdcn import TDCN
+from sepssl.serialization import load_model
+
+
+@keras.saving.register_keras_serializable(package="sepssl")
+class Separator(keras.Model):
+    """Masks on a basis, predicted by a TDCN++, made to add up to the mixture.
+
+    With its defaults this is the network of Google's released MixIT model (9,067,009 parameters
+    at 8 sources).
+
+    Args:
+        num_sources: output channels M.
+        basis: `LearnedBasis` (the default) or `STFTBasis`.
+        tdcn: the mask network, `TDCN()` by default.
+        mixture_consistency: "predicted" (weights from the network's time average), "uniform",
+            "power" or "none".
+        normalize_input: whether each waveform is scaled to an RMS of 1 before the network and
+            scaled back after it (our choice; the released model does not).
+        sample_rate: in Hz, of the waveforms it was made for; kept with the model.
+
+    Shapes: [batch, samples] -> [batch, num_sources, samples], any number of samples from 1 up.
+
+    Example:
+        >>> Separator(num_sources=4)(np.zeros([1, 16000])).shape
+        (1, 4, 16000)
+
+    Reference: Wisdom et al., Unsupervised Sound Separation Using Mixture Invariant Training (2020).
+    """
+
+    def __init__(
+        self,
+        num_sources: int = 8,
+        basis: keras.layers.Layer | None = None,
+        tdcn: keras.layers.Layer | None = None,
+        mixture_consistency: str = "predicted",
+        normalize_input: bool = False,
+        sample_rate: int = 16000,
+        **kwargs,
+    ):
+        # Without autocast: estimates must add up to the mixture in float32, not in float16.
+        super().__init__(autocast=False, **kwargs)
+        self.jit_compile = False  # predict() would compile anew for every length
+        if mixture_consistency not in consistency.KINDS:
+            raise ValueError(
+                f"mixture_consistency={mixture_consistency!r}: expected one of {consistency.KINDS}"
+            )
+        self.num_sources = num_sources
+        self.basis = LearnedBasis(dtype=self.dtype_policy) if basis is None else basis
+        self.tdcn = TDCN(dtype=self.dtype_policy) if tdcn is None else tdcn
+        self.mixture_consistency = mixture_consistency
+        self.normalize_input = normalize_input
+        self.sample_rate = sample_rate
+        self.mask = keras.layers.Dense(
+            num_sources * self.basis.num_coefficients,
+            activation="sigmoid",
+            use_bias=False,
+            dtype=self.dtype_policy,
+            name="mask",
+        )
+        if mixture_consistency == "predicted":
+            self.consistency = keras.layers.Dense(
+                num_sources, activation="softmax", use_bias=False, dtype="float32", name="weights"
+            )
+
+    def build(self, input_shape=None):
+        core = (None, None, self.tdcn.bottleneck_channels)
+        shapes = [
+            (self.basis, (None, None)),
+            (self.tdcn, (None, None, self.basis.num_coefficients)),
+            (self.mask, core),
+        ]
+        if self.mixture_consistency == "predicted":
+            shapes.append((self.consistency, (None, core[-1])))
+        for layer, shape in shapes:
+            # Loading a model brings `basis` and `tdcn` built.
+            if not layer.built:
+                layer.build(shape)
+        self.built = True
+
+    def call(self, waveform):
+        waveform = ops.cast(waveform, "float32")
+        if self.normalize_input:
+            power = ops.mean(ops.square(waveform), axis=-1, keepdims=True)
+            rms = ops.sqrt(power + 1e-10)
+            sources = self._separate(waveform / rms)
+            return sources * ops.expand_dims(rms, 1)
+        return self._separate(waveform)
+
+    def _separate(self, waveform):
+        samples = ops.shape(waveform)[-1]
+        features, coefficients = self.basis.analyze(waveform)
+        core = self.tdcn(features)
+        # [batch, frames, sources * coefficients] -> [batch, sources, frames, coefficients]
+        masks = self.mask(core)
+        masks = ops.reshape(
+            masks, (-1, ops.shape(masks)[1], self.num_sources, self.basis.num_coefficients)
+        )
+        masks = ops.transpose(masks, (0, 2, 1, 3))
+        sources = ops.cast(self.basis.synthesize(masks, coefficients, samples), "float32")
+        if self.mixture_consistency == "none":
+            return sources
+        return consistency.make_consistent(waveform, sources, self._weights(core, sources))
+
+    def _weights(self, core, sources):
+        if self.mixture_consistency == "predicted":
+            return self.consistency(ops.mean(ops.cast(core, "float32"), axis=1))
+        if self.mixture_consistency == "power":
+            return consistency.power_weights(sources)
+        return consistency.uniform_weights(sources)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.num_sources, input_shape[1])
+
+    def get_config(self):
+        return super().get_config() | {
+            "num_sources": self.num_sources,
+            "basis": keras.saving.serialize_keras_object(self.basis),
+            "tdcn": keras.saving.serialize_keras_object(self.tdcn),
+            "mixture_consistency": self.mixture_consistency,
+            "normalize_input": self.normalize_input,
+            "sample_rate": self.sample_rate,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        for key in ("basis", "tdcn"):
+            if isinstance(config[key], dict):
+                config[key] = keras.saving.deserialize_keras_object(config[key])
+        return cls(**config)
+
+
+def load_separator(path: str | os.PathLike) -> Separator:
+    """Loads a separator saved as `.keras`, in safe mode.
+
+    Raises:
+        InputError: if there is no such file, or it holds something other than a separator.
+    """
+    return load_model(path, Separator)

@@ -1,0 +1,87 @@
+"""The clips a configuration asks for, decoded once into the run's folder."""
+
+import os
+import pathlib
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from sepssl.data.folder import Folder
+from sepssl.data.read_ahead import read_ahead
+from sepssl.data.scenes import SceneConfig
+from sepssl.data.scenes.clips import SceneClips
+from sepssl.data.store import ClipStore
+from sepssl.errors import InputError
+from sepssl.separation.long_audio import separate_chunks
+
+
+def scene_config(data: ConfigDict) -> SceneConfig:
+    """The built-in scenes as `config.data` describes them."""
+    return SceneConfig(
+        sample_rate=data.sample_rate,
+        duration=data.clip_seconds,
+        ambience_range_db=tuple(data.ambience_range_db) or None,
+    )
+
+
+def training_clips(data: ConfigDict) -> Folder | SceneClips:
+    """Unlabelled recordings: those of `config.data.directory`, or built-in scenes if it is ""."""
+    if data.directory:
+        return Folder(data.directory, data.sample_rate)
+    return SceneClips(scene_config(data), data.seed, "unlabelled", data.num_clips)
+
+
+def store_mixtures(clips: Folder | SceneClips, folder: pathlib.Path) -> ClipStore:
+    """Decodes all clips into a store; those that cannot be read are skipped and listed."""
+
+    def read(index: int) -> np.ndarray | InputError:
+        try:
+            return clips.read(index)[None]
+        except InputError as error:
+            return error
+
+    store = ClipStore(folder)
+    skipped = list(clips.skipped) + store.fill(
+        clips.names,
+        lambda first: read_ahead(read, range(first, len(clips)), os.cpu_count() or 1),
+        "decoding" if isinstance(clips, Folder) else "making scenes",
+    )
+    report_skipped(skipped)
+    return store
+
+
+def store_channels(
+    separator, name: str, mixtures: ClipStore, folder: pathlib.Path, chunk_seconds: float = 10.0
+) -> ClipStore:
+    """Separates all clips of a store into another one, with a row per channel.
+
+    Args:
+        separator: `Separator`.
+        name: of the separator, for the progress bar.
+        mixtures: store of one row per clip.
+        folder: where the channels go.
+        chunk_seconds: longer clips are separated in chunks of this length.
+    """
+
+    def separated(first: int):
+        for index in range(first, len(mixtures)):
+            pieces = separate_chunks(
+                separator.predict_on_batch,
+                mixtures.read(index)[0],
+                separator.sample_rate,
+                chunk_seconds,
+                chunk_seconds / 10,
+            )
+            yield np.concatenate(list(pieces), axis=-1)
+
+    store = ClipStore(folder)
+    store.fill(mixtures.names, separated, f"separating with {name}")
+    return store
+
+
+def report_skipped(skipped) -> None:
+    """Prints how many files were skipped, and each with its reason."""
+    if skipped:
+        print(f"skipped {len(skipped)} files:")
+        for _, reason in skipped:
+            print(f"  {reason}")

@@ -1,0 +1,37 @@
+"""Which devices a run uses."""
+
+import tensorflow as tf
+
+from sepssl.errors import InputError
+
+NAMES = ("auto", "default", "mirrored")
+
+
+def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
+    """A strategy for this machine.
+
+    Args:
+        name: "default" for one device without replication; "mirrored" for one replica on every GPU
+            or, without GPUs, on every logical CPU; "auto" for "mirrored" if there are several GPUs,
+            else "default".
+
+    Raises:
+        InputError: if `name` is none of these.
+    """
+    if name not in NAMES:
+        raise InputError(f"strategy={name!r}: expected one of {', '.join(NAMES)}")
+    gpus = tf.config.list_logical_devices("GPU")
+    if name == "default" or (name == "auto" and len(gpus) < 2):
+        return tf.distribute.get_strategy()
+    devices = gpus or tf.config.list_logical_devices("CPU")
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
+def require_pairs_on_every_replica(batch_size: int, strategy: tf.distribute.Strategy) -> None:
+    """Raises InputError unless a global batch splits into equal, even parts.
+
+    Neighbours in a batch belong together: MixIT adds them up, example mixing mixes them.
+    """
+    multiple = 2 * strategy.num_replicas_in_sync
+    if batch_size < multiple or batch_size % multiple:
+        raise InputError(f"train.batch_size={batch_size}: expected a multiple of {multiple}")

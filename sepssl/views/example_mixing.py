@@ -1,0 +1,31 @@
+"""Example mixing: another recording, softly in the background."""
+
+from keras import ops
+
+
+def mix_examples(views, uniforms, probability: float, min_gain_db: float, max_gain_db: float):
+    """Adds to each view the same view of its neighbour in the batch, energy matched.
+
+    Neighbours are examples 2 k and 2 k + 1, which one replica always holds together: the result
+    does not depend on the number of replicas.
+
+    Args:
+        views: [batch, 2, samples], an even batch.
+        uniforms: [batch, 4], in [0, 1): for each view, whether it is mixed, and how loud.
+        probability: share of views that are mixed.
+        min_gain_db, max_gain_db: range of the neighbour's level, in dB relative to the view's own.
+
+    Returns:
+        [batch, 2, samples].
+
+    Reference: example mixing as in Fonseca et al. (2021), mix-back as in their earlier work; the
+    numbers are our choice.
+    """
+    shape = ops.shape(views)
+    neighbours = ops.reshape(ops.flip(ops.reshape(views, (-1, 2, *shape[1:])), axis=1), shape)
+    energy = ops.mean(ops.square(views), axis=-1)
+    neighbour_energy = ops.mean(ops.square(neighbours), axis=-1)
+    level = min_gain_db + (max_gain_db - min_gain_db) * uniforms[:, 2:]
+    gain = ops.sqrt(energy / (neighbour_energy + 1e-10)) * 10.0 ** (level / 20.0)
+    gain = ops.where(uniforms[:, :2] < probability, gain, ops.zeros_like(gain))
+    return views + ops.expand_dims(gain, -1) * neighbours

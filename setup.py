@@ -1,0 +1,93 @@
+"""Packaging of sepssl: metadata, dependencies, console scripts."""
+
+import pathlib
+
+from setuptools import setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = {}
+exec((ROOT / "sepssl" / "version.py").read_text(), VERSION)
+
+PACKAGES = [
+    "sepssl",
+    "sepssl.audio",
+    "sepssl.cli",
+    "sepssl.configs",
+    "sepssl.data",
+    "sepssl.data.scenes",
+    "sepssl.evaluation",
+    "sepssl.export",
+    "sepssl.representation",
+    "sepssl.representation.encoders",
+    "sepssl.separation",
+    "sepssl.training",
+    "sepssl.views",
+]
+
+setup(
+    name="sepssl",
+    version=VERSION["__version__"],
+    description="Self-supervised audio representations from automatically separated sound scenes",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=PACKAGES,
+    package_dir={
+        "sepssl": "sepssl",
+        "sepssl.configs": "configs",
+        "sepssl.export": "export",
+    },
+    install_requires=[
+        "absl-py>=2.1",
+        "keras>=3.8",
+        "matplotlib>=3.8",
+        "ml_collections>=1.0",
+        "numpy>=1.26",
+        "scikit-learn>=1.4",
+        "scipy>=1.12",
+        "soundfile>=0.12.1",
+        "soxr>=0.4",
+        # TensorFlow 2.21 no longer brings it, and tf.summary.audio raises without it.
+        "tensorboard>=2.17",
+        "tensorflow>=2.17,<2.22",
+        "tensorflow-datasets>=4.9.7",
+    ],
+    extras_require={
+        "test": [
+            "ai-edge-litert>=1.2",
+            "hypothesis>=6.100",
+            "pytest>=8.0",
+            "pytest-cov>=5.0",
+            "pytest-timeout>=2.3",
+            "ruff>=0.9",
+        ],
+        # tensorflow-io's native ops load with TensorFlow 2.17 only; newer
+        # tensorflow-metadata breaks `import tensorflow_datasets` beside it.
+        "tfio": [
+            "tensorflow>=2.17,<2.18",
+            "tensorflow-io>=0.37.1",
+            "tensorflow-metadata<1.17",
+        ],
+        "hub": ["tensorflow-hub>=0.16", "tf-keras>=2.17"],
+        "beam": ["apache-beam>=2.60"],
+        "colab": ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5.10"],
+    },
+    entry_points={
+        "console_scripts": [
+            "sepssl-embed=sepssl.cli.embed:run",
+            "sepssl-evaluate=sepssl.cli.evaluate:run",
+            "sepssl-export=sepssl.cli.export:run",
+            "sepssl-quickstart=sepssl.cli.quickstart:run",
+            "sepssl-separate=sepssl.cli.separate:run",
+            "sepssl-train=sepssl.cli.train:run",
+        ],
+    },
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Multimedia :: Sound/Audio :: Analysis",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

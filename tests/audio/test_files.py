@@ -1,0 +1,373 @@
+import contextlib
+import os
+import pathlib
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sepssl.audio.files import audio_info, check_audio, read_audio, resampled_length, write_audio
+from sepssl.errors import InputError
+
+RATE = 16000
+LOSSLESS = [".wav", ".flac", ".aif", ".aiff"]
+LOSSY = {".ogg": "VORBIS", ".opus": "OPUS", ".mp3": "MPEG_LAYER_III"}
+ALL = [*LOSSLESS, *LOSSY]
+
+
+def noise(seconds=1.0, rate=RATE, channels=None, seed=0):
+    shape = int(seconds * rate) if channels is None else (channels, int(seconds * rate))
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, shape).astype(np.float32)
+
+
+def tone(seconds=1.0, rate=RATE, hertz=440.0):
+    return (0.5 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate)).astype("f4")
+
+
+def write(path, waveform=None, rate=RATE, **kwargs):
+    if waveform is None:
+        waveform = noise()
+    write_audio(path, waveform, rate, LOSSY.get(path.suffix.lower(), "PCM_16"), **kwargs)
+    return path
+
+
+def wav(*chunks, head=b"RIFF", order="<"):
+    """A RIFF file of (name, size, body) chunks, exactly as given: nothing is padded."""
+    body = b"".join(name + struct.pack(order + "I", size) + data for name, size, data in chunks)
+    return head + struct.pack(order + "I", len(body) + 4) + b"WAVE" + body
+
+
+FMT = (b"fmt ", 16, struct.pack("<HHIIHH", 1, 1, RATE, 2 * RATE, 2, 16))
+PCM = (np.sin(np.arange(1000)) * 10000).astype("<i2")
+DATA = (b"data", 2 * PCM.size, PCM.tobytes())
+
+
+@contextlib.contextmanager
+def unprivileged():
+    """Root may read anything: become nobody for a while."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def message(path, **kwargs):
+    """The one line that a bad file is refused with; the header check must agree if it raises."""
+    with pytest.raises(InputError) as error:
+        read_audio(path, RATE, **kwargs)
+    text = str(error.value)
+    assert "\n" not in text
+    assert "expected" in text
+    return text
+
+
+@pytest.mark.parametrize("suffix", [*LOSSLESS, ".WAV", ".Flac"])
+def test_lossless_round_trip(tmp_path, suffix):
+    pcm = np.round(noise() * 32768) / 32768
+    path = write(tmp_path / f"a{suffix}", pcm)
+    np.testing.assert_allclose(read_audio(path, RATE), pcm, atol=1.1 / 32768)
+
+
+@pytest.mark.parametrize("suffix", LOSSY)
+def test_lossy_round_trip(tmp_path, suffix):
+    read = read_audio(write(tmp_path / f"a{suffix}", tone()), RATE)
+    assert len(read) == RATE
+    middle = slice(2000, -2000)
+    assert np.corrcoef(read[middle], tone()[middle])[0, 1] > 0.99
+
+
+def test_float_wav_keeps_values_beyond_full_scale(tmp_path):
+    loud = noise() * 10
+    write_audio(tmp_path / "a.wav", loud, RATE, "FLOAT")
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.wav", RATE), loud)
+
+
+def test_integer_wav_clips(tmp_path):
+    write_audio(tmp_path / "a.wav", np.array([0.0, 2.0, -2.0]), RATE)
+    np.testing.assert_allclose(read_audio(tmp_path / "a.wav", None), [0, 1, -1], atol=1e-4)
+
+
+def test_mono_is_the_mean_of_the_channels(tmp_path):
+    channels = noise(channels=3)
+    write_audio(tmp_path / "a.wav", channels, RATE, "FLOAT")
+    np.testing.assert_allclose(read_audio(tmp_path / "a.wav", None), channels.mean(0), atol=1e-7)
+
+
+def test_info(tmp_path):
+    info = audio_info(write(tmp_path / "a.flac", noise(0.5, 44100, channels=2), 44100))
+    assert (info.sample_rate, info.channels, info.frames, info.duration) == (44100, 2, 22050, 0.5)
+
+
+@pytest.mark.parametrize("suffix", ALL)
+def test_excerpt_is_the_slice_of_the_whole(tmp_path, suffix):
+    path = write(tmp_path / f"a{suffix}", noise(2.0))
+    rate = audio_info(path).sample_rate
+    whole = read_audio(path, None)
+    excerpt = read_audio(path, None, offset=0.25, duration=0.5)
+    # mpg123 starts its decoder anew after a seek: equal to the last bit of float32 only.
+    tolerance = 2e-7 if suffix == ".mp3" else 0
+    np.testing.assert_allclose(excerpt, whole[rate // 4 : rate // 4 * 3], rtol=0, atol=tolerance)
+
+
+@settings(max_examples=30, deadline=None)
+@given(start=st.integers(0, 7999), length=st.integers(1, 12000))
+def test_excerpt_is_the_slice_for_any_bounds(tmp_path_factory, start, length):
+    path = tmp_path_factory.getbasetemp() / "excerpt.wav"
+    if not path.exists():
+        write(path, noise(0.5))
+    whole = read_audio(path, RATE)
+    excerpt = read_audio(path, RATE, start / RATE, length / RATE)
+    np.testing.assert_array_equal(excerpt, whole[start : start + length])
+
+
+@pytest.mark.parametrize(
+    ("file_rate", "rate"), [(44100, 16000), (8000, 16000), (48000, 16000), (16000, 22050)]
+)
+def test_excerpt_is_the_slice_when_resampled(tmp_path, file_rate, rate):
+    path = tmp_path / "a.wav"
+    write_audio(path, noise(3.0, file_rate), file_rate, "FLOAT")
+    whole = read_audio(path, rate)
+    for offset, duration in [(0.0, 0.5), (1.23457, 0.975), (2.5, 9.0)]:
+        first = round(offset * rate)
+        excerpt = read_audio(path, rate, offset, duration)
+        expected = whole[first : first + round(duration * rate)]
+        assert len(excerpt) == len(expected)
+        np.testing.assert_allclose(excerpt, expected, atol=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 20000), st.sampled_from([8000, 11025, 22050, 32000, 44100, 48000, 96000]))
+def test_resampled_length_is_that_of_soxr(frames, rate):
+    resampled = soxr.resample(np.zeros(frames, np.float32), rate, RATE, "HQ")
+    assert resampled_length(frames, rate, RATE) == len(resampled)
+
+
+def test_resampling_keeps_a_tone_and_removes_what_would_alias(tmp_path):
+    low, high = tone(rate=44100), tone(rate=44100, hertz=10000.0)
+    write_audio(tmp_path / "low.wav", low, 44100, "FLOAT")
+    write_audio(tmp_path / "both.wav", low + high, 44100, "FLOAT")
+    middle = slice(1000, -1000)
+    kept = read_audio(tmp_path / "low.wav", RATE)
+    np.testing.assert_allclose(kept[middle], tone()[middle], atol=1e-4)
+    both = read_audio(tmp_path / "both.wav", RATE)
+    np.testing.assert_allclose(both[middle], kept[middle], atol=1e-4)
+
+
+def test_missing_folder_suffix_empty_and_garbage(tmp_path):
+    assert "does not exist" in message(tmp_path / "none.wav")
+    (tmp_path / "d.wav").mkdir()
+    assert "is a folder" in message(tmp_path / "d.wav")
+    (tmp_path / "a.txt").write_text("hello")
+    assert "suffix '.txt'" in message(tmp_path / "a.txt")
+    (tmp_path / "e.wav").touch()
+    assert "empty (0 bytes)" in message(tmp_path / "e.wav")
+    for suffix in ALL:
+        path = tmp_path / f"garbage{suffix}"
+        path.write_bytes(b"this is no sound at all, only text " * 100)
+        assert f"{path}: is not readable as sound" in message(path)
+
+
+def test_pipe_does_not_block(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    assert "not a regular file" in message(tmp_path / "pipe.wav")
+
+
+def test_no_permission(tmp_path):
+    path = write(tmp_path / "a.wav")
+    path.chmod(0)
+    with unprivileged():
+        assert "permission denied" in message(path)
+
+
+@pytest.mark.parametrize("name", ["line\nbreak.wav", "umlaut ü.wav", b"latin-\xfc.wav"])
+def test_awkward_names(tmp_path, name):
+    path = pathlib.Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), os.fsencode(name))))
+    message(path).encode("utf-8")  # printable
+    write(path)
+    assert len(read_audio(path, RATE)) == RATE
+
+
+def test_no_samples_is_refused(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(0), RATE)
+    assert "holds no sample" in message(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinity(tmp_path, bad):
+    waveform = noise()
+    waveform[100] = bad
+    soundfile.write(tmp_path / "a.wav", waveform, RATE, subtype="FLOAT")
+    assert "NaN or infinity" in message(tmp_path / "a.wav")
+    assert len(read_audio(tmp_path / "a.wav", RATE, offset=0.5)) == RATE // 2
+
+
+def test_silence(tmp_path):
+    soundfile.write(tmp_path / "zero.wav", np.zeros(RATE), RATE)
+    assert "silent (every sample is 0)" in message(tmp_path / "zero.wav")
+    soundfile.write(tmp_path / "faint.wav", np.full(RATE, 0.9e-6), RATE, subtype="FLOAT")
+    assert "silent (peak -121 dBFS)" in message(tmp_path / "faint.wav")
+    soundfile.write(tmp_path / "quiet.wav", np.full(RATE, 1.1e-6), RATE, subtype="FLOAT")
+    assert len(read_audio(tmp_path / "quiet.wav", RATE)) == RATE
+    stereo = np.stack([tone(), -tone()])
+    write_audio(tmp_path / "opposed.wav", stereo, RATE, "FLOAT")
+    assert "2 channels averaged" in message(tmp_path / "opposed.wav")
+
+
+def test_silent_excerpt_is_fine(tmp_path):
+    path = write(tmp_path / "a.wav", np.concatenate([tone(), np.zeros(RATE, np.float32)]))
+    assert not read_audio(path, RATE, offset=1.0).any()
+
+
+@pytest.mark.parametrize("suffix", ALL)
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+def test_truncated(tmp_path, suffix, share):
+    whole = write(tmp_path / f"whole{suffix}", noise(3.0)).read_bytes()
+    check_audio(tmp_path / f"whole{suffix}")
+    path = tmp_path / f"cut{suffix}"
+    path.write_bytes(whole[: int(len(whole) * share)])
+    assert "truncated" in message(path)
+    # An excerpt from the part that is left is refused as well: the scan of a folder is.
+    assert "truncated" in message(path, duration=0.05)
+    with pytest.raises(InputError, match="truncated"):
+        check_audio(path)
+
+
+def test_one_missing_sample_is_truncation(tmp_path):
+    path = write(tmp_path / "a.wav")
+    path.write_bytes(path.read_bytes()[:-2])
+    assert "promises 32000 bytes of sound, 31998 are there" in message(path)
+
+
+def test_truncated_rf64(tmp_path):
+    soundfile.write(tmp_path / "a.wav", noise(), RATE, format="RF64")
+    path = tmp_path / "a.wav"
+    assert len(read_audio(path, RATE)) == RATE
+    data = path.read_bytes()
+    # libsndfile's RF64 as ffmpeg and EBU write it: the 32-bit size is 2^32-1, ds64 holds it.
+    at = data.index(b"data") + 4
+    data = data[:at] + b"\xff" * 4 + data[at + 4 :]
+    path.write_bytes(data)
+    assert len(read_audio(path, RATE)) == RATE
+    path.write_bytes(data[:-1000])
+    assert "truncated" in message(path)
+
+
+def test_flac_damaged_in_the_middle(tmp_path):
+    path = write(tmp_path / "a.flac", noise(3.0))
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 5000] = bytes(5000)
+    path.write_bytes(data)
+    assert "damaged" in message(path)
+
+
+@pytest.mark.parametrize(
+    "size", [0, 0xFFFFFFFF, 0x7FFFF000, 0x7FFFEFFC, 0x80000000], ids=lambda size: f"{size:#x}"
+)
+def test_wav_of_unknown_size_is_not_truncated(tmp_path, size):
+    """As sox, ffmpeg, espeak-ng and arecord leave it when they write to a pipe."""
+    (tmp_path / "a.wav").write_bytes(wav(FMT, (b"data", size, PCM.tobytes())))
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.wav", None), PCM / np.float32(32768))
+    assert audio_info(tmp_path / "a.wav").frames == PCM.size
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [FMT, (b"LIST", 26, b"INFOISFT\x0e\0\0\0Lavf59.27.100\0"), DATA],
+        [(b"LIST", 6, b"INFOxy"), FMT, DATA],
+        [FMT, (b"LIST", 5, b"INFOx\0"), DATA],  # odd size, padded as the standard says
+        [FMT, (b"LIST", 5, b"INFOx"), DATA],  # odd size, not padded
+        [(b"bext", 7, b"abcdefg"), FMT, DATA],
+        [(b"JUNK", 28, bytes(28)), FMT, DATA],
+        [FMT, DATA, (b"LIST", 5, b"INFOx")],
+        [FMT, DATA, (b"id3 ", 400, b"cut")],  # metadata cut after the sound: nothing is lost
+        [FMT, (b"data", 0, PCM.tobytes()[: 2 * PCM.size])],
+    ],
+    ids=["list", "list-first", "padded", "unpadded", "bext", "junk", "late", "cut-tag", "zero"],
+)
+def test_wav_with_odd_chunks(tmp_path, chunks):
+    (tmp_path / "a.wav").write_bytes(wav(*chunks))
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.wav", None), PCM / np.float32(32768))
+
+
+def test_wav_of_size_zero_with_further_chunks_is_empty(tmp_path):
+    (tmp_path / "a.wav").write_bytes(wav(FMT, (b"data", 0, b""), (b"LIST", 4, b"INFO")))
+    assert "holds no sample" in message(tmp_path / "a.wav")
+
+
+def mp3_without_length_header(path, bit_rate_mode, waveform):
+    with soundfile.SoundFile(
+        path, "w", RATE, 1, "MPEG_LAYER_III", compression_level=0.5, bitrate_mode=bit_rate_mode
+    ) as file:
+        file.write(waveform)
+    data = path.read_bytes()
+    assert b"Xing" in data[:200] or b"Info" in data[:200]
+    path.write_bytes(data[data.index(data[:2], 4) :])  # the tag is a frame of its own: drop it
+    return path
+
+
+def test_mp3_without_length_header(tmp_path):
+    path = mp3_without_length_header(tmp_path / "a.mp3", "CONSTANT", tone(3.0))
+    read = read_audio(path, None)
+    assert len(read) == audio_info(path).frames  # libsndfile's own guess is another
+    assert len(read) % 576 == 0
+    assert 3 * RATE <= len(read) < 3 * RATE + 3 * 576
+
+
+def test_mp3_of_variable_rate_without_length_header(tmp_path):
+    # Silence first: the bit rate of the first frame says nothing about the rest.
+    waveform = np.concatenate([noise(0.1), np.zeros(5 * RATE, np.float32), noise(0.5)])
+    path = mp3_without_length_header(tmp_path / "a.mp3", "VARIABLE", waveform)
+    assert "variable bit rate without a length header" in message(path)
+
+
+@pytest.mark.parametrize("rate", [0, -16000, 0.5, float("nan")])
+def test_bad_sample_rate(tmp_path, rate):
+    path = write(tmp_path / "a.wav")
+    with pytest.raises(InputError, match="sample_rate"):
+        read_audio(path, rate)
+    with pytest.raises(InputError, match="sample_rate"):
+        write_audio(tmp_path / "b.wav", noise(), rate)
+
+
+def test_bad_excerpts(tmp_path):
+    path = write(tmp_path / "a.wav")
+    for offset, duration in [(-1.0, None), (float("nan"), None), (0.0, 0.0), (0.0, -1.0)]:
+        with pytest.raises(InputError, match="expected"):
+            read_audio(path, RATE, offset, duration)
+    assert "no sample between 1 s and its end" in message(path, offset=1.0)
+    assert "no sample between 5 s and 6 s" in message(path, offset=5.0, duration=1.0)
+
+
+def test_write_refuses(tmp_path):
+    path = tmp_path / "a.wav"
+    for bad in [np.zeros((2, 3, 4)), np.zeros(0), np.zeros(4, np.int16), np.array([0.0, np.nan])]:
+        with pytest.raises(InputError, match="waveform to write"):
+            write_audio(path, bad, RATE)
+    with pytest.raises(InputError, match="more channels"):
+        write_audio(path, np.zeros((100, 2)), RATE)
+    with pytest.raises(InputError, match="no subtype 'PCM_16'; expected one of"):
+        write_audio(tmp_path / "a.ogg", noise(), RATE)
+    with pytest.raises(InputError, match="suffix"):
+        write_audio(tmp_path / "a.xyz", noise(), RATE)
+    with pytest.raises(InputError, match="could not be written as OGG OPUS"):
+        write_audio(tmp_path / "a.opus", noise(), 12345, "OPUS")
+    assert not list(tmp_path.iterdir())
+
+
+def test_write_does_not_overwrite_unless_told(tmp_path):
+    path = write(tmp_path / "deep" / "er" / "a.wav", tone())
+    with pytest.raises(InputError, match="exists already"):
+        write(path, noise())
+    write(path, noise(0.5), overwrite=True)
+    assert audio_info(path).frames == RATE // 2
+    assert [p.name for p in path.parent.iterdir()] == ["a.wav"]

@@ -1,0 +1,206 @@
+import contextlib
+import os
+
+import numpy as np
+import pytest
+
+from sepssl.audio.files import read_audio, write_audio
+from sepssl.data.folder import Folder, list_audio
+from sepssl.errors import InputError
+
+RATE = 16000
+
+
+def write(path, seconds=1.0, rate=RATE, channels=1, subtype="PCM_16"):
+    shape = (channels, int(seconds * rate))
+    waveform = np.random.default_rng(len(path.name)).uniform(-0.5, 0.5, shape)
+    write_audio(path, waveform, rate, subtype)
+    return path
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Recordings of mixed formats, rates, channels and lengths, in subfolders."""
+    write(tmp_path / "b" / "stereo.WAV", 2.0, 44100, 2)
+    write(tmp_path / "b" / "telephone.flac", 1.5, 8000)
+    write(tmp_path / "a.ogg", 1.0, RATE, subtype="VORBIS")
+    write(tmp_path / "c" / "d" / "deep.mp3", 3.0, 48000, subtype="MPEG_LAYER_III")
+    return tmp_path
+
+
+@contextlib.contextmanager
+def unprivileged():
+    """Root may read anything: become nobody for a while."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_list_is_recursive_sorted_and_skips_what_is_hidden(mixed):
+    write(mixed / ".hidden.wav")
+    write(mixed / ".cache" / "x.wav")
+    (mixed / "notes.txt").write_text("no sound")
+    names = [path.relative_to(mixed).as_posix() for path in list_audio(mixed)]
+    assert names == ["a.ogg", "b/stereo.WAV", "b/telephone.flac", "c/d/deep.mp3"]
+
+
+def test_list_follows_links_but_not_in_circles(mixed, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    write(elsewhere / "far.wav")
+    (mixed / "link").symlink_to(elsewhere)
+    (mixed / "b" / "up").symlink_to(mixed)
+    names = [path.relative_to(mixed).as_posix() for path in list_audio(mixed)]
+    assert names == ["a.ogg", "b/stereo.WAV", "b/telephone.flac", "c/d/deep.mp3", "link/far.wav"]
+
+
+def test_list_refuses(tmp_path):
+    with pytest.raises(InputError, match=r"none: does not exist; expected a folder"):
+        list_audio(tmp_path / "none")
+    with pytest.raises(InputError, match=r"holds no sound file; expected files ending in .wav"):
+        list_audio(tmp_path)
+    with pytest.raises(InputError, match=r"a\.wav: is a file; expected a folder"):
+        list_audio(write(tmp_path / "a.wav"))
+
+
+def test_list_refuses_an_unreadable_folder(tmp_path):
+    write(tmp_path / "open.wav")
+    write(tmp_path / "locked" / "a.wav")
+    (tmp_path / "locked").chmod(0)
+    # Below /tmp/pytest-of-root nobody may enter at all, which is refused the same way.
+    with unprivileged(), pytest.raises(InputError, match="cannot be read: Permission denied"):
+        list_audio(tmp_path)
+    (tmp_path / "locked").chmod(0o700)
+
+
+def test_clips_are_mono_at_one_rate_and_as_long_as_promised(mixed):
+    clips = Folder(mixed, RATE)
+    assert clips.names == ["a.ogg", "b/stereo.WAV", "b/telephone.flac", "c/d/deep.mp3"]
+    assert len(clips) == 4
+    assert clips.skipped == []
+    assert clips.labels is None
+    assert clips.class_names is None
+    for index, seconds in enumerate([1.0, 2.0, 1.5, 3.0]):
+        assert clips.num_samples(index) == seconds * RATE
+        waveform = clips.read(index)
+        assert waveform.dtype == np.float32
+        np.testing.assert_array_equal(waveform, read_audio(mixed / clips.names[index], RATE))
+        assert len(waveform) == clips.num_samples(index)
+
+
+@pytest.mark.parametrize("rate", [11025, 16000, 22050, 44100])
+@pytest.mark.parametrize("frames", [16001, 16007, 17777])
+def test_promised_length_holds_for_odd_lengths(tmp_path, rate, frames):
+    write_audio(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, frames), 16000)
+    clips = Folder(tmp_path, rate)
+    assert len(clips.read(0)) == clips.num_samples(0)
+
+
+def test_part_of_a_clip_is_the_slice(mixed):
+    clips = Folder(mixed, RATE)
+    for index in range(len(clips)):
+        part = clips.read(index, start=5001, length=7000)
+        np.testing.assert_allclose(part, clips.read(index)[5001:12001], atol=1e-6)
+        np.testing.assert_allclose(
+            clips.read(index, start=9999), clips.read(index)[9999:], atol=1e-6
+        )
+
+
+def test_broken_files_are_skipped_with_a_reason(mixed):
+    whole = (mixed / "b" / "telephone.flac").read_bytes()
+    (mixed / "cut.flac").write_bytes(whole[:5000])
+    (mixed / "empty.wav").touch()
+    (mixed / "garbage.wav").write_text("no sound")
+    write(mixed / "short.wav", 0.5)
+    clips = Folder(mixed, RATE)
+    assert len(clips) == 4
+    reasons = {path.name: reason for path, reason in clips.skipped}
+    assert reasons["cut.flac"].startswith("is truncated")
+    assert reasons["empty.wav"].startswith("is empty (0 bytes)")
+    assert reasons["garbage.wav"].startswith("is not readable as sound")
+    assert reasons["short.wav"] == "is 0.500 s long; expected 0.975 s or more"
+    assert len(Folder(mixed, RATE, min_duration=0.5)) == 5
+
+
+def test_silence_and_nan_are_found_by_decoding(mixed):
+    write_audio(mixed / "silent.wav", np.zeros(RATE), RATE)
+    clips = Folder(mixed, RATE)
+    with pytest.raises(InputError, match="silent"):
+        clips.read(clips.names.index("silent.wav"))
+    decoded = Folder(mixed, RATE, decode=True)
+    assert decoded.names == [name for name in clips.names if name != "silent.wav"]
+    assert decoded.skipped[0][1].startswith("is silent")
+
+
+def test_nothing_usable(tmp_path):
+    (tmp_path / "a.wav").touch()
+    write(tmp_path / "b.wav", 0.1)
+    with pytest.raises(InputError, match=r"2 skipped, the first: a.wav: is empty \(0 bytes\)"):
+        Folder(tmp_path, RATE)
+    with pytest.raises(InputError, match="sample_rate"):
+        Folder(tmp_path, 0)
+
+
+def test_labels_from_csv(mixed):
+    (mixed / "labels.csv").write_text(
+        "filename,fold,labels\n"
+        "b/stereo.WAV,1,dog;cat\n"
+        '"a.ogg",1,\n'
+        "./b/telephone.flac,2, bell ; dog\n"
+    )
+    clips = Folder(mixed, RATE)
+    assert clips.class_names == ["bell", "cat", "dog"]
+    assert clips.names == ["a.ogg", "b/stereo.WAV", "b/telephone.flac"]
+    np.testing.assert_array_equal(clips.labels, [[0, 0, 0], [0, 1, 1], [1, 0, 1]])
+    assert clips.labels.dtype == np.int8
+    assert clips.skipped == [(mixed / "c/d/deep.mp3", "has no row in labels.csv")]
+    assert len(Folder(mixed, RATE, labels=None)) == 4
+
+
+def test_labels_stay_aligned_when_files_are_skipped(mixed):
+    (mixed / "a.ogg").write_bytes(b"")
+    (mixed / "labels.csv").write_text(
+        "filename,labels\na.ogg,only\nb/stereo.WAV,x\nb/telephone.flac,y\nc/d/deep.mp3,x;y\n",
+        encoding="utf-8-sig",  # as spreadsheet programs save it
+    )
+    clips = Folder(mixed, RATE, labels="csv")
+    assert clips.class_names == ["only", "x", "y"]
+    np.testing.assert_array_equal(clips.labels, [[0, 1, 0], [0, 0, 1], [0, 1, 1]])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("name,labels\na.ogg,x\n", "has the columns"),
+        ("", "has the columns"),
+        ("filename,labels\nz.wav,x\n", r"line 2: names 'z.wav', which is no sound file"),
+        ("filename,labels\na.ogg,x\na.ogg,y\n", "line 3: names 'a.ogg' again"),
+        ("filename,labels\na.ogg\n", "line 2: has fewer fields"),
+        ("filename,labels\na.ogg,\n", "holds no label"),
+        ("filename,labels\na.ogg,\udcff\n", "is not CSV text in UTF-8"),
+    ],
+)
+def test_bad_labels_csv(mixed, text, reason):
+    (mixed / "labels.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(InputError, match=rf"labels\.csv.*{reason}.*expected"):
+        Folder(mixed, RATE)
+
+
+def test_labels_from_subfolders(mixed):
+    with pytest.raises(InputError, match=r"a\.ogg: lies in no subfolder"):
+        Folder(mixed, RATE, labels="folder")
+    (mixed / "a.ogg").unlink()
+    clips = Folder(mixed, RATE, labels="folder")
+    assert clips.class_names == ["b", "c"]
+    np.testing.assert_array_equal(clips.labels, [[1, 0], [1, 0], [0, 1]])
+
+
+def test_missing_csv_and_unknown_kind_of_labels(mixed):
+    with pytest.raises(InputError, match=r"labels\.csv: cannot be read"):
+        Folder(mixed, RATE, labels="csv")
+    with pytest.raises(InputError, match="labels is 'subfolder'"):
+        Folder(mixed, RATE, labels="subfolder")

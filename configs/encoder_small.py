@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
             "seed": 0,
             "data": {
                 "directory": "",  # of recordings; "" for the built-in scenes
+                "cache": "",  # folder for decoded clips and channels; "" for the run's own
                 "sample_rate": 16000,  # Hz
                 "seed": 0,
                 "num_clips": 4000,
@@ -25,7 +26,6 @@ def get_config() -> ConfigDict:
             },
             "views": {
                 "separators": "",  # .keras files, separated by commas
-                "cache": "",  # folder for decoded clips and channels; "" for the run's own
                 "max_distance_seconds": 3.0,
                 "mixture_mixture": 0.0,
                 "mixture_channel": 1.0,

@@ -4,7 +4,6 @@ sepssl-train --config=configs/encoder_smoke.py --workdir=/tmp/encoder_smoke
 """
 
 from ml_collections import ConfigDict
-
 from sepssl.configs import encoder_small
 
 

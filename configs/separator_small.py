@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
             "seed": 0,
             "data": {
                 "directory": "",  # of recordings; "" for the built-in scenes
+                "cache": "",  # folder for decoded clips and channels; "" for the run's own
                 "sample_rate": 16000,  # Hz
                 "seed": 0,
                 "num_clips": 4000,

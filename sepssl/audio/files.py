@@ -192,6 +192,9 @@ def write_audio(
     if not np.isfinite(waveform).all():
         raise InputError(f"{name}: the waveform to write holds NaN or infinity; expected numbers")
     frames = np.atleast_2d(waveform).T.astype(np.float32, copy=False)
+    if subtype == "PCM_16":
+        # libsndfile scales by 32767 when it writes floats but by 32768 when it reads them.
+        frames = np.clip(np.round(frames * 32768.0), -32768, 32767).astype(np.int16)
     try:
         with (
             atomic_file(path, overwrite) as temporary,

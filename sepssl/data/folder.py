@@ -154,6 +154,11 @@ class Folder:
                 [[c in label_sets[name] for c in self.class_names] for name in self.names], np.int8
             )
 
+    @property
+    def origin(self) -> str:
+        """What the clips depend on besides their names."""
+        return f"{self.directory.resolve()} at {self.sample_rate} Hz"
+
     def __len__(self) -> int:
         return len(self.names)
 

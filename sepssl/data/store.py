@@ -1,4 +1,4 @@
-"""Clips on disk as 16-bit arrays that are read by the crop: decoded mixtures, separated channels."""
+"""Clips on disk as 16-bit arrays, read by the crop: decoded mixtures, separated channels."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import keras
 import numpy as np
 
+from sepssl.atomic import atomic_file
 from sepssl.errors import InputError
 
 
@@ -27,6 +28,7 @@ class ClipStore:
         self.folder = pathlib.Path(folder)
         self._samples_path = self.folder / "samples.int16"
         self._index_path = self.folder / "index.jsonl"
+        self._complete_path = self.folder / "complete.json"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._entries = []
         if self._index_path.exists():
@@ -43,6 +45,11 @@ class ClipStore:
     @property
     def names(self) -> list[str]:
         return [entry["name"] for entry in self._entries]
+
+    @property
+    def origin(self) -> str:
+        """What the clips depend on besides their names."""
+        return json.loads((self.folder / "content.json").read_text())["origin"]
 
     @property
     def rows(self) -> int:
@@ -71,53 +78,66 @@ class ClipStore:
         return crop * np.float32(entry["scale"])
 
     def fill(
-        self, names: list[str], clips: Callable[[int], Iterable[np.ndarray]], title: str
+        self,
+        origin: str,
+        names: list[str],
+        clips: Callable[[int], Iterable[np.ndarray | InputError]],
+        title: str,
     ) -> list[tuple[str, str]]:
         """Writes the clips that are not there yet, with a progress bar.
 
         Args:
-            names: of all clips, in order; those already stored must be their beginning.
-            clips: given the number of names already done, iterates over the arrays
-                [rows, samples] of the others, in order. An `InputError` as an item skips that clip.
+            origin: what the clips depend on besides their names.
+            names: of all clips, in order.
+            clips: given how many of the names are dealt with, iterates over the clips of the
+                others in order: arrays [rows, samples], or an error for a clip to be skipped.
             title: what the progress bar says.
 
         Returns:
             (name, reason) of the clips skipped.
 
         Raises:
-            InputError: if the store was filled from other clips, or cannot be written.
+            InputError: if the store belongs to other clips, no clip is usable, or the disk is full.
         """
-        done_path = self.folder / "complete.json"
-        if done_path.exists():
-            record = json.loads(done_path.read_text())
-            if record["names"] != names:
-                raise InputError(f"{self.folder}: was filled from other clips; expected a new folder")
-            return [tuple(pair) for pair in record["skipped"]]
+        try:
+            self._claim({"origin": origin, "names": names})
+            if self._complete_path.exists():
+                return json.loads(self._complete_path.read_text())
+            return self._fill(names, clips, title)
+        except OSError as error:
+            raise InputError(f"{self.folder}: could not be written: {error.strerror}") from error
+
+    def _claim(self, content: dict) -> None:
+        path = self.folder / "content.json"
+        if not path.exists():
+            with atomic_file(path) as temporary:
+                temporary.write_text(json.dumps(content))
+        elif json.loads(path.read_text()) != content:
+            raise InputError(
+                f"{self.folder}: holds other clips, or clips made otherwise; expected a new folder"
+            )
+
+    def _fill(self, names, clips, title) -> list[tuple[str, str]]:
         position = {name: i for i, name in enumerate(names)}
-        kept = [name for name in self.names if name in position]
-        if kept != self.names or sorted(kept, key=position.get) != kept:
-            raise InputError(f"{self.folder}: was filled from other clips; expected a new folder")
-        first = position[kept[-1]] + 1 if kept else 0
+        first = position[self._entries[-1]["name"]] + 1 if self._entries else 0
         print(f"{title}: {len(names)} clips -> {self.folder}", flush=True)
         progress = keras.utils.Progbar(len(names), unit_name="clip")
         skipped = []
-        try:
-            with open(self._samples_path, "ab") as samples, open(self._index_path, "w") as index:
-                index.writelines(json.dumps(entry) + "\n" for entry in self._entries)
-                offset = sum(int(np.prod(entry["shape"])) for entry in self._entries)
-                samples.truncate(2 * offset)
-                for name, clip in zip(names[first:], clips(first), strict=True):
-                    if isinstance(clip, InputError):
-                        skipped.append((name, str(clip)))
-                    else:
-                        self._append(samples, index, name, clip, offset)
-                        offset += clip.size
-                    progress.update(position[name] + 1)
-            if not self._entries:
-                raise InputError(f"{self.folder}: no usable clip; the first: {skipped[0][1]}")
-            done_path.write_text(json.dumps({"names": names, "skipped": skipped}))
-        except OSError as error:
-            raise InputError(f"{self.folder}: could not be written: {error.strerror}") from error
+        with open(self._samples_path, "ab") as samples, open(self._index_path, "w") as index:
+            index.writelines(json.dumps(entry) + "\n" for entry in self._entries)
+            offset = sum(int(np.prod(entry["shape"])) for entry in self._entries)
+            samples.truncate(2 * offset)
+            for name, clip in zip(names[first:], clips(first), strict=True):
+                if isinstance(clip, InputError):
+                    skipped.append((name, str(clip)))
+                else:
+                    self._append(samples, index, name, clip, offset)
+                    offset += clip.size
+                progress.update(position[name] + 1)
+        if not self._entries:
+            raise InputError(f"{self.folder}: no usable clip; the first: {skipped[0][1]}")
+        with atomic_file(self._complete_path) as temporary:
+            temporary.write_text(json.dumps(skipped))
         return skipped
 
     def _append(self, samples, index, name: str, clip: np.ndarray, offset: int) -> None:

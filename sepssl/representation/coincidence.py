@@ -34,7 +34,8 @@ class CoincidenceHead(keras.layers.Layer):
         self.built = True
 
     def call(self, left, right):
-        hidden = ops.relu(ops.expand_dims(self.left(left), 1) + ops.expand_dims(self.right(right), 0))
+        left, right = self.left(left), self.right(right)
+        hidden = ops.relu(ops.expand_dims(left, 1) + ops.expand_dims(right, 0))
         return ops.cast(ops.squeeze(self.logit(hidden), -1), "float32")
 
     def compute_output_shape(self, left_shape, right_shape):

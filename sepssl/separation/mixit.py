@@ -31,10 +31,10 @@ def thresholded_log_mse(error, power, max_snr: float = 30.0):
 def mixit_loss(references, estimates, max_snr: float = 30.0):
     """Loss of the best way to add the estimated sources up to the reference mixtures.
 
-    Every source goes to exactly one reference. The best assignment is searched exhaustively through
-    the Gram matrices of references and estimates, which needs [sources, sources] numbers instead of
-    one remixed waveform per assignment; the gradient flows through the loss of that assignment only.
-    Computed in float32.
+    Every source goes to exactly one reference. The best assignment is searched exhaustively
+    through the Gram matrices of references and estimates, which needs [sources, sources] numbers
+    instead of one remixed waveform per assignment; the gradient flows through the loss of that
+    assignment only. Computed in float32.
 
     Args:
         references: [batch, mixtures, samples], at least two mixtures.
@@ -74,7 +74,8 @@ def mixit_loss(references, estimates, max_snr: float = 30.0):
 def _assignment_losses(references, estimates, power, threshold, matrices, max_snr):
     """Loss of every assignment [batch, assignments] from inner products alone."""
     # ||x - a S||^2 = ||x||^2 - 2 a . (S x) + a (S S') a'
-    cross = ops.matmul(references, ops.transpose(estimates, (0, 2, 1)))  # [batch, mixtures, sources]
+    # [batch, mixtures, sources]
+    cross = ops.matmul(references, ops.transpose(estimates, (0, 2, 1)))
     gram = ops.matmul(estimates, ops.transpose(estimates, (0, 2, 1)))  # [batch, sources, sources]
     matrices = ops.convert_to_tensor(matrices)  # [assignments, mixtures, sources]
     linear = ops.einsum("knm,bnm->bkn", matrices, cross)

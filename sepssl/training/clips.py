@@ -27,7 +27,7 @@ def scene_config(data: ConfigDict) -> SceneConfig:
 def training_clips(data: ConfigDict) -> Folder | SceneClips:
     """Unlabelled recordings: those of `config.data.directory`, or built-in scenes if it is ""."""
     if data.directory:
-        return Folder(data.directory, data.sample_rate)
+        return Folder(data.directory, data.sample_rate, min_duration=0.1)
     return SceneClips(scene_config(data), data.seed, "unlabelled", data.num_clips)
 
 
@@ -41,12 +41,13 @@ def store_mixtures(clips: Folder | SceneClips, folder: pathlib.Path) -> ClipStor
             return error
 
     store = ClipStore(folder)
-    skipped = list(clips.skipped) + store.fill(
+    skipped = store.fill(
+        clips.origin,
         clips.names,
         lambda first: read_ahead(read, range(first, len(clips)), os.cpu_count() or 1),
         "decoding" if isinstance(clips, Folder) else "making scenes",
     )
-    report_skipped(skipped)
+    report_skipped([*clips.skipped, *skipped])
     return store
 
 
@@ -75,7 +76,7 @@ def store_channels(
             yield np.concatenate(list(pieces), axis=-1)
 
     store = ClipStore(folder)
-    store.fill(mixtures.names, separated, f"separating with {name}")
+    store.fill(mixtures.origin, mixtures.names, separated, f"separating with {name}")
     return store
 
 
@@ -83,5 +84,6 @@ def report_skipped(skipped) -> None:
     """Prints how many files were skipped, and each with its reason."""
     if skipped:
         print(f"skipped {len(skipped)} files:")
-        for _, reason in skipped:
-            print(f"  {reason}")
+        for name, reason in skipped:
+            # An error met while decoding names the file itself.
+            print(f"  {reason}" if str(name) in reason else f"  {name}: {reason}")

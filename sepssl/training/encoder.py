@@ -67,7 +67,7 @@ def load_separators(config: ConfigDict) -> dict[str, Separator]:
 def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     """Trains an encoder on pairs of views of recordings and of their separated channels.
 
-    Clips and channels are stored once, in `config.views.cache` (which several runs on the same
+    Clips and channels are stored once, in `config.data.cache` (which several runs on the same
     clips may share) or in the run's folder.
 
     Args:
@@ -91,7 +91,7 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     clips = training_clips(config.data)
     run = RunFolder(workdir, config.to_dict())
 
-    cache = pathlib.Path(config.views.cache or run.path)
+    cache = pathlib.Path(config.data.cache or run.path)
     mixtures = store_mixtures(clips, cache / "clips")
     channels = [
         store_channels(separator, name, mixtures, cache / "channels" / name)

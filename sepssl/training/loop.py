@@ -54,11 +54,12 @@ def train(
     Raises:
         TrainingDiverged: if loss or gradient is not finite.
     """
+    rate = _schedule(learning_rate, schedule, warmup_steps, steps)
     with strategy.scope():
         learner = make_learner()
         learner.build()
         learner.compile(
-            optimizer=keras.optimizers.Adam(_schedule(learning_rate, schedule, warmup_steps, steps)),
+            optimizer=keras.optimizers.Adam(rate),
             jit_compile=False,  # decided below, for the step as a whole
         )
         learner.optimizer.build(learner.trainable_variables)
@@ -85,9 +86,7 @@ def train(
         keep(0)
     if done:
         print(f"{run.path}: continues after step {done}", flush=True)
-    progress = keras.utils.Progbar(
-        steps, unit_name="step", stateful_metrics=learner.shown_metrics
-    )
+    progress = keras.utils.Progbar(steps, unit_name="step", stateful_metrics=learner.shown_metrics)
     started, started_at = time.perf_counter(), done
     for step, batch in enumerate(
         distribute(strategy, batches.load, done, steps) if done < steps else (), start=done

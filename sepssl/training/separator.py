@@ -2,6 +2,7 @@
 
 import functools
 import os
+import pathlib
 
 import keras
 import numpy as np
@@ -65,7 +66,7 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
     require_pairs_on_every_replica(config.train.batch_size, strategy)
     clips = training_clips(config.data)
     run = RunFolder(workdir, config.to_dict())
-    mixtures = store_mixtures(clips, run.path / "clips")
+    mixtures = store_mixtures(clips, pathlib.Path(config.data.cache or run.path) / "clips")
     batches = RecordingBatches(
         mixtures,
         config.train.batch_size,

@@ -240,6 +240,21 @@ def test_truncated(tmp_path, suffix, share):
         check_audio(path)
 
 
+@pytest.mark.parametrize("suffix", [".ogg", ".opus"])
+def test_ogg_cut_between_two_pages(tmp_path, suffix):
+    path = write(tmp_path / f"a{suffix}", noise(3.0))
+    data = path.read_bytes()
+    path.write_bytes(data[: data.rindex(b"OggS")])
+    assert "lacks the end-of-stream flag" in message(path)
+
+
+def test_chain_of_ogg_streams(tmp_path):
+    """libsndfile would return the first stream and keep silent about the rest."""
+    first, second = (write(tmp_path / f"{i}.ogg", noise(seed=i)).read_bytes() for i in (1, 2))
+    (tmp_path / "chain.ogg").write_bytes(first + second)
+    assert "several Ogg streams" in message(tmp_path / "chain.ogg")
+
+
 def test_one_missing_sample_is_truncation(tmp_path):
     path = write(tmp_path / "a.wav")
     path.write_bytes(path.read_bytes()[:-2])
@@ -304,9 +319,9 @@ def test_wav_of_size_zero_with_further_chunks_is_empty(tmp_path):
     assert "holds no sample" in message(tmp_path / "a.wav")
 
 
-def mp3_without_length_header(path, bit_rate_mode, waveform):
+def mp3_without_length_header(path, bit_rate_mode, waveform, rate=RATE):
     with soundfile.SoundFile(
-        path, "w", RATE, 1, "MPEG_LAYER_III", compression_level=0.5, bitrate_mode=bit_rate_mode
+        path, "w", rate, 1, "MPEG_LAYER_III", compression_level=0.5, bitrate_mode=bit_rate_mode
     ) as file:
         file.write(waveform)
     data = path.read_bytes()
@@ -316,11 +331,16 @@ def mp3_without_length_header(path, bit_rate_mode, waveform):
 
 
 def test_mp3_without_length_header(tmp_path):
-    path = mp3_without_length_header(tmp_path / "a.mp3", "CONSTANT", tone(3.0))
-    read = read_audio(path, None)
-    assert len(read) == audio_info(path).frames  # libsndfile's own guess is another
-    assert len(read) % 576 == 0
-    assert 3 * RATE <= len(read) < 3 * RATE + 3 * 576
+    path = mp3_without_length_header(tmp_path / "a.mp3", "CONSTANT", tone(3.0, 44100), 44100)
+    with_tag = tmp_path / "tag.mp3"  # an ID3 tag of 20000 bytes: 7-bit bytes, 156 * 128 + 32
+    with_tag.write_bytes(b"ID3\x04\0\0\0\x01\x1c\x20" + bytes(20000) + path.read_bytes())
+    for file in [path, with_tag]:
+        read = read_audio(file, None)
+        info = audio_info(file)
+        assert len(read) == info.frames
+        assert info.frames % 1152 == 0
+        assert 3 * 44100 <= info.frames < 3 * 44100 + 3 * 1152
+    assert soundfile.info(path).frames != audio_info(path).frames  # libsndfile's guess
 
 
 def test_mp3_of_variable_rate_without_length_header(tmp_path):

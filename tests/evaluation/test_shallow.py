@@ -49,6 +49,13 @@ def test_best_on_validation_is_chosen_and_scored(kind):
     assert result.scores.map == macro_scores(test.labels, result.test_predictions).map
 
 
+def test_stopped_network_is_the_one_that_was_validated():
+    train, validation, _ = splits(sizes=(80, 80, 1), signal=0.2)  # few and noisy: it overfits
+    result = evaluate_shallow(train, validation, validation, "mlp")
+    assert result.hyperparameters["epochs"] < 80
+    assert result.scores.map == max(score for _, score in result.validation)
+
+
 def test_linear_is_logistic_regression_on_standardised_inputs():
     train, validation, test = splits()
     # Scales and offsets that a regularised classifier would trip over, were they not removed.

@@ -18,14 +18,18 @@ class SceneClips:
         count: number of clips.
     """
 
-    class_names = list(CLASS_NAMES)
-    skipped = ()
-
     def __init__(self, config: SceneConfig, seed: int, split: str, count: int):
         self.config = config
         self.seed = seed
         self.split = split
         self.names = [f"scenes/{split}/{seed}/{index:06d}" for index in range(count)]
+        self.class_names = list(CLASS_NAMES)
+        self.skipped: list[tuple[str, str]] = []
+
+    @property
+    def origin(self) -> str:
+        """What the clips depend on besides their names."""
+        return repr(self.config)
 
     def __len__(self) -> int:
         return len(self.names)

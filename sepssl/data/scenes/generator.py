@@ -1,11 +1,9 @@
 """Scenes made on the fly, in parallel, in order."""
 
-import itertools
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
+from sepssl.data.read_ahead import read_ahead
 from sepssl.data.scenes.scene import Scene, SceneConfig, make_scene
 from sepssl.errors import InputError
 
@@ -35,26 +33,4 @@ def generate(
     workers = (os.cpu_count() or 1) if workers is None else workers
     if workers < 0:
         raise InputError(f"workers {workers}; expected 0 or more")
-    return _generate(config, seed, split, iter(indices), workers)
-
-
-def _generate(config, seed, split, indices, workers) -> Iterator[Scene]:
-    if workers == 0:
-        yield from (make_scene(config, seed, split, index) for index in indices)
-        return
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="scenes")
-    try:
-        # A few scenes ahead keep every worker busy and the memory bounded.
-        ahead = deque(
-            pool.submit(make_scene, config, seed, split, index)
-            for index in itertools.islice(indices, 3 * workers)
-        )
-        while ahead:
-            scene = ahead.popleft().result()
-            ahead.extend(
-                pool.submit(make_scene, config, seed, split, index)
-                for index in itertools.islice(indices, 1)
-            )
-            yield scene
-    finally:  # also when the caller stops early
-        pool.shutdown(wait=False, cancel_futures=True)
+    return read_ahead(lambda index: make_scene(config, seed, split, index), indices, workers)

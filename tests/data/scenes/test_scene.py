@@ -12,6 +12,7 @@ from sepssl.data.scenes import (
     active_rms,
     make_scene,
 )
+from sepssl.data.scenes.scene import scene_labels
 from sepssl.errors import InputError
 
 SHORT = SceneConfig(duration=1.0, sample_rate=8000)
@@ -58,6 +59,11 @@ def test_labels_and_rows_match_the_sources(scenes):
         assert set(names) <= set(SCENE_TYPES[scene.scene_type])
         loud = np.sqrt(np.mean(scene.sources**2, axis=1)) > 0
         assert loud.tolist() == [i < scene.num_sources for i in range(4)]
+
+
+def test_labels_without_the_sound(scenes):
+    for index in range(50):
+        np.testing.assert_array_equal(scene_labels(SHORT, 0, "train", index), scenes[index].labels)
 
 
 def test_scene_types_overlap_and_cover_all_classes(scenes):

@@ -1,0 +1,50 @@
+"""Separates recordings into channels that add up to them: one wav file per channel.
+
+sepssl-separate --separator=PATH.keras --input=FILE_OR_DIR --output=DIR
+"""
+
+from absl import flags
+
+from sepssl.cli.main import run_main
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("separator", None, "Separator, a .keras file.", required=True)
+flags.DEFINE_string("input", None, "A sound file, or a folder of them.", required=True)
+flags.DEFINE_string("output", None, "Folder for the channels.", required=True)
+flags.DEFINE_enum(
+    "rate",
+    "separator",
+    ["separator", "input"],
+    "Sample rate of the channels: the separator's, or that of each input.",
+)
+flags.DEFINE_float(
+    "chunk_seconds", 30.0, "Longer recordings are separated in chunks.", lower_bound=1.0
+)
+
+
+def main(argv):
+    import sepssl
+    from sepssl.separation.recordings import list_recordings, separate_recordings
+
+    recordings = list_recordings(FLAGS.input)
+    separator = sepssl.load_separator(FLAGS.separator)
+    failed = separate_recordings(
+        separator,
+        recordings,
+        FLAGS.output,
+        keep_input_rate=FLAGS.rate == "input",
+        chunk_seconds=FLAGS.chunk_seconds,
+    )
+    done = len(recordings) - len(failed)
+    print(f"{done} of {len(recordings)} recordings separated into {FLAGS.output}")
+    for reason in failed:
+        print(f"  skipped: {reason}")
+
+
+def run():
+    run_main(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,227 @@
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from sepssl.export import ExportError, save_encoder
+
+from sepssl.errors import InputError
+from sepssl.representation import Encoder
+from sepssl.separation import Separator
+
+# Runs in a process that has never heard of sepssl, and looks at everything an outside user can.
+LOOK = """
+import json, sys
+import keras, numpy as np, tensorflow as tf
+
+directory, waveforms, output = sys.argv[1:]
+waveforms = dict(np.load(waveforms))
+loaded = tf.saved_model.load(directory)
+found, told = {}, {"signatures": sorted(loaded.signatures)}
+for name, waveform in waveforms.items():
+    waveform = tf.constant(waveform)
+    found["call_" + name] = loaded(waveform)
+    found["serving_default_" + name] = loaded.signatures["serving_default"](waveform=waveform)[
+        "embedding"
+    ]
+    found["patches_" + name] = loaded.signatures["patches"](waveform=waveform)["embedding"]
+
+broken = waveforms["long"].copy()
+broken[:, 7::1000], broken[:, 8::1000], broken[:, 9::1000] = np.nan, np.inf, -np.inf
+found["broken"] = loaded(tf.constant(broken))
+found["huge"] = loaded(tf.constant(waveforms["long"] * np.float32(1e38)))
+
+# TFSMLayer in a functional model, before anything below moves a weight.
+layer = keras.layers.TFSMLayer(directory, call_endpoint="serving_default")
+inputs = keras.Input([None])
+outputs = keras.layers.Dense(1)(layer(inputs)["embedding"])
+model = keras.Model(inputs, [layer(inputs)["embedding"], outputs])
+found["tfsm"] = model(waveforms["batch"])[0]
+before = [v.numpy() for v in layer.trainable_weights]
+classifier = keras.Model(inputs, outputs)
+classifier.compile(keras.optimizers.SGD(0.01), "mse")
+classifier.fit(waveforms["batch"], np.ones([5, 1]), epochs=1, verbose=0)
+told["tfsm_moved"] = [
+    bool(np.any(v.numpy() != old)) for v, old in zip(layer.trainable_weights, before)
+]
+
+with tf.GradientTape() as tape:
+    embedding = loaded(tf.constant(waveforms["batch"]), training=True)
+    loss = tf.reduce_sum(embedding**2)
+found["training"] = embedding
+for i, gradient in enumerate(tape.gradient(loss, loaded.trainable_variables)):
+    found[f"gradient_{i}"] = gradient
+for i, variable in enumerate(loaded.variables):
+    found[f"variable_{i}"] = variable
+
+told["regularization_losses"] = len(loaded.regularization_losses)
+told["sepssl"] = any(name.split(".")[0] == "sepssl" for name in sys.modules)
+np.savez(output, **{name: np.asarray(value) for name, value in found.items()})
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(encoder, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("saved_model") / "encoder"
+    card = save_encoder(encoder, directory)
+    return directory, card
+
+
+@pytest.fixture(scope="module")
+def look(exported, saved_waveforms, run_python, tmp_path_factory):
+    output = tmp_path_factory.mktemp("found") / "found.npz"
+    told, stderr = run_python(LOOK, exported[0], saved_waveforms, output)
+    return dict(np.load(output)), told, stderr
+
+
+def copy_of(encoder):
+    copy = Encoder.from_config(encoder.get_config())
+    copy.build()
+    copy.set_weights(encoder.get_weights())
+    return copy
+
+
+def close(a, b, relative=1e-5):
+    assert a.shape == b.shape
+    np.testing.assert_allclose(a, b, rtol=0, atol=relative * np.max(np.abs(b)))
+
+
+def test_call_and_signatures_give_the_embedding(look, encoder, waveforms):
+    found, told, _ = look
+    assert told["signatures"] == ["patches", "serving_default"]
+    assert not told["sepssl"]
+    for name, waveform in waveforms.items():
+        expected = np.asarray(encoder(waveform))
+        assert expected.shape == (len(waveform), 16)
+        close(found[f"call_{name}"], expected)
+        close(found[f"serving_default_{name}"], expected)
+        close(found[f"patches_{name}"], np.asarray(encoder.patch_embeddings(waveform)))
+
+
+def test_patches_signature_has_one_embedding_per_patch(look):
+    # 50,001 samples: 311 frames, so patches start at frames 0, 48, ... 192.
+    assert look[0]["patches_long"].shape == (1, 5, 16)
+    assert look[0]["patches_one"].shape == (1, 1, 16)
+
+
+def test_samples_that_are_not_finite_count_as_zeros(look, encoder, waveforms):
+    repaired = waveforms["long"].copy()
+    for start in (7, 8, 9):
+        repaired[:, start::1000] = 0.0
+    close(look[0]["broken"], np.asarray(encoder(repaired)))
+    close(look[0]["huge"], np.asarray(encoder(np.zeros_like(repaired))))
+
+
+def test_training_call_is_batch_norm_training_with_gradients(look, encoder, waveforms):
+    found, _, stderr = look
+    copy = copy_of(encoder)
+    with tf.GradientTape() as tape:
+        embedding = copy(waveforms["batch"], training=True)
+        loss = tf.reduce_sum(embedding**2)
+    # The Keras model sums squares for its synchronised variance, hence the wider margin.
+    close(found["training"], embedding.numpy(), 1e-4)
+    variables = [v.value for v in copy.trainable_variables]
+    gradients = tape.gradient(loss, variables)
+    assert len(gradients) == sum(name.startswith("gradient_") for name in found) == 12
+    for i, gradient in enumerate(gradients):
+        close(found[f"gradient_{i}"], gradient.numpy(), 1e-3)
+    changed = 0
+    for i, (new, old) in enumerate(zip(copy.variables, encoder.variables, strict=True)):
+        close(found[f"variable_{i}"], new.numpy(), 1e-4)
+        changed += bool(np.any(found[f"variable_{i}"] != old.numpy()))
+    assert changed == 8  # moving mean and variance of four batch norms
+    assert "custom gradients" not in stderr
+
+
+def test_keras_layer_is_equal_and_fine_tunes(look, encoder, waveforms):
+    found, told, _ = look
+    close(found["tfsm"], np.asarray(encoder(waveforms["batch"])))
+    assert len(told["tfsm_moved"]) == 12
+    assert all(told["tfsm_moved"])
+
+
+def test_card_describes_the_files(exported):
+    directory, card = exported
+    assert json.loads((directory / "card.json").read_text()) == card
+    assert card["format"] == "saved_model"
+    assert (card["sample_rate"], card["embedding_size"]) == (16000, 16)
+    assert card["checks"]["relative_error"] <= 1e-5
+    files = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file()}
+    assert set(card["files"]) == files - {"card.json"}
+    for name, digest in card["files"].items():
+        assert hashlib.sha256((directory / name).read_bytes()).hexdigest() == digest
+    assert "16000 Hz" in (directory / "README.md").read_text()
+
+
+def test_exporting_leaves_the_encoder_synchronised(exported, encoder):
+    assert all(norm.synchronized for _, norm in encoder.backbone.blocks)
+
+
+def test_regularisers_and_dropout(mean_backbone, tmp_path):
+    encoder = Encoder(mean_backbone())
+    save_encoder(encoder, tmp_path / "encoder")
+    loaded = tf.saved_model.load(str(tmp_path / "encoder"))
+    kernel = encoder.backbone.dense.kernel.numpy()
+    (penalty,) = loaded.regularization_losses
+    assert float(penalty()) == pytest.approx(0.01 * np.sum(kernel**2), rel=1e-5)
+    waveform = tf.ones([1, 16000])
+    first, second = (loaded(waveform, training=True).numpy() for _ in range(2))
+    assert np.any(first != second)
+    assert np.any(first == 0.0)
+
+
+def test_weights_that_are_not_finite_leave_nothing(encoder, tmp_path):
+    copy = copy_of(encoder)
+    copy.trainable_variables[0].assign(np.full(copy.trainable_variables[0].shape, np.nan))
+    with pytest.raises(InputError, match="not finite; expected an encoder whose weights"):
+        save_encoder(copy, tmp_path / "encoder")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_that_computes_something_else_leaves_nothing(mean_backbone, tmp_path):
+    encoder = Encoder(mean_backbone(lambda x: x if tf.executing_eagerly() else 1.0001 * x))
+    with pytest.raises(ExportError, match=r"relative error 0\.0001"):
+        save_encoder(encoder, tmp_path / "encoder")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_that_holds_something_is_left_alone(encoder, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="is not empty"):
+        save_encoder(encoder, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_separator_is_refused(tmp_path):
+    with pytest.raises(InputError, match="is a Separator; expected a sepssl Encoder"):
+        save_encoder(Separator(num_sources=2), tmp_path / "encoder")
+
+
+HUB = """
+import json, os, sys
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+import numpy as np, tensorflow as tf, tensorflow_hub as hub, tf_keras
+
+waveform = np.load(sys.argv[2])["batch"]
+layer = hub.KerasLayer(sys.argv[1], trainable=True)
+model = tf_keras.Sequential([layer, tf_keras.layers.Dense(1)])
+embedding = layer(tf.constant(waveform)).numpy()
+model.compile("sgd", "mse")
+model.fit(waveform, np.ones([5, 1]), epochs=1, verbose=0)
+moved = float(np.max(np.abs(layer(tf.constant(waveform)).numpy() - embedding)))
+called = hub.load(sys.argv[1])(tf.constant(waveform)).numpy()
+print(json.dumps([embedding.tolist(), called.tolist(), moved, len(layer.trainable_weights)]))
+"""
+
+
+def test_tensorflow_hub(exported, encoder, waveforms, saved_waveforms, run_python):
+    pytest.importorskip("tensorflow_hub")
+    pytest.importorskip("tf_keras")
+    (embedding, called, moved, weights), _ = run_python(HUB, exported[0], saved_waveforms)
+    expected = np.asarray(encoder(waveforms["batch"]))
+    close(np.array(embedding), expected)
+    close(np.array(called), expected)
+    assert moved > 0
+    assert weights == 12

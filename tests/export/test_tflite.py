@@ -1,0 +1,152 @@
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from sepssl.export import ExportError, check_exports, convert_encoder, save_encoder
+
+from sepssl.errors import InputError
+from sepssl.representation import Encoder, SmallBackbone
+
+# Both runtimes, ai_edge_litert first, while TensorFlow is not yet there to help it.
+LOOK = """
+import importlib.util, json, sys
+import numpy as np
+
+path, waveforms = sys.argv[1:]
+waveforms = dict(np.load(waveforms))
+waveforms["broken"] = np.where(np.arange(16000) % 1000 == 7, np.nan, waveforms["batch"])
+waveforms["broken"] = waveforms["broken"].astype(np.float32)
+
+def look(interpreter):
+    runner = interpreter.get_signature_runner("serving_default")
+    (name, detail), = runner.get_input_details().items()
+    return {
+        "signatures": interpreter.get_signature_list(),
+        "input": [name, detail["dtype"].__name__, detail["shape_signature"].tolist()],
+        "embeddings": {
+            key: runner(waveform=value)["embedding"].tolist() for key, value in waveforms.items()
+        },
+    }
+
+told = {}
+if importlib.util.find_spec("ai_edge_litert"):
+    from ai_edge_litert.interpreter import Interpreter
+    told["ai_edge_litert"] = look(Interpreter(path))
+    told["tensorflow_needed"] = "tensorflow" in sys.modules
+import tensorflow as tf
+told["tensorflow"] = look(tf.lite.Interpreter(path))
+told["sepssl"] = any(name.split(".")[0] == "sepssl" for name in sys.modules)
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def converted(encoder, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("tflite") / "encoder"
+    return directory, convert_encoder(encoder, directory)
+
+
+@pytest.fixture(scope="module")
+def look(converted, saved_waveforms, run_python):
+    return run_python(LOOK, converted[0] / "encoder.tflite", saved_waveforms)[0]
+
+
+@pytest.mark.parametrize("runtime", ["ai_edge_litert", "tensorflow"])
+def test_any_batch_and_length(look, encoder, waveforms, runtime):
+    if runtime == "ai_edge_litert":
+        pytest.importorskip("ai_edge_litert")
+        assert not look["tensorflow_needed"]
+    assert not look["sepssl"]
+    told = look[runtime]
+    assert told["signatures"] == {
+        "serving_default": {"inputs": ["waveform"], "outputs": ["embedding"]}
+    }
+    assert told["input"] == ["waveform", "float32", [-1, -1]]
+    broken = np.where(np.arange(16000) % 1000 == 7, np.float32(0), waveforms["batch"])
+    for name, waveform in (waveforms | {"broken": broken}).items():
+        expected = np.asarray(encoder(waveform))
+        embedding = np.array(told["embeddings"][name])
+        assert embedding.shape == expected.shape
+        np.testing.assert_allclose(embedding, expected, rtol=0, atol=1e-3 * expected.max())
+
+
+def test_card(converted):
+    directory, card = converted
+    names = sorted(path.name for path in directory.iterdir())
+    assert names == ["README.md", "card.json", "encoder.tflite"]
+    assert json.loads((directory / "card.json").read_text()) == card
+    assert card["format"] == "tflite"
+    assert card["checks"]["cosine"] >= 0.9999
+    assert 0 < card["checks"]["max_error"] < 1e-2
+
+
+def test_operator_that_tflite_lacks_is_named_and_leaves_nothing(mean_backbone, tmp_path):
+    encoder = Encoder(mean_backbone(lambda x: x * tf.linalg.svd(x, compute_uv=False)[0]))
+    with pytest.raises(ExportError, match=r"tf\.Svd") as error:
+        convert_encoder(encoder, tmp_path / "encoder")
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_half_precision_is_refused(tmp_path):
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        encoder = Encoder(SmallBackbone(embedding_size=16, width=4))
+        with pytest.raises(InputError, match="computes in float16"):
+            convert_encoder(encoder, tmp_path / "encoder")
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_that_holds_something_is_left_alone(encoder, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="is not empty"):
+        convert_encoder(encoder, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_check_exports(converted, encoder, tmp_path):
+    save_encoder(encoder, tmp_path / "saved_model")
+    checks = check_exports(tmp_path / "saved_model", converted[0] / "encoder.tflite", encoder)
+    assert checks["saved_model"]["relative_error"] <= 1e-5
+    assert checks["tflite"]["cosine"] >= 0.9999
+    assert checks["tensorflow"] == tf.__version__
+
+
+def test_check_exports_finds_another_encoder(converted):
+    other = Encoder(SmallBackbone(embedding_size=16, width=4))
+    with pytest.raises(ExportError, match="relative error"):
+        check_exports(None, converted[0] / "encoder.tflite", other)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.01])
+def test_check_as_a_program_never_imports_the_models(
+    converted, encoder, waveforms, tmp_path, scale
+):
+    pairs = {}
+    for name, waveform in waveforms.items():
+        pairs[f"waveform_{name}"] = waveform
+        pairs[f"embedding_{name}"] = scale * np.asarray(encoder(waveform))
+    np.savez(tmp_path / "pairs.npz", **pairs)
+    process = subprocess.run(
+        [
+            sys.executable,
+            *("-X", "importtime", "-m", "sepssl.export.check"),
+            f"--tflite={converted[0] / 'encoder.tflite'}",
+            f"--expected={tmp_path / 'pairs.npz'}",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    (line,) = process.stdout.splitlines()
+    assert process.returncode == (0 if scale == 1.0 else 1)
+    assert ("tflite" in json.loads(line)) == (scale == 1.0)
+    assert ("relative error 0.0099" in line) == (scale != 1.0)
+    assert "sepssl.export" in process.stderr
+    assert "sepssl.representation" not in process.stderr

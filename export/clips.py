@@ -6,7 +6,7 @@ import tensorflow as tf
 from sepssl.errors import InputError
 from sepssl.representation.encoder import Encoder
 
-# Larger samples are no audio on any scale (32-bit integers end at 2.1e9), and from about 1e16 on
+# Larger samples are no audio on any scale (32-bit integers end at 2.1e9), and from about 1e17 on
 # the squares in the spectrogram overflow float32.
 LARGEST_SAMPLE = 1e10
 

@@ -74,7 +74,7 @@ def write_saved_model(encoder: Encoder, folder: str | os.PathLike) -> None:
     waveform = tf.TensorSpec([None, None], tf.float32, name="waveform")
 
     def usable(samples):
-        # False for NaN and both infinities. tf.math.is_finite has no TF Lite operator.
+        # One comparison for all: it is False for NaN and for both infinities as well.
         return tf.where(tf.abs(samples) <= LARGEST_SAMPLE, samples, tf.zeros_like(samples))
 
     @tf.function

@@ -15,6 +15,10 @@ def load_model(path: str | os.PathLike, kind: type[keras.Model]) -> keras.Model:
     Raises:
         InputError: if there is no such file, or it holds something else.
     """
+    # So that a file of the other kind is recognised, and refused as one.
+    import sepssl.representation
+    import sepssl.separation  # noqa: F401
+
     path = pathlib.Path(path)
     expected = f"expected a .keras file that holds a sepssl {kind.__name__}"
     if not path.exists():

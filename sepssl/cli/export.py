@@ -3,7 +3,7 @@
 sepssl-export --encoder=PATH.keras --output=DIR --format=saved_model|tflite
 """
 
-from absl import flags, logging
+from absl import flags
 
 from sepssl.atomic import refuse_nonempty_folder
 from sepssl.cli.main import run_main
@@ -17,9 +17,7 @@ flags.DEFINE_enum("format", "saved_model", ["saved_model", "tflite"], "What to w
 
 def main(argv):
     refuse_nonempty_folder(FLAGS.output)  # Before the seconds that the imports take.
-    logging.set_verbosity(logging.WARNING)  # TensorFlow logs each step of writing a SavedModel.
     import sepssl
-    import sepssl.separation  # So that a separator's file is recognised, and refused as one.
     from sepssl.export import convert_encoder, save_encoder
 
     encoder = sepssl.load_encoder(FLAGS.encoder)

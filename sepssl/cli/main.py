@@ -22,14 +22,14 @@ import sys
 import tempfile
 from collections.abc import Callable
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from sepssl.errors import InputError
 
 # Read by TensorFlow when it is imported: no information, no warnings from its C++ side.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-# What TensorFlow 2.17 to 2.21 prints all the same on import, on machines where nothing is wrong.
+# What TensorFlow 2.17 and 2.21 print all the same on import, on machines where nothing is wrong.
 # cuInit's 303 says that there is no CUDA driver; any other number is worth reading.
 _NOISE = re.compile(
     rb"^I0000 |^WARNING: All log messages before absl::InitializeLog"
@@ -50,6 +50,9 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
         if len(argv) > 1:
             return _fail(f"unexpected argument {argv[1]!r}; expected flags only: --name=value")
         _import_tensorflow()
+        if not flags.FLAGS["verbosity"].present:
+            # absl's INFO has TensorFlow log each step of writing a checkpoint or SavedModel.
+            logging.set_verbosity(logging.WARNING)
         try:
             return main(argv)
         except InputError as error:

@@ -3,6 +3,8 @@
 sepssl-train --config=FILE --workdir=DIR [--config.key=value ...]
 """
 
+import pathlib
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -22,6 +24,9 @@ def main(argv):
     from sepssl.training.encoder import train_encoder
     from sepssl.training.separator import train_separator
 
+    config_file = config_flags.get_config_filename(FLAGS["config"]).split(":")[0]
+    if not pathlib.Path(config_file).is_file():
+        raise InputError(f"{config_file}: no such file; expected a configuration in Python")
     tasks = {"separator": train_separator, "encoder": train_encoder}
     if FLAGS.config.get("task") not in tasks:
         raise InputError(f"task={FLAGS.config.get('task')!r}: expected one of {', '.join(tasks)}")

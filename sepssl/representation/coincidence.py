@@ -23,9 +23,10 @@ class CoincidenceHead(keras.layers.Layer):
     def __init__(self, hidden_size: int = 128, **kwargs):
         super().__init__(**kwargs)
         self.hidden_size = hidden_size
-        self.left = keras.layers.Dense(hidden_size, name="left")
-        self.right = keras.layers.Dense(hidden_size, use_bias=False, name="right")
-        self.logit = keras.layers.Dense(1, name="logit")
+        policy = self.dtype_policy
+        self.left = keras.layers.Dense(hidden_size, dtype=policy, name="left")
+        self.right = keras.layers.Dense(hidden_size, use_bias=False, dtype=policy, name="right")
+        self.logit = keras.layers.Dense(1, dtype=policy, name="logit")
 
     def build(self, left_shape, right_shape=None):
         self.left.build(left_shape)

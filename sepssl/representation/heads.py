@@ -20,8 +20,11 @@ class ProjectionHead(keras.layers.Layer):
         super().__init__(**kwargs)
         self.hidden_size = hidden_size
         self.projection_size = projection_size
-        self.hidden = keras.layers.Dense(hidden_size, activation="relu", name="hidden")
-        self.output_layer = keras.layers.Dense(projection_size, name="output")
+        policy = self.dtype_policy
+        self.hidden = keras.layers.Dense(
+            hidden_size, activation="relu", dtype=policy, name="hidden"
+        )
+        self.output_layer = keras.layers.Dense(projection_size, dtype=policy, name="output")
 
     def build(self, input_shape):
         self.hidden.build(input_shape)

@@ -24,10 +24,13 @@ class LearnedBasis(keras.layers.Layer):
         self.num_coefficients = num_coefficients
         self.frame_length = frame_length
         self.hop = hop
+        policy = self.dtype_policy
         self.encoder = keras.layers.Dense(
-            num_coefficients, activation="relu", use_bias=False, name="encoder"
+            num_coefficients, activation="relu", use_bias=False, dtype=policy, name="encoder"
         )
-        self.decoder = keras.layers.Dense(frame_length, use_bias=False, name="decoder")
+        self.decoder = keras.layers.Dense(
+            frame_length, use_bias=False, dtype=policy, name="decoder"
+        )
 
     def build(self, input_shape=None):
         self.encoder.build((None, None, self.frame_length))

@@ -23,7 +23,9 @@ class ScaledDense(keras.layers.Layer):
         self.units = units
         self.use_bias = use_bias
         self.initial_scale = initial_scale
-        self.dense = keras.layers.Dense(units, use_bias=use_bias, name="dense")
+        self.dense = keras.layers.Dense(
+            units, use_bias=use_bias, dtype=self.dtype_policy, name="dense"
+        )
 
     def build(self, input_shape):
         self.dense.build(input_shape)

@@ -78,6 +78,7 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
         The finished run.
     """
     separators = load_separators(config)
+    schedule = schedule_of(config.train)
     keras.utils.set_random_seed(config.seed)
     make_learner = functools.partial(_make_learner, config)
     front_end = make_learner().front_end
@@ -106,7 +107,7 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
         front_end.num_uniforms,
         config.seed,
     )
-    train(run, strategy, make_learner, batches, lambda encoder: {}, **schedule_of(config.train))
+    train(run, strategy, make_learner, batches, lambda encoder: {}, **schedule)
     return run
 
 

@@ -13,6 +13,17 @@ from sepssl.serialization import save_model
 from sepssl.training.checkpoints import Resume, RunFolder
 from sepssl.training.monitors import FiniteGuard, MetricsLog
 
+SCHEDULES = ("constant", "cosine")
+SCHEDULE_KEYS = (
+    "steps",
+    "learning_rate",
+    "schedule",
+    "warmup_steps",
+    "log_every",
+    "checkpoint_every",
+    "state_steps",
+)
+
 
 def train(
     run: RunFolder,
@@ -113,19 +124,19 @@ def train(
 
 
 def schedule_of(config: ConfigDict) -> dict:
-    """The arguments of `train` that `config.train` sets."""
-    return {
-        key: config[key]
-        for key in (
-            "steps",
-            "learning_rate",
-            "schedule",
-            "warmup_steps",
-            "log_every",
-            "checkpoint_every",
-            "state_steps",
-        )
-    }
+    """The arguments of `train` that `config.train` sets.
+
+    Raises:
+        InputError: if one of them is out of range.
+    """
+    for key in ("steps", "log_every", "checkpoint_every"):
+        if config[key] < 1:
+            raise InputError(f"train.{key}={config[key]}: expected 1 or more")
+    if not config.learning_rate > 0:
+        raise InputError(f"train.learning_rate={config.learning_rate}: expected above 0")
+    if config.schedule not in SCHEDULES:
+        raise InputError(f"train.schedule={config.schedule!r}: expected {' or '.join(SCHEDULES)}")
+    return {key: config[key] for key in SCHEDULE_KEYS}
 
 
 def _schedule(learning_rate: float, schedule: str, warmup_steps: int, steps: int):
@@ -136,6 +147,4 @@ def _schedule(learning_rate: float, schedule: str, warmup_steps: int, steps: int
             warmup_target=learning_rate if warmup_steps else None,
             warmup_steps=warmup_steps,
         )
-    if schedule != "constant":
-        raise InputError(f"train.schedule={schedule!r}: expected 'constant' or 'cosine'")
     return learning_rate

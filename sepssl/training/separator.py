@@ -59,6 +59,7 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
     Returns:
         The finished run.
     """
+    schedule = schedule_of(config.train)
     keras.utils.set_random_seed(config.seed)
     make_learner = functools.partial(_make_learner, config)
     make_learner()  # A network that cannot be made is found out here, before the long work.
@@ -79,7 +80,7 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
         make_learner,
         batches,
         _evaluator(config, batches),
-        **schedule_of(config.train),
+        **schedule,
     )
     return run
 

@@ -29,10 +29,18 @@ class SmallBackbone(keras.layers.Layer):
             [self.width, 2 * self.width, 4 * self.width, self.embedding_size]
         ):
             conv = keras.layers.Conv2D(
-                filters, 3, strides=2, padding="same", use_bias=False, name=f"conv{i}"
+                filters,
+                3,
+                strides=2,
+                padding="same",
+                use_bias=False,
+                dtype=self.dtype_policy,
+                name=f"conv{i}",
             )
             # Synchronized: the statistics are those of the global batch on any number of replicas.
-            norm = keras.layers.BatchNormalization(synchronized=True, name=f"norm{i}")
+            norm = keras.layers.BatchNormalization(
+                synchronized=True, dtype=self.dtype_policy, name=f"norm{i}"
+            )
             conv.build(shape)
             shape = conv.compute_output_shape(shape)
             norm.build(shape)

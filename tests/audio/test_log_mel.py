@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from sepssl.audio.log_mel import LogMel
+
+
+def yamnet_log_mel(waveform):
+    """YAMNet's front end in float64 NumPy, written from its description."""
+    frames = 1 + (len(waveform) - 400) // 160
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
+    cut = np.stack([waveform[160 * i : 160 * i + 400] for i in range(frames)]) * window
+    magnitude = np.abs(np.fft.rfft(cut, 512))
+    mel = lambda hz: 1127 * np.log(1 + hz / 700)  # noqa: E731
+    edges = np.linspace(mel(125), mel(7500), 66)
+    weights = np.zeros((257, 64))
+    for k in range(1, 257):
+        position = mel(k * 16000 / 512)
+        for band in range(64):
+            low, centre, high = edges[band : band + 3]
+            slope = min((position - low) / (centre - low), (high - position) / (high - centre))
+            weights[k, band] = max(0.0, slope)
+    return np.log(magnitude @ weights + 0.001)
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.1])
+def test_equals_yamnets_front_end(gain):
+    waveform = (gain * np.random.default_rng(0).normal(size=20000)).astype(np.float32)
+    found = LogMel().spectrogram(waveform[None])[0]
+    np.testing.assert_allclose(found, yamnet_log_mel(waveform.astype(np.float64)), atol=1e-5)
+
+
+def test_equals_yamnets_front_end_on_a_loud_sine():
+    waveform = np.sin(2 * np.pi * 440 * np.arange(20000) / 16000).astype(np.float32)
+    found = np.exp(LogMel().spectrogram(waveform[None])[0])
+    expected = np.exp(yamnet_log_mel(waveform.astype(np.float64)))
+    # Before the logarithm: bands 100 dB below the sine hold the rounding of a float32 FFT.
+    np.testing.assert_allclose(found, expected, atol=1e-6 * expected.max())
+
+
+def test_patches_are_stretches_of_the_spectrogram():
+    waveform = np.random.default_rng(1).normal(size=(2, 40000)).astype(np.float32)
+    log_mel = LogMel()
+    mel, patches = np.asarray(log_mel.spectrogram(waveform)), np.asarray(log_mel(waveform))
+    assert patches.shape == log_mel.compute_output_shape(waveform.shape) == (2, 4, 96, 64)
+    for i in range(4):
+        np.testing.assert_array_equal(patches[:, i], mel[:, 48 * i : 48 * i + 96])
+
+
+def test_a_short_waveform_is_padded_to_one_patch():
+    waveform = np.random.default_rng(2).normal(size=(1, 700)).astype(np.float32)
+    padded = np.pad(waveform, ((0, 0), (0, 15600 - 700)))
+    np.testing.assert_array_equal(LogMel()(waveform), LogMel()(padded))
+    assert LogMel().patch_samples == 15600
+
+
+def test_dynamic_length_and_finite_gradient_on_silence():
+    log_mel = LogMel()
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None])])
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.reduce_sum(log_mel(x))
+        return y, tape.gradient(y, x)
+
+    for samples in (1, 15600, 30000):
+        value, slope = gradient(tf.zeros([1, samples]))
+        patches = 1 + max(0, (1 + (max(samples, 15600) - 400) // 160 - 96) // 48)
+        assert float(value) == pytest.approx(patches * 96 * 64 * np.log(0.001), rel=1e-5)
+        assert np.all(np.isfinite(slope))
+
+
+def test_a_sample_rate_of_zero_is_refused():
+    with pytest.raises(ValueError, match="sample_rate=0"):
+        LogMel(sample_rate=0)

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from sepssl.data.pipeline import RecordingBatches, Shuffle, ViewBatches, distribute
+from sepssl.data.read_ahead import read_ahead
+from sepssl.data.store import ClipStore
+
+
+def test_every_epoch_sees_every_clip_once():
+    shuffle = Shuffle(num_clips=10, batch_size=4, seed=0)
+    seen = np.concatenate([shuffle.indices(step) for step in range(10)])
+    for epoch in range(4):
+        assert sorted(seen[10 * epoch : 10 * epoch + 10]) == list(range(10))
+    assert not np.array_equal(seen[:10], seen[10:20])
+
+
+def test_a_batch_may_be_larger_than_an_epoch():
+    indices = Shuffle(num_clips=3, batch_size=8, seed=1).indices(5)
+    assert np.bincount(indices).tolist() in [[3, 3, 2], [3, 2, 3], [2, 3, 3]]
+
+
+@pytest.fixture
+def stores(tmp_path):
+    """Mixtures whose sample t of clip i is i + t / 1000; channel c of it holds -(c + 1) times."""
+    lengths = [100, 300, 40]
+    mixtures = [(i + np.arange(n) / 1000)[None].astype(np.float32) for i, n in enumerate(lengths)]
+    channels = [np.concatenate([-m, -2 * m]) for m in mixtures]
+    names = [f"clip{i}" for i in range(3)]
+    found = []
+    for name, clips in (("mixtures", mixtures), ("channels", channels)):
+        store = ClipStore(tmp_path / name)
+        store.fill("here", names, lambda first, clips=clips: clips[first:], name)
+        found.append(store)
+    return found
+
+
+def test_recordings_are_crops_of_the_clips_named(stores):
+    batches = RecordingBatches(stores[0], batch_size=4, crop_samples=60, seed=3)
+    for step in range(5):
+        crops = batches.load(step)["recordings"]
+        np.testing.assert_array_equal(crops, batches.load(step)["recordings"])
+        for name, crop in zip(batches.names(step), crops, strict=True):
+            assert np.round(crop.min()) == int(name[-1])
+            if name != "clip2":  # which is shorter than a crop, and repeated
+                np.testing.assert_allclose(np.diff(crop), 0.001, atol=2e-4)
+
+
+def test_views_show_mixture_and_channels_at_the_same_time(stores):
+    batches = ViewBatches(stores[0], [stores[1]], 4, 30, 50, num_uniforms=6, seed=0)
+    distances = []
+    for step in range(20):
+        batch = batches.load(step)
+        assert batch["uniforms"].shape == (4, 6)
+        for channel, gain in ((0, -1), (1, -2)):
+            np.testing.assert_allclose(
+                batch["channels"][:, :, channel], gain * batch["mixtures"], atol=3e-4
+            )
+        distances.append(batch["mixtures"][:, 1, 0] - batch["mixtures"][:, 0, 0])
+    distances = np.abs(np.array(distances)) * 1000
+    assert distances.max() <= 50.5
+    assert distances.max() > 30
+
+
+def test_without_separators_there_are_no_channels(stores):
+    batch = ViewBatches(stores[0], [], 2, 30, 50, num_uniforms=4, seed=0).load(0)
+    assert batch["channels"].shape == (2, 2, 0, 30)
+
+
+def test_distribution_keeps_order_and_range():
+    strategy = tf.distribute.get_strategy()
+    load = lambda step: {"x": np.full([4, 2], step, np.float32)}  # noqa: E731
+    found = [batch["x"].numpy() for batch in distribute(strategy, load, 3, 7)]
+    np.testing.assert_array_equal(found, [np.full([4, 2], step) for step in range(3, 7)])
+
+
+def test_read_ahead_keeps_order_and_raises_in_turn():
+    assert list(read_ahead(lambda i: i * i, range(50), workers=3)) == [i * i for i in range(50)]
+
+    def fails_at_5(index):
+        if index == 5:
+            raise ValueError("five")
+        return index
+
+    reader = read_ahead(fails_at_5, range(50), workers=3)
+    assert [next(reader) for _ in range(5)] == list(range(5))
+    with pytest.raises(ValueError, match="five"):
+        next(reader)

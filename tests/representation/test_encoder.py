@@ -1,0 +1,97 @@
+import keras
+import numpy as np
+import pytest
+
+import sepssl
+from sepssl.audio.log_mel import LogMel
+from sepssl.errors import InputError
+from sepssl.representation import Encoder, SmallBackbone
+from sepssl.representation.embed import embed_recording
+from sepssl.separation import TDCN, Separator, STFTBasis
+from sepssl.serialization import save_model
+
+
+def small_encoder(**kwargs):
+    return Encoder(SmallBackbone(8, width=4, **kwargs))
+
+
+def noise(samples, seed=0):
+    return (0.1 * np.random.default_rng(seed).normal(size=(2, samples))).astype(np.float32)
+
+
+def test_a_clip_is_the_mean_of_its_patches():
+    encoder = small_encoder()
+    waveform = noise(40000)
+    patches = np.asarray(encoder.patch_embeddings(waveform))
+    np.testing.assert_allclose(encoder(waveform), patches.mean(axis=1), atol=1e-6)
+    # Patch 2 alone, cut out of the waveform: 48 frames of 160 samples a patch.
+    cut = waveform[:, 2 * 7680 : 2 * 7680 + 15600]
+    np.testing.assert_allclose(encoder(cut), patches[:, 2], atol=1e-5)
+
+
+def test_backbone_equals_its_formula():
+    keras.utils.set_random_seed(0)
+    backbone = SmallBackbone(8, width=2)
+    patches = np.random.default_rng(0).normal(size=(1, 16, 16)).astype(np.float32)
+    found = np.asarray(backbone(patches))
+    x = patches[..., None].astype(np.float64)
+    for conv, _ in backbone.blocks:
+        kernel = np.asarray(conv.kernel)
+        padded = np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))  # 'same' at stride 2, even size
+        size = x.shape[1] // 2
+        y = np.zeros((1, size, size, kernel.shape[-1]))
+        for i in range(size):
+            for j in range(size):
+                window = padded[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3]
+                y[:, i, j] = np.einsum("bhwc,hwcd->bd", window, kernel)
+        x = np.maximum(y / np.sqrt(1 + 1e-3), 0)  # batch norm at its initial statistics
+    time = x.mean(axis=2)
+    np.testing.assert_allclose(found, time.mean(axis=1) + time.max(axis=1), atol=1e-5)
+
+
+@pytest.mark.parametrize("samples", [1, 15600, 100000])
+def test_recordings_are_embedded_in_stretches(samples):
+    encoder = small_encoder()
+    waveform = noise(samples)[0]
+    found = embed_recording(encoder, waveform, max_patches=3)
+    np.testing.assert_allclose(found, encoder(waveform[None])[0], atol=1e-5)
+
+
+def test_a_saved_encoder_is_the_same_when_loaded(tmp_path):
+    encoder = Encoder(SmallBackbone(8, width=4), LogMel(patch_hop_frames=96))
+    expected = np.asarray(encoder(noise(50000)))
+    save_model(encoder, tmp_path / "encoder.keras")
+    loaded = sepssl.load_encoder(tmp_path / "encoder.keras")
+    np.testing.assert_array_equal(loaded(noise(50000)), expected)
+    assert loaded.log_mel.patch_hop_frames == 96
+
+
+def test_half_precision_computes_close_to_float32(tmp_path):
+    encoder = small_encoder(dtype="mixed_bfloat16")
+    found = encoder(noise(20000))
+    assert found.dtype == "float32"
+    exact = small_encoder()
+    exact(noise(20000))
+    exact.set_weights(encoder.get_weights())
+    np.testing.assert_allclose(found, exact(noise(20000)), rtol=0.05, atol=0.02)
+    save_model(encoder, tmp_path / "encoder.keras")
+    np.testing.assert_array_equal(
+        sepssl.load_encoder(tmp_path / "encoder.keras")(noise(20000)), found
+    )
+
+
+def test_files_that_hold_no_encoder(tmp_path):
+    with pytest.raises(InputError, match=r"missing\.keras: no such file"):
+        sepssl.load_encoder(tmp_path / "missing.keras")
+    (tmp_path / "text.keras").write_text("no model")
+    with pytest.raises(InputError, match=r"text\.keras: could not be loaded"):
+        sepssl.load_encoder(tmp_path / "text.keras")
+    separator = Separator(2, STFTBasis(64, 32), TDCN(8, 12, 2, 1))
+    separator.build((None, None))
+    save_model(separator, tmp_path / "separator.keras")
+    with pytest.raises(InputError, match=r"holds a Separator; expected .* Encoder"):
+        sepssl.load_encoder(tmp_path / "separator.keras")
+    whole = (tmp_path / "separator.keras").read_bytes()
+    (tmp_path / "cut.keras").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"cut\.keras: could not be loaded"):
+        sepssl.load_separator(tmp_path / "cut.keras")

@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+from scipy import signal
+
+from sepssl.separation.basis import LearnedBasis, STFTBasis
+
+
+@pytest.mark.parametrize("samples", [1, 255, 256, 1000, 4097])
+@pytest.mark.parametrize(("frame_length", "hop"), [(512, 256), (512, 128), (64, 8)])
+def test_stft_reconstructs_exactly(samples, frame_length, hop):
+    x = np.random.default_rng(samples).normal(size=(2, samples)).astype(np.float32)
+    np.testing.assert_allclose(STFTBasis(frame_length, hop)(x), x, atol=2e-6)
+
+
+def test_stft_magnitudes_equal_scipys():
+    x = np.random.default_rng(0).normal(size=4096).astype(np.float32)
+    features, _ = STFTBasis(512, 256).analyze(x[None])
+    window = np.sqrt(signal.windows.hann(512, sym=False))
+    padded = np.pad(x, 256)
+    expected = [np.abs(np.fft.rfft(padded[i : i + 512] * window)) for i in range(0, 4097, 256)]
+    np.testing.assert_allclose(features[0], expected, atol=2e-4)
+
+
+def test_learned_basis_equals_its_formula():
+    basis = LearnedBasis(num_coefficients=6, frame_length=8, hop=4)
+    x = np.random.default_rng(0).normal(size=(1, 18)).astype(np.float32)
+    found = np.asarray(basis(x))
+    w, v = (np.asarray(layer.kernel) for layer in (basis.encoder, basis.decoder))
+    expected = np.zeros(20)
+    for i in range(4):  # 1 + ceil((18 - 8) / 4) frames
+        frame = np.pad(x[0], (0, 2))[4 * i : 4 * i + 8]
+        expected[4 * i : 4 * i + 8] += np.maximum(frame @ w, 0) @ v
+    np.testing.assert_allclose(found[0], expected[:18], atol=1e-5)
+
+
+def test_windows_that_do_not_add_up_are_refused():
+    with pytest.raises(ValueError, match="frame_length=512, hop=512"):
+        STFTBasis(512, 512)

@@ -1,0 +1,128 @@
+import itertools
+
+import hypothesis
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import strategies as st
+
+from sepssl.separation.mixit import mixit_loss, mixtures_of_mixtures, thresholded_log_mse
+
+
+def brute_force(references, estimates):
+    """Loss and mixing matrix of one example by remixing every assignment, in float64."""
+    references, estimates = references.astype(np.float64), estimates.astype(np.float64)
+    power = np.sum(references**2, axis=-1)
+    threshold = np.where(power < 1e-6 * power.max(), power.max(), power)
+    best = (np.inf, None)
+    for choice in itertools.product(range(len(references)), repeat=len(estimates)):
+        mixing = np.eye(len(references))[list(choice)].T
+        error = np.sum((references - mixing @ estimates) ** 2, axis=-1)
+        loss = np.mean(10 * np.log10(error + 1e-3 * threshold + 1e-8))
+        best = min(best, (loss, mixing.tolist()))
+    return best
+
+
+def test_hand_worked():
+    # x1 = s1 + s3, x2 = s2: a perfect remix leaves only the threshold.
+    estimates = np.array([[[1.0, 0, 0], [0, 2.0, 0], [0, 0, 3.0]]], np.float32)
+    references = np.array([[[1.0, 0, 3.0], [0, 2.0, 0]]], np.float32)
+    loss, mixing = mixit_loss(references, estimates)
+    np.testing.assert_array_equal(mixing[0], [[1, 0, 1], [0, 1, 0]])
+    assert float(loss[0]) == pytest.approx((10 * np.log10(10e-3) + 10 * np.log10(4e-3)) / 2, 1e-5)
+
+
+def test_threshold_is_30_db_below_the_reference():
+    assert float(thresholded_log_mse(0.0, 100.0)) == pytest.approx(-10.0, abs=1e-4)
+    assert float(thresholded_log_mse(100.0, 100.0)) == pytest.approx(20.0 + 0.00434, abs=1e-4)
+
+
+@hypothesis.settings(max_examples=40, deadline=None)
+@hypothesis.given(
+    st.integers(0, 10**6), st.sampled_from([(2, 1), (2, 4), (2, 6), (3, 3), (3, 4), (4, 2)])
+)
+def test_equals_brute_force(seed, sizes):
+    mixtures, sources = sizes
+    rng = np.random.default_rng(seed)
+    estimates = rng.normal(size=(2, sources, 64)).astype(np.float32)
+    references = rng.normal(size=(2, mixtures, 64)).astype(np.float32)
+    if seed % 2:  # near a perfect remix, where inner products cancel
+        mixing = np.eye(mixtures)[rng.integers(mixtures, size=sources)].T
+        references = (mixing @ estimates + 0.01 * references).astype(np.float32)
+    loss, found = mixit_loss(references, estimates)
+    for example in range(2):
+        expected, expected_mixing = brute_force(references[example], estimates[example])
+        assert float(loss[example]) == pytest.approx(expected, abs=1e-3)
+        np.testing.assert_array_equal(found[example], expected_mixing)
+        np.testing.assert_array_equal(np.sum(found[example], axis=0), np.ones(sources))
+
+
+@hypothesis.settings(max_examples=20, deadline=None)
+@hypothesis.given(st.integers(0, 10**6))
+def test_does_not_depend_on_the_order_of_the_sources(seed):
+    rng = np.random.default_rng(seed)
+    references = rng.normal(size=(1, 2, 64)).astype(np.float32)
+    estimates = rng.normal(size=(1, 5, 64)).astype(np.float32)
+    order = rng.permutation(5)
+    loss, mixing = mixit_loss(references, estimates)
+    permuted_loss, permuted_mixing = mixit_loss(references, estimates[:, order])
+    assert float(loss[0]) == pytest.approx(float(permuted_loss[0]), abs=1e-4)
+    np.testing.assert_array_equal(np.asarray(mixing)[..., order], permuted_mixing)
+
+
+def gradient_norms(references, estimates):
+    estimates = tf.Variable(estimates)
+    with tf.GradientTape() as tape:
+        loss, _ = mixit_loss(references, estimates)
+    gradient = tape.gradient(loss, estimates)
+    assert np.all(np.isfinite(loss))
+    return np.linalg.norm(np.reshape(gradient, (len(references), -1)), axis=-1)
+
+
+def test_gradients_are_finite_and_alike_for_silence():
+    rng = np.random.default_rng(0)
+    references = rng.normal(size=(4, 2, 1000)).astype(np.float32)
+    estimates = 0.3 * rng.normal(size=(4, 4, 1000)).astype(np.float32)
+    references[1, 0] = 0.0  # a silent reference
+    references[2] = 0.0  # two of them
+    estimates[3] = 0.0
+    norms = gradient_norms(references, estimates)
+    assert np.all(np.isfinite(norms))
+    assert norms[1] < 10 * norms[0]
+
+
+def test_gradient_equals_that_of_the_chosen_assignment():
+    rng = np.random.default_rng(1)
+    references = rng.normal(size=(1, 2, 32)).astype(np.float32)
+    estimates = rng.normal(size=(1, 3, 32)).astype(np.float32)
+    variable = tf.Variable(estimates)
+    with tf.GradientTape() as tape:
+        loss, mixing = mixit_loss(references, variable)
+    found = tape.gradient(loss, variable).numpy()[0]
+    # d/ds mean_n 10 log10(e_n + t_n) = mean_n 10 / ln 10 * 2 A_n (A s - x)_n / (e_n + t_n)
+    a, s, x = mixing.numpy()[0], estimates[0], references[0]
+    residual = a @ s - x
+    error = np.sum(residual**2, axis=-1) + 1e-3 * np.sum(x**2, axis=-1) + 1e-8
+    expected = a.T @ (residual * (10 / np.log(10) / error)[:, None])
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_half_precision_input_is_computed_in_float32():
+    rng = np.random.default_rng(2)
+    references = rng.normal(size=(1, 2, 4000)).astype(np.float16)
+    estimates = rng.normal(size=(1, 4, 4000)).astype(np.float16)
+    loss, _ = mixit_loss(references, estimates)
+    assert loss.dtype == "float32"
+    assert float(loss[0]) == pytest.approx(brute_force(references[0], estimates[0])[0], abs=1e-3)
+
+
+def test_too_many_assignments_are_refused():
+    with pytest.raises(ValueError, match="17 sources, 2 mixtures"):
+        mixit_loss(np.zeros([1, 2, 8], np.float32), np.zeros([1, 17, 8], np.float32))
+
+
+def test_neighbours_are_mixed():
+    recordings = np.arange(8.0, dtype=np.float32).reshape(4, 2)
+    references, mixtures = mixtures_of_mixtures(recordings)
+    np.testing.assert_array_equal(references, recordings.reshape(2, 2, 2))
+    np.testing.assert_array_equal(mixtures, [[2, 4], [10, 12]])

@@ -1,0 +1,134 @@
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import sepssl
+from sepssl.separation import TDCN, LearnedBasis, Separator, STFTBasis
+from sepssl.serialization import save_model
+
+REFERENCE = pathlib.Path(__file__).parents[1] / "data" / "google_mixit_small"
+
+
+def test_defaults_have_the_published_number_of_parameters():
+    separator = Separator()
+    separator.build((None, None))
+    assert separator.count_params() == 9_067_009
+
+
+def test_equals_googles_graph():
+    """Weights and outputs of Google's MixIT network at a small size; see tests/data."""
+    read = tf.train.load_checkpoint(str(REFERENCE / "model.ckpt")).get_tensor
+    separator = Separator(4, LearnedBasis(32), TDCN(16, 24, 3, 2))
+    separator.build((None, None))
+    tdcn = separator.tdcn
+    weights = [
+        (separator.basis.encoder.kernel, "conv_encoder/dense/kernel"),
+        (separator.basis.decoder.kernel, "conv_decoder/dense_1/kernel"),
+        (tdcn.bottleneck.dense.kernel, "initial_dense/dense/kernel"),
+        (tdcn.bottleneck.dense.bias, "initial_dense/dense/bias"),
+        (tdcn.bottleneck.scale, "initial_dense/dense_scale/scale_layer"),
+        (separator.mask.kernel, "dense/kernel"),
+        (separator.consistency.kernel, "mix_weights/dense/kernel"),
+    ]
+    for b, block in enumerate(tdcn.blocks):
+        prefix = f"improved_tdcn/conv_block_{b}/tdcn_block/"
+        for dense, name in ((block.up, "dense1"), (block.down, "dense2")):
+            weights.append((dense.dense.kernel, f"{prefix}{name}/dense/kernel"))
+            weights.append((dense.scale, f"{prefix}{name}/dense_scale/scale_layer"))
+        for norm, name in ((block.norm1, "normact1"), (block.norm2, "normact2")):
+            weights.append((norm.slope, f"{prefix}{name}/prelu/prelu"))
+            weights.append((norm.gain, f"{prefix}{name}/instance_norm/gamma"))
+            weights.append((norm.bias, f"{prefix}{name}/instance_norm/beta"))
+        weights.append((block.conv.kernel, f"{prefix}timeconv/separable_conv/depthwise_kernel"))
+        weights.append((block.conv.bias, f"{prefix}timeconv/separable_conv/bias"))
+    assert len(weights) == len(separator.weights)
+    for variable, name in weights:
+        variable.assign(np.reshape(read(name), variable.shape))
+    data = np.load(REFERENCE / "io.npz")
+    np.testing.assert_allclose(separator(data["mixture"]), data["separated"], atol=1e-5)
+
+
+VARIANTS = {
+    "learned": lambda: Separator(3, LearnedBasis(16), TDCN(8, 12, 2, 2)),
+    "stft": lambda: Separator(3, STFTBasis(64, 16), TDCN(8, 12, 2, 2), "uniform", True),
+    "long_skips": lambda: Separator(2, STFTBasis(64, 32), TDCN(8, 12, 2, 3, True), "power"),
+    "bfloat16": lambda: Separator(
+        2, STFTBasis(64, 32), TDCN(8, 12, 2, 2, dtype="mixed_bfloat16"), dtype="mixed_bfloat16"
+    ),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("samples", [1, 39, 1000])
+def test_sources_add_up_to_the_mixture(variant, samples):
+    mixture = np.random.default_rng(0).normal(size=(2, samples)).astype(np.float32)
+    sources = VARIANTS[variant]()(mixture)
+    assert sources.dtype == "float32"
+    np.testing.assert_allclose(np.sum(sources, axis=1), mixture, atol=1e-5)
+
+
+def test_without_consistency_nothing_is_added():
+    separator = Separator(2, STFTBasis(64, 32), TDCN(8, 12, 2, 1), "none")
+    separator.build((None, None))
+    separator.mask.kernel.assign(np.zeros(separator.mask.kernel.shape))  # masks of 1/2
+    mixture = np.random.default_rng(0).normal(size=(1, 500)).astype(np.float32)
+    halves = np.stack([mixture / 2] * 2, axis=1)
+    np.testing.assert_allclose(separator(mixture), halves, atol=1e-5)
+
+
+def test_normalized_input_makes_the_output_follow_the_level():
+    separator = VARIANTS["stft"]()
+    mixture = np.random.default_rng(0).normal(size=(1, 800)).astype(np.float32)
+    np.testing.assert_allclose(
+        separator(0.01 * mixture), 0.01 * np.asarray(separator(mixture)), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_saved_separator_is_the_same_when_loaded(variant, tmp_path):
+    separator = VARIANTS[variant]()
+    mixture = np.random.default_rng(0).normal(size=(2, 700)).astype(np.float32)
+    expected = np.asarray(separator(mixture))
+    save_model(separator, tmp_path / "separator.keras")
+    loaded = sepssl.load_separator(tmp_path / "separator.keras")
+    np.testing.assert_array_equal(loaded(mixture), expected)
+
+
+def test_gradients_reach_every_weight_but_those_that_cancel():
+    separator = Separator(3, LearnedBasis(16), TDCN(8, 12, 2, 2, True))
+    mixture = np.random.default_rng(0).normal(size=(1, 400)).astype(np.float32)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.square(separator(mixture)))
+    gradients = tape.gradient(loss, [v.value for v in separator.trainable_variables])
+    for variable, gradient in zip(separator.trainable_variables, gradients, strict=True):
+        assert np.any(np.asarray(gradient) != 0), variable.path
+
+
+def test_an_unknown_consistency_is_refused():
+    with pytest.raises(ValueError, match="mixture_consistency='sum'"):
+        Separator(2, mixture_consistency="sum")
+
+
+def test_a_block_equals_its_formula():
+    """One TDCN++ block in float64 NumPy, from the description of the network."""
+    keras.utils.set_random_seed(0)
+    tdcn = TDCN(4, 6, dilations_per_repeat=2, repeats=1)
+    x = np.random.default_rng(0).normal(size=(1, 9, 5))
+    found = np.asarray(tdcn(x.astype(np.float32)))
+
+    def norm(y, slope, gain, bias):
+        y = np.where(y > 0, y, slope * y)
+        return gain * (y - y.mean(0)) / np.sqrt(y.var(0) + 1e-3) + bias
+
+    y = x[0] @ np.asarray(tdcn.bottleneck.dense.kernel)
+    for block, dilation, scale in zip(tdcn.blocks, (1, 2), (1.0, 0.9), strict=True):
+        z = norm(y @ np.asarray(block.up.dense.kernel), 0.1, 1.0, 0.0)
+        padded = np.pad(z, ((dilation, dilation), (0, 0)))
+        kernel = np.asarray(block.conv.kernel)
+        z = sum(kernel[k] * padded[k * dilation : k * dilation + 9] for k in range(3))
+        z = norm(z, 0.1, 1.0, 0.0)
+        y = y + scale * (z @ np.asarray(block.down.dense.kernel))
+    np.testing.assert_allclose(found[0], y, atol=1e-4)

@@ -1,6 +1,5 @@
 """An encoder as a SavedModel that every TensorFlow loader understands."""
 
-import contextlib
 import os
 
 import tensorflow as tf
@@ -100,32 +99,13 @@ def write_saved_model(encoder: Encoder, folder: str | os.PathLike) -> None:
         for v in encoder.trainable_variables
         if v.regularizer is not None
     ]
-    with _local_statistics(encoder):
-        for training in (False, True):
-            call.get_concrete_function(waveform, training=training)
-        for function in (serving_default, patches, *root.regularization_losses):
-            function.get_concrete_function()
-        signatures = {"serving_default": serving_default, "patches": patches}
-        tf.saved_model.save(root, os.fspath(folder), signatures=signatures)
+    for training in (False, True):
+        call.get_concrete_function(waveform, training=training)
+    for function in (serving_default, patches, *root.regularization_losses):
+        function.get_concrete_function()
+    signatures = {"serving_default": serving_default, "patches": patches}
+    tf.saved_model.save(root, os.fspath(folder), signatures=signatures)
 
 
 def _penalty(variable):
     return lambda: tf.convert_to_tensor(variable.regularizer(variable))
-
-
-@contextlib.contextmanager
-def _local_statistics(encoder):
-    """Batch norm without synchronisation, for as long as the graphs are traced.
-
-    A loaded graph cannot synchronise: the replicas are frozen in it at one. All that its
-    all-reduce would leave is a custom gradient, and a page of warnings at every loading.
-    """
-    # Keras has no public walk over layers within layers.
-    norms = [layer for layer in encoder._flatten_layers() if getattr(layer, "synchronized", False)]
-    for norm in norms:
-        norm.synchronized = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.synchronized = True

@@ -28,6 +28,19 @@ def gather(values: tf.Tensor) -> tf.Tensor:
     return tf.reshape(total, tf.concat([[-1], tf.shape(values)[1:]], axis=0))
 
 
+def moments_over_replicas(values: tf.Tensor, axes: tuple[int, ...]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and variance over `axes` and over all replicas, which hold equally much; differentiable.
+
+    Outside replica context: over `axes` alone.
+    """
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return tf.nn.moments(values, axes)
+    mean = context.all_reduce(tf.distribute.ReduceOp.MEAN, tf.reduce_mean(values, axes))
+    variance = tf.reduce_mean(tf.math.squared_difference(values, mean), axes)
+    return mean, context.all_reduce(tf.distribute.ReduceOp.MEAN, variance)
+
+
 def mean_over_replicas(values: dict) -> dict:
     """Scalars of one replica -> their means over all replicas, the same on each."""
     context = tf.distribute.get_replica_context()

@@ -155,10 +155,6 @@ def test_card_describes_the_files(exported):
     assert "16000 Hz" in (directory / "README.md").read_text()
 
 
-def test_exporting_leaves_the_encoder_synchronised(exported, encoder):
-    assert all(norm.synchronized for _, norm in encoder.backbone.blocks)
-
-
 def test_regularisers_and_dropout(mean_backbone, tmp_path):
     encoder = Encoder(mean_backbone())
     save_encoder(encoder, tmp_path / "encoder")

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from sepssl.representation.encoders.batch_norm import GlobalBatchNorm
+
 
 @keras.saving.register_keras_serializable(package="sepssl")
 class SmallBackbone(keras.layers.Layer):
@@ -37,10 +39,7 @@ class SmallBackbone(keras.layers.Layer):
                 dtype=self.dtype_policy,
                 name=f"conv{i}",
             )
-            # Synchronized: the statistics are those of the global batch on any number of replicas.
-            norm = keras.layers.BatchNormalization(
-                synchronized=True, dtype=self.dtype_policy, name=f"norm{i}"
-            )
+            norm = GlobalBatchNorm(dtype=self.dtype_policy, name=f"norm{i}")
             conv.build(shape)
             shape = conv.compute_output_shape(shape)
             norm.build(shape)

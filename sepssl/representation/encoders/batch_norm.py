@@ -1,0 +1,59 @@
+"""Batch normalisation with the statistics of the global batch."""
+
+import keras
+from keras import ops
+
+from sepssl.replicas import moments_over_replicas
+
+
+@keras.saving.register_keras_serializable(package="sepssl")
+class GlobalBatchNorm(keras.layers.Layer):
+    """Batch normalisation of the last axis over all others and over all replicas.
+
+    Unlike `keras.layers.BatchNormalization(synchronized=True)` it takes the variance around the
+    mean, not as a difference of large numbers: any number of replicas gives the same, and one
+    replica pays nothing. Statistics are in float32 under every dtype policy.
+
+    Args:
+        momentum: of the moving statistics that inference uses.
+        epsilon: added to the variance.
+
+    Shapes: [..., channels] -> the same.
+
+    Reference: Ioffe & Szegedy, Batch Normalization (2015).
+    """
+
+    def __init__(self, momentum: float = 0.99, epsilon: float = 1e-3, **kwargs):
+        super().__init__(**kwargs)
+        self.momentum = momentum
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        shape = (input_shape[-1],)
+        self.gamma = self.add_weight(shape=shape, initializer="ones", name="gamma")
+        self.beta = self.add_weight(shape=shape, initializer="zeros", name="beta")
+        self.moving_mean = self.add_weight(
+            shape=shape, initializer="zeros", trainable=False, autocast=False, name="moving_mean"
+        )
+        self.moving_variance = self.add_weight(
+            shape=shape, initializer="ones", trainable=False, autocast=False, name="moving_variance"
+        )
+        self.built = True
+
+    def call(self, x, training=False):
+        if training and self.trainable:
+            axes = tuple(range(len(x.shape) - 1))
+            mean, variance = moments_over_replicas(ops.cast(x, "float32"), axes)
+            for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                moving.assign(self.momentum * moving + (1.0 - self.momentum) * new)
+        else:
+            mean, variance = self.moving_mean, self.moving_variance
+        scale = ops.cast(self.gamma, "float32") * ops.rsqrt(variance + self.epsilon)
+        shift = ops.cast(self.beta, "float32") - mean * scale
+        return x * ops.cast(scale, x.dtype) + ops.cast(shift, x.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return super().get_config() | {"momentum": self.momentum, "epsilon": self.epsilon}

@@ -1,0 +1,75 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from sepssl.errors import InputError
+from sepssl.separation import TDCN, MixITLearner, Separator, STFTBasis
+from sepssl.training.checkpoints import Resume, RunFolder
+from sepssl.training.monitors import FiniteGuard, MetricsLog, TrainingDiverged, read_metrics
+
+CONFIG = {"task": "separator", "train": {"steps": 3, "state_steps": (0, 3)}}
+
+
+def test_the_same_configuration_continues_a_run(tmp_path):
+    RunFolder(tmp_path / "run", CONFIG)
+    again = RunFolder(tmp_path / "run", CONFIG)
+    assert json.loads((again.path / "config.json").read_text())["train"]["steps"] == 3
+
+
+def test_another_configuration_is_refused_by_its_first_difference(tmp_path):
+    RunFolder(tmp_path / "run", CONFIG)
+    other = {"task": "separator", "train": {"steps": 5, "state_steps": (0, 3)}}
+    with pytest.raises(InputError, match=r"holds a run with train\.steps=3, now train\.steps=5"):
+        RunFolder(tmp_path / "run", other)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(InputError, match=r"no config\.json of a run"):
+        RunFolder(tmp_path, CONFIG)
+    with pytest.raises(InputError, match="is a file"):
+        RunFolder(tmp_path / "thesis.tex", CONFIG)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def learner(channels):
+    model = MixITLearner(Separator(2, STFTBasis(64, 32), TDCN(channels, 12, 2, 1)))
+    model.build()
+    model.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=False)
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    run = RunFolder(tmp_path / "run", CONFIG)
+    first = learner(8)
+    Resume(run, first).save(2)
+    second = learner(8)
+    assert Resume(run, second).restore() == 2
+    for a, b in zip(first.variables, second.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(InputError, match="ckpt-2: could not be restored"):
+        Resume(run, learner(10)).restore()
+
+
+def test_records_after_the_checkpoint_are_dropped(tmp_path):
+    log = MetricsLog(tmp_path)
+    for step in (1, 2, 3):
+        log.write(step, {"loss": float(step)})
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 4, "lo')  # cut by a kill
+    MetricsLog(tmp_path, first_step=2).write(3, {"loss": 30.0})
+    assert [r["loss"] for r in read_metrics(tmp_path / "metrics.jsonl")] == [1.0, 2.0, 30.0]
+
+
+def test_the_guard_averages_and_stops():
+    guard = FiniteGuard(lambda step: [f"{step}.wav"])
+    for step, loss in enumerate([1.0, 3.0]):
+        guard.add(step, {"loss": loss, "gradient_norm": 1.0})
+    assert guard.flush(None) == {"loss": 2.0, "gradient_norm": 1.0}
+    assert guard.flush(None) == {}
+    guard.add(7, {"loss": 1.0, "gradient_norm": float("inf")})
+    with pytest.raises(TrainingDiverged, match=r"step 7: gradient_norm is inf.*none.*7\.wav"):
+        guard.flush(None)

@@ -4,9 +4,9 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from sepssl.export import ExportError, save_encoder
 
 from sepssl.errors import InputError
+from sepssl.export import ExportError, save_encoder
 from sepssl.representation import Encoder
 from sepssl.separation import Separator
 

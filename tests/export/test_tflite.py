@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from sepssl.export import ExportError, check_exports, convert_encoder, save_encoder
 
 from sepssl.errors import InputError
+from sepssl.export import ExportError, check_exports, convert_encoder, save_encoder
 from sepssl.representation import Encoder, SmallBackbone
 
 # Both runtimes, ai_edge_litert first, while TensorFlow is not yet there to help it.

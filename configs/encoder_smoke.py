@@ -4,6 +4,7 @@ sepssl-train --config=configs/encoder_smoke.py --workdir=/tmp/encoder_smoke
 """
 
 from ml_collections import ConfigDict
+
 from sepssl.configs import encoder_small
 
 

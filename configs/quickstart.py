@@ -7,6 +7,7 @@ nothing but that everything runs.
 """
 
 from ml_collections import ConfigDict
+
 from sepssl.configs import encoder_small, separator_small
 
 

@@ -4,6 +4,7 @@ sepssl-train --config=configs/separator_smoke.py --workdir=/tmp/separator_smoke
 """
 
 from ml_collections import ConfigDict
+
 from sepssl.configs import separator_small
 
 

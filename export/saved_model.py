@@ -3,13 +3,13 @@
 import os
 
 import tensorflow as tf
+
+from sepssl.atomic import atomic_folder
+from sepssl.errors import InputError
 from sepssl.export.card import write_card
 from sepssl.export.check import SAVED_MODEL_LIMITS, compare, saved_model_embeddings
 from sepssl.export.clips import LARGEST_SAMPLE, expected_embeddings, fixed_clips
 from sepssl.export.errors import ExportError
-
-from sepssl.atomic import atomic_folder
-from sepssl.errors import InputError
 from sepssl.representation.encoder import Encoder
 
 

@@ -7,15 +7,14 @@ import subprocess
 import sys
 import tempfile
 
+from sepssl.atomic import atomic_folder
+from sepssl.errors import InputError
 from sepssl.export import conversion
 from sepssl.export.card import write_card
 from sepssl.export.check import check_in_fresh_process
 from sepssl.export.clips import expected_embeddings, fixed_clips
 from sepssl.export.errors import ExportError
 from sepssl.export.saved_model import require_encoder, write_saved_model
-
-from sepssl.atomic import atomic_folder
-from sepssl.errors import InputError
 from sepssl.representation.encoder import Encoder
 
 FILE_NAME = "encoder.tflite"

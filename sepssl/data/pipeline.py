@@ -111,26 +111,27 @@ class ViewBatches:
         """One global batch, float32.
 
         Returns:
-            "mixtures" [batch, 2, patch_samples], "channels" [batch, 2, sources, patch_samples]
-            (no sources without separators), "uniforms" [batch, num_uniforms].
+            "mixtures" [batch, 2, patch_samples], "uniforms" [batch, num_uniforms] and, with
+            separators, "channels" [batch, 2, sources, patch_samples].
         """
         rng = np.random.default_rng([self.seed, step, 2])
         indices = self.shuffle.indices(step)
         patch = self.patch_samples
-        num_channels = self.channels[0].rows if self.channels else 0
-        mixtures = np.empty((len(indices), 2, patch), np.float32)
-        channels = np.empty((len(indices), 2, num_channels, patch), np.float32)
+        batch = {"mixtures": np.empty((len(indices), 2, patch), np.float32)}
+        if self.channels:
+            shape = (len(indices), 2, self.channels[0].rows, patch)
+            batch["channels"] = np.empty(shape, np.float32)
         for i, index in enumerate(indices):
             store = self.channels[rng.integers(len(self.channels))] if self.channels else None
             starts = draw_patch_starts(
                 rng, self.mixtures.num_samples(index), patch, self.max_distance_samples
             )
             for view, start in enumerate(starts):
-                mixtures[i, view] = self.mixtures.read(index, start, patch)[0]
+                batch["mixtures"][i, view] = self.mixtures.read(index, start, patch)[0]
                 if store is not None:
-                    channels[i, view] = store.read(index, start, patch)
-        uniforms = rng.random((len(indices), self.num_uniforms), np.float32)
-        return {"mixtures": mixtures, "channels": channels, "uniforms": uniforms}
+                    batch["channels"][i, view] = store.read(index, start, patch)
+        batch["uniforms"] = rng.random((len(indices), self.num_uniforms), np.float32)
+        return batch
 
 
 def distribute(
@@ -146,7 +147,7 @@ def distribute(
     Args:
         strategy: any data-parallel strategy, also the default one.
         load: step -> dict of arrays whose first axis is the global batch, divisible by the number
-            of replicas.
+            of replicas. None may be empty: tf.numpy_function crashes the process on such.
         first_step, end_step: range of steps.
 
     Returns:

@@ -5,7 +5,6 @@ import math
 import numbers
 import pathlib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -45,7 +44,7 @@ a { color: #0060a0; margin-right: 1.25rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .9rem; border-bottom: 1px solid #e3e6ea; text-align: left; }
 tbody th { font-weight: normal; }
-.number { text-align: right; }
+.results td, .results thead th + th { text-align: right; }
 .scroll { overflow-x: auto; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 1.5rem; }
 figure { margin: 0 0 1.5rem; }
@@ -106,7 +105,7 @@ def write_report(
 
     Raises:
         InputError: if `folder` is not empty or cannot be written, or if a waveform is not float
-            [samples] or holds NaN or infinity.
+            [samples] at 1000 Hz or more, or holds NaN or infinity.
     """
     for example in [*examples, *class_examples]:
         _check(example)
@@ -114,18 +113,20 @@ def write_report(
     with atomic_folder(folder) as temporary, matplotlib.rc_context(_RC):
         (temporary / "figures").mkdir()
         (temporary / "audio").mkdir()
+        link = '<p><a href="classes.html">Every class, to see and to hear</a></p>'
         scale = _scale(temporary) if examples or class_examples else ""
         sounds = [
-            f"<h3>{html.escape(example.title)}</h3>\n{_sounds(temporary, f'example-{i}', [example])}"
+            f"<h3>{html.escape(example.title)}</h3>\n"
+            f"<div class=grid>\n{_cards(temporary, i, example)}</div>"
             for i, example in enumerate(examples, start=1)
         ]
         sections = {
-            "Results": _results(rows),
+            "Results": _results(rows) if rows else "",
             "Learning curves of the separator": _separator_curves(temporary, separator_metrics),
             "Learning curves of the encoders": _encoder_curves(temporary, encoder_metrics),
             "Examples": "\n".join([scale, *sounds]) if sounds else "",
-            "Sound classes": _CLASSES_LINK if class_examples else "",
-            "Facts about this run": _facts(facts),
+            "Sound classes": link if class_examples else "",
+            "Facts about this run": _facts(facts) if facts else "",
         }
         sections = {heading: section for heading, section in sections.items() if section}
         body = [f"<p>{html.escape(paragraph)}</p>" for paragraph in introduction]
@@ -134,44 +135,25 @@ def write_report(
             body.append(f'<h2 id="section-{i}">{heading}</h2>\n{section}')
         _write_page(temporary / "index.html", title, body)
         if class_examples:
-            sounds = _sounds(temporary, "class", class_examples)
-            body = ['<p><a href="index.html">Back to the report</a></p>', scale, sounds]
-            _write_page(temporary / "classes.html", f"Sound classes: {title}", body)
-    return folder / "index.html"
-
-
-_CLASSES_LINK if class_examples else ""),
-            "facts": ("Facts about this run", _facts(facts) if facts else ""),
-        }
-        sections = {key: section for key, section in sections.items() if section[1]}
-        links = (f'<a href="#{key}">{heading}</a>' for key, (heading, _) in sections.items())
-        body = [f"<p>{html.escape(paragraph)}</p>" for paragraph in introduction]
-        body.append("<nav>" + "\n".join(links) + "</nav>")
-        body += [f'<h2 id="{key}">{heading}</h2>\n{x}' for key, (heading, x) in sections.items()]
-        _write_page(temporary / "index.html", title, body)
-        if class_examples:
             cards = [
-                _cards(temporary, f"class-{i:02d}", e, heading=e.title)
-                for i, e in enumerate(class_examples, start=1)
+                _cards(temporary, i, example, is_class=True)
+                for i, example in enumerate(class_examples, start=1)
             ]
-            body = ['<nav><a href="index.html">Back to the report</a></nav>', scale]
-            body.append("<div class=grid>\n" + "".join(cards) + "</div>")
+            body = ['<p><a href="index.html">Back to the report</a></p>', scale]
+            body.append(f"<div class=grid>\n{''.join(cards)}</div>")
             _write_page(temporary / "classes.html", f"Sound classes: {title}", body)
     return folder / "index.html"
-
-
-_CLASSES_LINK = '<p><a href="classes.html">Each sound class, to see and to hear</a></p>'
 
 
 def curve(records: list[dict], key: str) -> tuple[list[int], list[float]]:
     """(steps, values) of the records in which `key` is a finite number, in order of steps."""
-    points = [(r["step"], float(r[key])) for r in records if "step" in r and _finite(r.get(key))]
+    points = [(int(r["step"]), float(r[key])) for r in records if _finite(r.get(key))]
     points.sort(key=lambda point: point[0])
     return [step for step, _ in points], [value for _, value in points]
 
 
 def spectrogram_db(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Level in dB (full scale 1 and higher than -200) of the short-time Fourier transform.
+    """Short-time Fourier transform: level in dB, 0 for a sine of amplitude 1, at least -200.
 
     Args:
         waveform: [samples].
@@ -193,10 +175,15 @@ def spectrogram_db(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
 def _check(example: Example) -> None:
     for label, waveform in example.tracks:
         found = np.asarray(waveform)
-        if found.ndim != 1 or not found.size or found.dtype.kind != "f" or example.sample_rate < 1:
+        if (
+            found.ndim != 1
+            or not found.size
+            or found.dtype.kind != "f"
+            or example.sample_rate < 1000
+        ):
             raise InputError(
                 f"{example.title}, {label}: is {found.dtype} {list(found.shape)} at "
-                f"{example.sample_rate} Hz; expected float [samples] at a positive rate"
+                f"{example.sample_rate} Hz; expected float [samples] at 1000 Hz or more"
             )
         if not np.isfinite(found).all():
             raise InputError(f"{example.title}, {label}: holds NaN or infinity; expected numbers")
@@ -225,34 +212,29 @@ def _shown(value) -> str:
 
 
 def _results(rows: list[dict]) -> str:
-    if not rows:
-        return ""
     name, *columns = dict.fromkeys(key for row in rows for key in row)
-    best, kinds = {}, {}
+    best = {}
     for column in columns:
-        values = [row.get(column) for row in rows]
-        if any(isinstance(value, numbers.Real) for value in values):
-            kinds[column] = " class=number"
-        finite = [value for value in values if _finite(value)]
+        finite = [row[column] for row in rows if _finite(row.get(column))]
         if len(finite) > 1:
             best[column] = _shown(max(finite))
-    heads = (f"<th{kinds.get(column, '')}>{html.escape(column)}</th>" for column in columns)
-    table = f"<thead><tr><th>{html.escape(name)}</th>{''.join(heads)}</tr></thead>\n<tbody>\n"
+    heads = "".join(f"<th>{html.escape(key)}</th>" for key in [name, *columns])
+    lines = []
     for row in rows:
-        table += f"<tr><th>{html.escape(_shown(row.get(name)))}</th>"
+        line = f"<th>{html.escape(_shown(row.get(name)))}</th>"
         for column in columns:
-            value, text = row.get(column), html.escape(_shown(row.get(column)))
-            if _finite(value) and text == best.get(column):
-                text = f"<b>{text}</b>"
-            table += f"<td{kinds.get(column, '')}>{text}</td>"
-        table += "</tr>\n"
+            text = html.escape(_shown(row.get(column)))
+            bold = _finite(row.get(column)) and text == best.get(column)
+            line += f"<td><b>{text}</b></td>" if bold else f"<td>{text}</td>"
+        lines.append(f"<tr>{line}</tr>\n")
     note = "<p class=note>Bold: the largest value of a column.</p>" if best else ""
-    return f"<div class=scroll><table>{table}</tbody></table></div>{note}"
+    return (
+        f"<div class=scroll><table class=results><thead><tr>{heads}</tr></thead>\n"
+        f"<tbody>\n{''.join(lines)}</tbody></table></div>{note}"
+    )
 
 
 def _facts(facts: dict[str, str]) -> str:
-    if not facts:
-        return ""
     cells = (
         f"<tr><th>{html.escape(str(key))}</th><td>{html.escape(str(value))}</td></tr>\n"
         for key, value in facts.items()
@@ -264,19 +246,19 @@ Panel = tuple[str, str, dict[str, tuple[list[int], list[float]]]]  # title, unit
 
 
 def _separator_curves(folder: pathlib.Path, records: list[dict]) -> str:
-    def panel(title: str, unit: str, **keys: str) -> Panel:
+    def panel(title: str, unit: str, keys: dict[str, str]) -> Panel:
         return title, unit, {label: curve(records, key) for label, key in keys.items()}
 
     found = re.findall(r"validation/SI-SNRi_(\d+)\b", " ".join(set().union(*records)))
     by_count = {f"{n} sources": f"validation/SI-SNRi_{n}" for n in sorted(map(int, found))}
     training = [
-        panel("Training loss", "loss (dB)", loss="loss"),
-        panel("Signal-to-noise ratio in training", "SNR (dB)", snr="snr"),
+        panel("Training loss", "loss (dB)", {"": "loss"}),
+        panel("Signal-to-noise ratio in training", "SNR (dB)", {"": "snr"}),
     ]
     validation = [
-        panel("Separated sources", "SI-SNRi (dB)", **by_count, mean="validation/MSi"),
-        panel("A source on its own", "SI-SNR (dB)", single="validation/1S"),
-        panel("Remixed mixtures (MoMi)", "SI-SNRi (dB)", momi="validation/MoMi"),
+        panel("Separated sources", "SI-SNRi (dB)", by_count | {"mean": "validation/MSi"}),
+        panel("A source on its own", "SI-SNR (dB)", {"": "validation/1S"}),
+        panel("Remixed mixtures (MoMi)", "SI-SNRi (dB)", {"": "validation/MoMi"}),
     ]
     return _draw_curves(
         folder / "figures" / "separator-training.png",
@@ -286,8 +268,8 @@ def _separator_curves(folder: pathlib.Path, records: list[dict]) -> str:
     ) + _draw_curves(
         folder / "figures" / "separator-validation.png",
         validation,
-        "The kept convergence states of the separator on validation clips; higher is better, and 0 "
-        "dB of SI-SNRi is as good as the mixture itself. Separated sources: improvement over the "
+        "The kept states of the separator on validation clips; higher is better, and 0&nbsp;dB of "
+        "SI-SNRi is as good as the mixture itself. Separated sources: improvement over the "
         "mixture, by the number of sources in a clip. A source on its own: how well one channel "
         "keeps the whole of it. MoMi: improvement of recordings remixed from the channels.",
     )
@@ -331,12 +313,21 @@ def _draw_curves(path: pathlib.Path, panels: list[Panel], caption: str) -> str:
         axes.set_ylabel(unit)
         axes.grid(alpha=0.25)
         _step_axis(axes, steps)
-    first, last = figure.axes[0], figure.axes[-1]
-    names = first.get_legend_handles_labels()
-    if path.stem == "encoders":
+    # One legend below for panels that all show the same encoders; else one inside each panel.
+    if all(list(curves) == list(panels[0][2]) and "" not in curves for _, _, curves in panels):
+        names = figure.axes[0].get_legend_handles_labels()
         figure.legend(*names, loc="outside lower left", ncols=3, frameon=False)
+    else:
+        for axes, (_, _, curves) in zip(figure.axes, panels, strict=True):
+            if "" not in curves:
+                axes.legend(frameon=False, fontsize=8)
     figure.savefig(path)
-    return ""
+    caption += " Step 0 is the untrained network." if steps[0] == 0 else ""
+    alt = "Curves over training steps: " + "; ".join(title for title, _, _ in panels)
+    return (
+        f'<figure><img src="figures/{path.name}" alt="{alt}">'
+        f"<figcaption>{caption}</figcaption></figure>\n"
+    )
 
 
 def _step_axis(axes: Axes, steps: list[int]) -> None:
@@ -366,32 +357,44 @@ def _scale(folder: pathlib.Path) -> str:
     figure.savefig(folder / "figures" / "scale.png")
     return (
         "<p>Spectrograms: time from left to right, frequency from bottom to top, brighter is "
-        "louder. 0 dB is the loudest point of all the tracks of an example, so that a quiet track "
-        "looks as quiet as it sounds beside the others.</p>\n"
+        "louder. 0&nbsp;dB is the loudest point of all the tracks of an example, so that a quiet "
+        "track looks as quiet as it sounds beside the others.</p>\n"
         f'<p><img src="figures/scale.png" width=360 alt="Colours of {LOWEST_DB:.0f} to 0 dB"></p>'
     )
 
 
-def _sounds(folder: pathlib.Path, prefix: str, examples: list[Example]) -> str:
-    """Writes the sounds and spectrograms; a grid of them in HTML, captions from the labels."""
-    cards, notes = [], []
-    for n, example in enumerate(examples, start=1):
-        rate, waveforms = example.sample_rate, [np.asarray(w) for _, w in example.tracks]
-        levels = [spectrogram_db(waveform, rate) for waveform in waveforms]
-        loudest = max((level.max() for level in levels), default=0.0)
-        scale = max([1.0, *(float(np.abs(waveform).max()) for waveform in waveforms)])
-        for i, (label, _) in enumerate(example.tracks, start=1):
-            pass
-    return ""
+def _cards(folder: pathlib.Path, number: int, example: Example, is_class: bool = False) -> str:
+    """Writes the sounds and spectrograms of an example; their HTML, a figure per track."""
+    rate, waveforms = example.sample_rate, [np.asarray(w, np.float32) for _, w in example.tracks]
+    levels = [spectrogram_db(waveform, rate) for waveform in waveforms]
+    loudest = max([-120.0, *(float(level.max()) for level in levels)])  # silence stays dark
+    scale = max([1.0, *(float(np.abs(waveform).max()) for waveform in waveforms)])
+    cards = ""
+    for i, (label, _) in enumerate(example.tracks):
+        name = label
+        if is_class:
+            name = f"{example.title}: {label}" if len(waveforms) > 1 else example.title
+        slug = re.sub("[^a-z0-9]+", "-", name.lower())[:40].strip("-")
+        stem = f"class-{number:02d}-{i}-{slug}" if is_class else f"example-{number}-{i}-{slug}"
+        write_audio(folder / "audio" / f"{stem}.wav", waveforms[i] / scale, rate)
+        seconds = len(waveforms[i]) / rate
+        _draw_spectrogram(folder / "figures" / f"{stem}.png", levels[i] - loudest, seconds, rate)
+        cards += (
+            f"<figure><figcaption>{html.escape(name)}</figcaption>"
+            f'<img src="figures/{stem}.png" alt="Spectrogram of {html.escape(name)}">'
+            f'<audio controls preload="metadata" src="audio/{stem}.wav"></audio></figure>\n'
+        )
+    if scale > 1:
+        lower = f"{20 * math.log10(scale):.1f} dB lower, all tracks alike, since one would clip"
+        cards += f"<p class=note>{html.escape(example.title)}: the sound is {lower}.</p>\n"
+    return cards
 
 
-def _draw(path: pathlib.Path, level: np.ndarray, seconds: float, sample_rate: int) -> None:
-    figure = Figure((3.3, 2.2), _DPI)
+def _draw_spectrogram(path: pathlib.Path, level: np.ndarray, seconds: float, rate: int) -> None:
+    figure = Figure((3.3, 2.2), dpi=120)  # half the size of the files at 150
     axes = figure.add_axes((0.12, 0.19, 0.85, 0.77))
-    extent = (0, seconds, 0, sample_rate / 2000)
-    axes.imshow(
-        level, _COLOURS, vmin=LOWEST_DB, vmax=0, origin="lower", aspect="auto", extent=extent
-    )
+    size = {"aspect": "auto", "origin": "lower", "extent": (0, seconds, 0, rate / 2000)}
+    axes.imshow(level, _COLOURS, vmin=LOWEST_DB, vmax=0, **size)
     axes.set_xlabel("time (s)")
     axes.set_ylabel("frequency (kHz)")
     figure.savefig(path)

@@ -92,11 +92,13 @@ def bootstrap_intervals(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile bootstrap over clips of the macro scores.
+    """Bootstrap over clips of the macro scores: percentiles, centred on the score itself.
 
     Each replicate draws as many clips as there are, with replacement, and averages over the
-    classes that have a positive and a negative clip in the draw. It measures the chance in the
-    choice of the test clips, not that in training. 1000 replicates take 0.2 s for 200 clips and 28
+    classes that have a positive and a negative clip in the draw. Clips drawn twice raise average
+    precision where a class has few positives (by about 0.05 with 5 of 80), which is why the percentiles
+    are shifted by the mean of the replicates less the score (our choice). It measures the chance
+    in the choice of the test clips, not that in training. 1000 replicates take 0.2 s for 200 clips and 28
     classes, half a minute for 10,000 clips and 200 classes.
 
     Args:
@@ -130,6 +132,9 @@ def bootstrap_intervals(
         )
         means.append(np.nanmean(replicates, axis=1))
     ap, auc = np.concatenate(means).T
+    scores = macro_scores(labels, predictions)
+    ap = np.clip(ap + scores.map - ap.mean(), 0.0, 1.0)
+    auc = np.clip(auc + scores.auc - auc.mean(), 0.0, 1.0)
     tail = (1 - confidence) / 2
     low_high = [tail, 1 - tail]
     intervals = {"map": np.nanquantile(ap, low_high), "auc": np.nanquantile(auc, low_high)}

@@ -29,8 +29,8 @@ class FrontEnd(keras.layers.Layer):
         frequency_masks, frequency_width: the same for frequency, in bands.
 
     Shapes: a dict of "mixtures" [batch, 2, samples], "uniforms" [batch, num_uniforms] and, if a
-    pairing needs them, "channels" [batch, 2, sources, samples] -> two views [batch, frames, bands], and the share of views
-    that are channels (scalar).
+    pairing needs them, "channels" [batch, 2, sources, samples] -> two views [batch, frames,
+    bands], and the share of views that are channels (scalar).
 
     Reference: the augmentation front-end of Fonseca et al. (2021); all numbers are our choice.
     """

@@ -157,3 +157,15 @@ def test_bad_bootstrap_arguments():
         bootstrap_intervals(labels, predictions, num_bootstrap=0)
     with pytest.raises(InputError, match="confidence"):
         bootstrap_intervals(labels, predictions, confidence=95)
+
+
+def test_interval_lies_around_the_score_where_positives_are_few():
+    rng = np.random.default_rng(0)
+    labels = np.zeros((80, 20), np.int8)
+    for column in labels.T:
+        column[rng.choice(80, 5, replace=False)] = 1
+    predictions = rng.normal(size=labels.shape) + 0.5 * labels
+    score = macro_scores(labels, predictions).map
+    low, high = bootstrap_intervals(labels, predictions)["map"]
+    assert low < score < high
+    assert score - low == pytest.approx(high - score, rel=0.5)

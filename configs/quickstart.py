@@ -18,12 +18,12 @@ def get_config(preset: str = "default") -> ConfigDict:
         bottleneck_channels=96, conv_channels=192, dilations_per_repeat=6, repeats=2
     )
     separator.train.update(
-        steps=600, checkpoint_every=150, warmup_steps=30, state_steps=(0, 60, 200, 600)
+        steps=900, checkpoint_every=150, warmup_steps=30, state_steps=(0, 30, 100, 300, 900)
     )
     encoder = encoder_small.get_config()
     encoder.data.update(num_clips=800)
     encoder.encoder.embedding_size = 256
-    encoder.train.update(steps=300, checkpoint_every=100, warmup_steps=30, state_steps=(300,))
+    encoder.train.update(steps=400, checkpoint_every=100, warmup_steps=30, state_steps=(400,))
     clips = {"train": 500, "validation": 150, "test": 300}
     if preset == "smoke":
         for stage in (separator, encoder):

@@ -45,9 +45,9 @@ INTRODUCTION = [
     " the mixture, or a patch of the mixture and a patch of one of its separated channels.",
     "The table is a demonstration. Training is a few minutes long, on one seed, and the scenes are"
     " synthetic: it shows that everything runs and what is measured, not which method is better.",
-    "qbe: query by example, mean average precision (chance is in its own column). linear, mlp:"
-    " macro mAP of a linear classifier and of one with a hidden layer of 512 on frozen embeddings;"
-    " low and high are the ends of a 95 % bootstrap interval over the test clips.",
+    "QbE: query by example, mean average precision. linear, mlp: macro mAP and d' of a linear"
+    " classifier and of one with a hidden layer of 512 on frozen embeddings; 95 %: bootstrap"
+    " interval of that mAP over the test clips.",
 ]
 
 
@@ -197,6 +197,7 @@ def _export(paths: Paths, results: dict[str, dict[str, float]]) -> dict:
 
 def _report(config: ConfigDict, paths: Paths, results, exported: dict, seconds: dict) -> None:
     shutil.rmtree(paths.report, ignore_errors=True)
+    chance = next(iter(results.values()))["qbe_chance"]
     facts = {
         "preset": config.preset,
         "exported encoder": exported["encoder"],
@@ -207,7 +208,7 @@ def _report(config: ConfigDict, paths: Paths, results, exported: dict, seconds: 
     write_report(
         paths.report,
         title="sepssl quickstart",
-        introduction=INTRODUCTION,
+        introduction=[*INTRODUCTION, f"Chance of QbE is {chance:.3f}."],
         rows=[{"representation": name} | _shown(row) for name, row in results.items()],
         separator_metrics=read_metrics(paths.separator / "metrics.jsonl"),
         encoder_metrics={
@@ -219,8 +220,13 @@ def _report(config: ConfigDict, paths: Paths, results, exported: dict, seconds: 
     )
 
 
-def _shown(row: dict[str, float]) -> dict[str, float]:
-    return {key: value for key, value in row.items() if value is not None and "_auc" not in key}
+def _shown(row: dict[str, float]) -> dict[str, float | str]:
+    shown = {"QbE mAP": row["qbe_map"]}
+    for kind in ("linear", "mlp"):
+        shown[f"{kind} mAP"] = row[f"{kind}_map"]
+        shown[f"{kind} 95 %"] = f"{row[f'{kind}_map_low']:.3f} to {row[f'{kind}_map_high']:.3f}"
+        shown[f"{kind} d'"] = row[f"{kind}_d_prime"]
+    return shown
 
 
 def _examples(config: ConfigDict, paths: Paths) -> list[Example]:

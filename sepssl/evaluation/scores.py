@@ -96,10 +96,10 @@ def bootstrap_intervals(
 
     Each replicate draws as many clips as there are, with replacement, and averages over the
     classes that have a positive and a negative clip in the draw. Clips drawn twice raise average
-    precision where a class has few positives (by about 0.05 with 5 of 80), which is why the percentiles
-    are shifted by the mean of the replicates less the score (our choice). It measures the chance
-    in the choice of the test clips, not that in training. 1000 replicates take 0.2 s for 200 clips and 28
-    classes, half a minute for 10,000 clips and 200 classes.
+    precision where a class has few positives (by about 0.05 with 5 of 80): the percentiles are
+    shifted by what the mean of the replicates exceeds the score (our choice). It measures the
+    chance in the choice of the test clips, not that in training. 1000 replicates take 0.2 s for
+    200 clips and 28 classes, half a minute for 10,000 clips and 200 classes.
 
     Args:
         labels: multi-hot `[clips, classes]`.

@@ -64,8 +64,8 @@ class LearnedBasis(keras.layers.Layer):
 class STFTBasis(keras.layers.Layer):
     """Short-time Fourier transform: magnitudes are the features, the mask acts on the complex bins.
 
-    Square-root Hann windows on both sides, so that a mask of ones gives the waveform back exactly.
-    Computed in float32 under every dtype policy.
+    Square-root Hann windows on both sides, so that a mask of ones gives the waveform back exactly;
+    scaled so that bins are of the waveform's RMS (our choice). Computed in float32 under every dtype policy.
 
     Args:
         frame_length: samples in a frame, a multiple of `2 * hop`.
@@ -86,9 +86,12 @@ class STFTBasis(keras.layers.Layer):
         self.num_coefficients = frame_length // 2 + 1
         n = np.arange(frame_length)
         hann = 0.5 - 0.5 * np.cos(2 * np.pi * n / frame_length)
-        self._window = np.sqrt(hann).astype(np.float32)
+        # Bins of white noise have its RMS. Were they frame_length ** 0.5 times that, they would
+        # drown the mask network's blocks and saturate its sigmoids from the start.
+        scale = np.sqrt(np.sum(hann))
+        self._window = (np.sqrt(hann) / scale).astype(np.float32)
         # Hann windows `hop` apart add up to frame_length / (2 hop).
-        self._synthesis_window = (self._window * 2 * hop / frame_length).astype(np.float32)
+        self._synthesis_window = (np.sqrt(hann) * scale * 2 * hop / frame_length).astype(np.float32)
 
     def analyze(self, waveform):
         """[batch, samples] -> magnitudes [batch, frames, bins], (real, imaginary part) likewise."""

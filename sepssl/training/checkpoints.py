@@ -126,7 +126,7 @@ class Resume:
         try:
             self._manager.save(checkpoint_number=step)
         except (OSError, tf.errors.OpError) as error:
-            reason = str(error).strip().splitlines()[0][:200]
+            reason = str(error).strip().splitlines()[0][-160:]  # the cause comes last
             raise InputError(
                 f"{self._manager.directory}: checkpoint could not be written ({reason})"
             ) from error

@@ -12,13 +12,19 @@ def test_stft_reconstructs_exactly(samples, frame_length, hop):
     np.testing.assert_allclose(STFTBasis(frame_length, hop)(x), x, atol=2e-6)
 
 
-def test_stft_magnitudes_equal_scipys():
+def test_stft_magnitudes_equals_scipys():
     x = np.random.default_rng(0).normal(size=4096).astype(np.float32)
     features, _ = STFTBasis(512, 256).analyze(x[None])
-    window = np.sqrt(signal.windows.hann(512, sym=False))
+    window = np.sqrt(signal.windows.hann(512, sym=False)) / 16  # sqrt of the sum of squares
     padded = np.pad(x, 256)
     expected = [np.abs(np.fft.rfft(padded[i : i + 512] * window)) for i in range(0, 4097, 256)]
-    np.testing.assert_allclose(features[0], expected, atol=2e-4)
+    np.testing.assert_allclose(features[0], expected, atol=1e-5)
+
+
+def test_stft_bins_of_noise_have_its_rms():
+    x = np.random.default_rng(0).normal(size=(1, 65536)).astype(np.float32)
+    features, _ = STFTBasis(256, 64).analyze(x)
+    assert np.sqrt(np.mean(np.square(features))) == pytest.approx(1.0, rel=0.02)
 
 
 def test_learned_basis_equals_its_formula():

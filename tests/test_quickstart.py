@@ -1,0 +1,99 @@
+"""The quickstart as a user runs it: killed half-way, continued, looked at."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+import tensorflow as tf
+
+import sepssl
+
+COMMAND = [sys.executable, "-m", "sepssl.cli.quickstart"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quickstart") / "run"
+    command = [*COMMAND, f"--workdir={folder}", "--preset=smoke"]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not list(folder.glob("encoders/*/metrics.jsonl")) and time.monotonic() < deadline:
+        assert first.poll() is None, "ended before an encoder was trained"
+        time.sleep(0.2)
+    separator = (folder / "separator" / "final.keras").stat().st_mtime_ns
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    second = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+    assert second.returncode == 0, second.stderr[-3000:]
+    assert (folder / "separator" / "final.keras").stat().st_mtime_ns == separator
+    return folder, second.stdout
+
+
+def test_everything_is_there_and_said(finished):
+    folder, said = finished
+    for name in ("report/index.html", "metrics.json", "export/saved_model",
+                 "export/tflite/encoder.tflite", "separator/final.keras"):  # fmt: skip
+        assert (folder / name).exists()
+        assert str(folder / name) in said
+    assert len(list((folder / "separator" / "states").glob("*.keras"))) == 3
+    assert not (folder / "cache").exists()
+    record = json.loads((folder / "metrics.json").read_text())
+    assert list(record["results"]) == [
+        "log-mel statistics", "untrained encoder", "mixture/mixture", "mixture/channel"
+    ]  # fmt: skip
+    for row in record["results"].values():
+        assert 0 < row["linear_map_low"] < row["linear_map"] < row["linear_map_high"] < 1
+    for check in ("saved_model", "tflite"):
+        assert record["export"][check]["cosine"] > 0.9999
+
+
+def test_the_report_shows_and_plays(finished):
+    folder, _ = finished
+    page = (folder / "report" / "index.html").read_text()
+    for words in ("mixture/channel", "demonstration", "<audio"):
+        assert words in page
+    assert len(sepssl_classes()) == (folder / "report" / "classes.html").read_text().count("<audio")
+    sounds = list((folder / "report" / "audio").glob("*.wav"))
+    mixtures = [s for s in sounds if "mixture" in s.name]
+    assert mixtures
+    for mixture in mixtures:
+        assert np.std(soundfile.read(mixture)[0]) > 1e-3
+
+
+def sepssl_classes():
+    from sepssl.data.scenes import CLASS_NAMES
+
+    return CLASS_NAMES
+
+
+def test_the_exported_encoder_is_one_that_was_trained(finished):
+    folder, _ = finished
+    best = json.loads((folder / "metrics.json").read_text())["export"]["encoder"]
+    encoder = sepssl.load_encoder(
+        pathlib.Path(folder) / "encoders" / best.replace("/", "_") / "final.keras"
+    )
+    waveform = np.random.default_rng(0).normal(size=(2, 20000)).astype(np.float32) * 0.1
+    loaded = tf.saved_model.load(str(folder / "export" / "saved_model"))
+    np.testing.assert_allclose(loaded(waveform), encoder(waveform), atol=1e-4)
+
+
+def test_a_complete_run_is_left_alone_and_another_one_refused(finished):
+    folder, _ = finished
+    same = subprocess.run(
+        [*COMMAND, f"--workdir={folder}", "--preset=smoke"],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert same.returncode == 0
+    assert "complete already" in same.stdout
+    other = subprocess.run(
+        [*COMMAND, f"--workdir={folder}"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert other.returncode == 1
+    assert "expected the same configuration" in other.stderr
+    assert len(other.stderr.strip().splitlines()) == 1

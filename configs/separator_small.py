@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
                 "sample_rate": 16000,  # Hz
                 "seed": 0,
                 "num_clips": 4000,
-                "num_validation": 60,
+                "num_validation": 60,  # held out of a folder: at most this, and a tenth of it
                 "clip_seconds": 4.0,
                 "ambience_range_db": (-20.0, -5.0),  # () for none
             },

@@ -98,7 +98,9 @@ def quickstart(config: ConfigDict, workdir: str | os.PathLike) -> Paths:
     Raises:
         InputError: if `workdir` holds a run of another configuration, or something else.
     """
-    paths = Paths(RunFolder(workdir, config.to_dict()).path)
+    # Resolved: the parts' configurations name files in it, and must stay the same wherever the
+    # command is repeated from.
+    paths = Paths(RunFolder(workdir, config.to_dict()).path.resolve())
     if paths.metrics.exists() and (paths.report / "index.html").exists():
         print(f"{paths.root}: complete already", flush=True)
         return paths

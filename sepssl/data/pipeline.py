@@ -39,27 +39,36 @@ class RecordingBatches:
 
     Args:
         mixtures: a store of one row per clip.
+        clips: which of its clips, int [count].
         batch_size: crops in a global batch; even, since MixIT pairs neighbours.
         crop_samples: length of a crop.
         seed: of order and crops.
     """
 
-    def __init__(self, mixtures: ClipStore, batch_size: int, crop_samples: int, seed: int):
+    def __init__(
+        self,
+        mixtures: ClipStore,
+        clips: np.ndarray,
+        batch_size: int,
+        crop_samples: int,
+        seed: int,
+    ):
         self.mixtures = mixtures
+        self.clips = clips
         self.crop_samples = crop_samples
         self.seed = seed
-        self.shuffle = Shuffle(len(mixtures), batch_size, seed)
+        self.shuffle = Shuffle(len(clips), batch_size, seed)
 
     def names(self, step: int) -> list[str]:
         """Names of the clips in a step's batch."""
         names = self.mixtures.names
-        return [names[i] for i in self.shuffle.indices(step)]
+        return [names[i] for i in self.clips[self.shuffle.indices(step)]]
 
     def load(self, step: int) -> dict[str, np.ndarray]:
         """{"recordings": float32 [batch, crop_samples]}."""
         rng = np.random.default_rng([self.seed, step, 1])
         crops = []
-        for index in self.shuffle.indices(step):
+        for index in self.clips[self.shuffle.indices(step)].tolist():
             spare = max(self.mixtures.num_samples(index) - self.crop_samples, 0)
             start = int(rng.integers(spare + 1))
             crops.append(self.mixtures.read(index, start, self.crop_samples)[0])

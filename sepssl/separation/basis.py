@@ -65,7 +65,8 @@ class STFTBasis(keras.layers.Layer):
     """Short-time Fourier transform: magnitudes are the features, the mask acts on the complex bins.
 
     Square-root Hann windows on both sides, so that a mask of ones gives the waveform back exactly;
-    scaled so that bins are of the waveform's RMS (our choice). Computed in float32 under every dtype policy.
+    scaled so that bins are of the waveform's RMS (our choice). Computed in float32 under every
+    dtype policy.
 
     Args:
         frame_length: samples in a frame, a multiple of `2 * hop`.

@@ -68,18 +68,18 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
     clips = training_clips(config.data)
     run = RunFolder(workdir, config.to_dict())
     mixtures = store_mixtures(clips, pathlib.Path(config.data.cache or run.path) / "clips")
+    crop = round(config.train.crop_seconds * config.data.sample_rate)
+    order = np.random.default_rng(config.seed).permutation(len(mixtures))
+    held_out = order[: _num_held_out(config.data, len(mixtures))]
     batches = RecordingBatches(
-        mixtures,
-        config.train.batch_size,
-        round(config.train.crop_seconds * config.data.sample_rate),
-        config.seed,
+        mixtures, np.sort(order[len(held_out) :]), config.train.batch_size, crop, config.seed
     )
     train(
         run,
         strategy,
         make_learner,
         batches,
-        _evaluator(config, batches),
+        _evaluator(config, [mixtures.read(i, 0, crop)[0] for i in held_out.tolist()]),
         **schedule,
     )
     return run
@@ -90,23 +90,25 @@ def _make_learner(config: ConfigDict) -> MixITLearner:
     return MixITLearner(separator, config.train.clip_norm)
 
 
-def _evaluator(config: ConfigDict, batches: RecordingBatches):
-    """Scores on validation scenes whose sources are known; MoMi on recordings that have none."""
-    count = config.data.num_validation
-    if config.data.directory:
-        # Not held out: a folder has no split. MoMi needs no sources, and says whether it learns.
-        recordings = batches.load(0)["recordings"][: count // 2 * 2]
-        sources = []
-    else:
+def _num_held_out(data: ConfigDict, num_clips: int) -> int:
+    """Recordings of a folder to validate on: even, at most a tenth; 0 for the built-in scenes."""
+    return min(data.num_validation, num_clips // 10) // 2 * 2 if data.directory else 0
+
+
+def _evaluator(config: ConfigDict, held_out: list[np.ndarray]):
+    """Scores on validation scenes whose sources are known, or MoMi on recordings held out."""
+    recordings, sources = held_out, []
+    if not config.data.directory:
+        count = config.data.num_validation // 2 * 2
         validation = SceneClips(scene_config(config.data), config.data.seed, "validation", count)
         scenes = [validation.scene(i) for i in range(count)]
         sources = [(scene.mixture, scene.sources) for scene in scenes]
-        recordings = np.stack([scene.mixture for scene in scenes[: count // 2 * 2]])
+        recordings = [scene.mixture for scene in scenes]
 
     def evaluate(separator: Separator) -> dict[str, float]:
         scores = separation_scores(separator.predict_on_batch, sources)
-        if len(recordings):
-            scores["MoMi"] = momi(separator.predict_on_batch, recordings, mixit_loss)
+        if recordings:
+            scores["MoMi"] = momi(separator.predict_on_batch, np.stack(recordings), mixit_loss)
         return scores
 
     return evaluate

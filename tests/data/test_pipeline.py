@@ -36,7 +36,7 @@ def stores(tmp_path):
 
 
 def test_recordings_are_crops_of_the_clips_named(stores):
-    batches = RecordingBatches(stores[0], batch_size=4, crop_samples=60, seed=3)
+    batches = RecordingBatches(stores[0], np.arange(3), batch_size=4, crop_samples=60, seed=3)
     for step in range(5):
         crops = batches.load(step)["recordings"]
         np.testing.assert_array_equal(crops, batches.load(step)["recordings"])
@@ -44,6 +44,13 @@ def test_recordings_are_crops_of_the_clips_named(stores):
             assert np.round(crop.min()) == int(name[-1])
             if name != "clip2":  # which is shorter than a crop, and repeated
                 np.testing.assert_allclose(np.diff(crop), 0.001, atol=2e-4)
+
+
+def test_clips_left_out_are_never_seen(stores):
+    batches = RecordingBatches(stores[0], np.array([0, 2]), 4, crop_samples=20, seed=0)
+    seen = {name for step in range(10) for name in batches.names(step)}
+    assert seen == {"clip0", "clip2"}
+    assert all(np.round(batches.load(s)["recordings"][:, 0]).max() == 2 for s in range(3))
 
 
 def test_views_show_mixture_and_channels_at_the_same_time(stores):

@@ -48,6 +48,7 @@ setup(
         "scipy>=1.12",
         "soundfile>=0.12.1",
         "soxr>=0.4",
+        "threadpoolctl>=3.0",
         # TensorFlow 2.21 no longer brings it, and tf.summary.audio raises without it.
         "tensorboard>=2.17",
         "tensorflow>=2.17,<2.22",

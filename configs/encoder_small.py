@@ -20,8 +20,8 @@ def get_config() -> ConfigDict:
                 "cache": "",  # folder for decoded clips and channels; "" for the run's own
                 "sample_rate": 16000,  # Hz
                 "seed": 0,
-                "num_clips": 4000,
-                "clip_seconds": 4.0,
+                "num_clips": 4000,  # of the built-in scenes
+                "clip_seconds": 4.0,  # of scenes; recordings are cut into about as long ones
                 "ambience_range_db": (-20.0, -5.0),  # () for none
             },
             "views": {

@@ -19,9 +19,9 @@ def get_config() -> ConfigDict:
                 "cache": "",  # folder for decoded clips and channels; "" for the run's own
                 "sample_rate": 16000,  # Hz
                 "seed": 0,
-                "num_clips": 4000,
+                "num_clips": 4000,  # of the built-in scenes
                 "num_validation": 60,  # held out of a folder: at most this, and a tenth of it
-                "clip_seconds": 4.0,
+                "clip_seconds": 4.0,  # of scenes; recordings are cut into about as long ones
                 "ambience_range_db": (-20.0, -5.0),  # () for none
             },
             "separator": {

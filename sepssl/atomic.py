@@ -35,6 +35,7 @@ def atomic_file(path: str | os.PathLike, overwrite: bool = False) -> Iterator[pa
     temporary = _temporary_sibling(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()  # what cannot be written fails now, not after the work
         yield temporary
         os.replace(temporary, path)
     except OSError as error:

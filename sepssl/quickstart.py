@@ -1,6 +1,7 @@
 """The whole pipeline on the built-in scenes: data, separator, encoders, evaluation, export, report.
 
-Every part leaves its result in the run's folder and is not done again when the run is continued.
+A run that is continued trains on from where it stopped; evaluation, export and report, which are
+short, are done again.
 """
 
 import dataclasses
@@ -98,9 +99,8 @@ def quickstart(config: ConfigDict, workdir: str | os.PathLike) -> Paths:
     Raises:
         InputError: if `workdir` holds a run of another configuration, or something else.
     """
-    # Resolved: the parts' configurations name files in it, and must stay the same wherever the
-    # command is repeated from.
-    paths = Paths(RunFolder(workdir, config.to_dict()).path.resolve())
+    run = RunFolder(workdir, config.to_dict())
+    paths = Paths(run.path)
     if paths.metrics.exists() and (paths.report / "index.html").exists():
         print(f"{paths.root}: complete already", flush=True)
         return paths
@@ -111,15 +111,15 @@ def quickstart(config: ConfigDict, workdir: str | os.PathLike) -> Paths:
     results = step("3/5 evaluation", lambda: _evaluate(config, paths))
     exported = step("4/5 export", lambda: _export(paths, results))
     step("5/5 report", lambda: _report(config, paths, results, exported, step.seconds))
-    shutil.rmtree(paths.cache, ignore_errors=True)  # hundreds of MB, only needed to continue
     with atomic_file(paths.metrics, overwrite=True) as temporary:
         record = {"results": results, "export": exported, "seconds": step.seconds}
         temporary.write_text(json.dumps(record, indent=2) + "\n")
+    shutil.rmtree(paths.cache, ignore_errors=True)  # hundreds of MB, only needed to continue
     return paths
 
 
 class _Steps:
-    """Announces the parts and remembers how long each took, over interruptions as well."""
+    """Announces the parts and remembers how long each took, also over continued runs."""
 
     def __init__(self, root: pathlib.Path):
         self._path = root / "seconds.json"

@@ -14,7 +14,7 @@ def frame(waveform, frame_length: int, hop: int):
     Returns:
         [..., frames, frame_length].
     """
-    _check(frame_length, hop)
+    check_framing(frame_length, hop)
     samples = ops.shape(waveform)[-1]
     missing = -(-(_at_least(samples, frame_length) - frame_length) // hop) * hop
     missing = missing + frame_length - samples
@@ -39,7 +39,7 @@ def overlap_add(frames, hop: int, num_samples):
         [..., num_samples].
     """
     frame_length = frames.shape[-1]
-    _check(frame_length, hop)
+    check_framing(frame_length, hop)
     overlap = frame_length // hop
     lead = [[0, 0]] * (len(frames.shape) - 2)
     total = 0.0
@@ -54,8 +54,9 @@ def _at_least(value, minimum: int):
     return max(value, minimum) if isinstance(value, int) else ops.maximum(value, minimum)
 
 
-def _check(frame_length: int, hop: int) -> None:
-    if hop < 1 or frame_length % hop:
+def check_framing(frame_length: int, hop: int) -> None:
+    """Raises ValueError unless `frame_length` is a positive multiple of `hop`."""
+    if hop < 1 or frame_length < 1 or frame_length % hop:
         raise ValueError(
             f"frame_length={frame_length}, hop={hop}: expected a frame length that is a "
             "multiple of the hop"

@@ -24,6 +24,7 @@ def main(argv):
 
     import sepssl
     from sepssl.atomic import atomic_file
+    from sepssl.audio.files import check_audio
     from sepssl.data.folder import Folder
     from sepssl.errors import InputError
     from sepssl.evaluation.protocol import embed_clips
@@ -35,7 +36,12 @@ def main(argv):
         raise InputError(f"{output}: expected a file name that ends in .npz")
     with atomic_file(output) as temporary:
         encoder = sepssl.load_encoder(FLAGS.encoder)
-        clips = Folder(source, encoder.sample_rate, min_duration=0.0)
+        if source.is_file():
+            check_audio(source)
+            folder, files = source.parent, [source]
+        else:
+            folder, files = source, None
+        clips = Folder(folder, encoder.sample_rate, min_duration=0.0, labels=None, files=files)
         embeddings, indices, skipped = embed_clips(
             functools.partial(embed_recording, encoder), clips, "embedding"
         )

@@ -57,6 +57,9 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
             return main(argv)
         except InputError as error:
             return _fail(error)
+        except KeyboardInterrupt:
+            _fail("stopped; what was written stays, and a training run continues when repeated")
+            return 130
 
     _describe(main)
     app.run(guarded, flags_parser=_parse)
@@ -69,6 +72,8 @@ def _parse(argv):
         sys.exit(_fail(error))
     except (AttributeError, KeyError) as error:  # ml_collections, for --config.TYPO=1.
         sys.exit(_fail(f"a flag sets what the configuration does not have: {error}"))
+    except (SyntaxError, ImportError, NameError, TypeError, ValueError) as error:
+        sys.exit(_fail(f"the configuration could not be read: {error}"))
     except SystemExit:  # --help, for which absl exits with 1.
         sys.exit(0)
 

@@ -29,16 +29,18 @@ def main(argv):
 
     recordings = list_recordings(FLAGS.input)
     separator = sepssl.load_separator(FLAGS.separator)
-    failed = separate_recordings(
+    summary = separate_recordings(
         separator,
         recordings,
         FLAGS.output,
         keep_input_rate=FLAGS.rate == "input",
         chunk_seconds=FLAGS.chunk_seconds,
     )
-    done = len(recordings) - len(failed)
-    print(f"{done} of {len(recordings)} recordings separated into {FLAGS.output}")
-    for reason in failed:
+    print(
+        f"{len(recordings)} recordings: {summary.separated} separated into {FLAGS.output}, "
+        f"{summary.found} there already, {len(summary.skipped)} skipped"
+    )
+    for reason in summary.skipped:
         print(f"  skipped: {reason}")
 
 

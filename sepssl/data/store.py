@@ -10,6 +10,7 @@ import numpy as np
 
 from sepssl.atomic import atomic_file
 from sepssl.errors import InputError
+from sepssl.locks import locked
 
 
 class ClipStore:
@@ -17,8 +18,9 @@ class ClipStore:
 
     A clip is an array [rows, samples]: one row for a mixture, one per channel for separated
     recordings. Samples are int16 with a scale of their own per clip, so that nothing clips and
-    quiet clips keep their resolution. The index gains its line after the samples are on disk;
-    filling a store that was interrupted goes on behind the last complete clip.
+    quiet clips keep their resolution. The index has a line for every clip dealt with, stored or
+    skipped, which it gains after the samples are on disk; filling a store that was interrupted goes
+    on behind the last of them. Processes that fill the same store do so one after the other.
 
     Args:
         folder: where it lies; made if it does not exist.
@@ -28,23 +30,32 @@ class ClipStore:
         self.folder = pathlib.Path(folder)
         self._samples_path = self.folder / "samples.int16"
         self._index_path = self.folder / "index.jsonl"
-        self._complete_path = self.folder / "complete.json"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._entries = []
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder}: could not be made: {error.strerror}") from error
+        self._read_index()
+
+    def _read_index(self) -> None:
+        self._clips, self._skipped, self._index_bytes = [], [], 0
+        self._map = None
         if self._index_path.exists():
-            for line in self._index_path.read_text().splitlines():
+            for line in self._index_path.read_bytes().splitlines(keepends=True):
                 try:
-                    self._entries.append(json.loads(line))
+                    self._note(json.loads(line))
                 except json.JSONDecodeError:
                     break  # the line that an interruption cut
-        self._map = None
+                self._index_bytes += len(line)
+
+    def _note(self, entry: dict) -> None:
+        (self._skipped if "skipped" in entry else self._clips).append(entry)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._clips)
 
     @property
     def names(self) -> list[str]:
-        return [entry["name"] for entry in self._entries]
+        return [entry["name"] for entry in self._clips]
 
     @property
     def origin(self) -> str:
@@ -54,10 +65,10 @@ class ClipStore:
     @property
     def rows(self) -> int:
         """Rows of every clip."""
-        return self._entries[0]["shape"][0]
+        return self._clips[0]["shape"][0]
 
     def num_samples(self, index: int) -> int:
-        return self._entries[index]["shape"][1]
+        return self._clips[index]["shape"][1]
 
     def read(self, index: int, start: int = 0, num_samples: int | None = None) -> np.ndarray:
         """float32 [rows, num_samples] from sample `start`; a clip that ends before is repeated.
@@ -66,7 +77,7 @@ class ClipStore:
         """
         if self._map is None:
             self._map = np.memmap(self._samples_path, np.int16, "r")
-        entry = self._entries[index]
+        entry = self._clips[index]
         rows, length = entry["shape"]
         offset = entry["offset"]
         clip = self._map[offset : offset + rows * length].reshape(rows, length)
@@ -94,18 +105,26 @@ class ClipStore:
             title: what the progress bar says.
 
         Returns:
-            (name, reason) of the clips skipped.
+            (name, reason) of all clips skipped, also those of an interrupted filling.
 
         Raises:
-            InputError: if the store belongs to other clips, no clip is usable, or the disk is full.
+            InputError: if the store belongs to other clips, no clip is usable, or it cannot be
+                written.
         """
         try:
-            self._claim({"origin": origin, "names": names})
-            if self._complete_path.exists():
-                return json.loads(self._complete_path.read_text())
-            return self._fill(names, clips, title)
+            with locked(self.folder):
+                self._claim({"origin": origin, "names": names})
+                self._read_index()  # another process may have gone on with it
+                done = len(self._clips) + len(self._skipped)
+                if done < len(names):
+                    print(f"{title}: {len(names)} clips -> {self.folder}", flush=True)
+                    self._append(names, done, clips(done))
         except OSError as error:
             raise InputError(f"{self.folder}: could not be written: {error.strerror}") from error
+        skipped = [(entry["name"], entry["skipped"]) for entry in self._skipped]
+        if not self._clips:
+            raise InputError(f"{self.folder}: no usable clip; the first: {skipped[0][1]}")
+        return skipped
 
     def _claim(self, content: dict) -> None:
         path = self.folder / "content.json"
@@ -117,34 +136,27 @@ class ClipStore:
                 f"{self.folder}: holds other clips, or clips made otherwise; expected a new folder"
             )
 
-    def _fill(self, names, clips, title) -> list[tuple[str, str]]:
-        position = {name: i for i, name in enumerate(names)}
-        first = position[self._entries[-1]["name"]] + 1 if self._entries else 0
-        print(f"{title}: {len(names)} clips -> {self.folder}", flush=True)
+    def _append(self, names: list[str], done: int, clips: Iterable) -> None:
         progress = keras.utils.Progbar(len(names), unit_name="clip")
-        skipped = []
-        with open(self._samples_path, "ab") as samples, open(self._index_path, "w") as index:
-            index.writelines(json.dumps(entry) + "\n" for entry in self._entries)
-            offset = sum(int(np.prod(entry["shape"])) for entry in self._entries)
+        offset = sum(int(np.prod(entry["shape"])) for entry in self._clips)
+        with open(self._samples_path, "ab") as samples, open(self._index_path, "ab") as index:
             samples.truncate(2 * offset)
-            for name, clip in zip(names[first:], clips(first), strict=True):
+            index.truncate(self._index_bytes)
+            for i, (name, clip) in enumerate(zip(names[done:], clips, strict=True), start=done):
                 if isinstance(clip, InputError):
-                    skipped.append((name, str(clip)))
+                    entry = {"name": name, "skipped": str(clip)}
                 else:
-                    self._append(samples, index, name, clip, offset)
+                    scale = max(float(np.max(np.abs(clip))), 1e-9) / 32767.0
+                    samples.write(np.round(clip / scale).astype(np.int16).tobytes())
+                    samples.flush()
+                    entry = {
+                        "name": name,
+                        "shape": list(clip.shape),
+                        "offset": offset,
+                        "scale": scale,
+                    }
                     offset += clip.size
-                progress.update(position[name] + 1)
-        if not self._entries:
-            raise InputError(f"{self.folder}: no usable clip; the first: {skipped[0][1]}")
-        with atomic_file(self._complete_path) as temporary:
-            temporary.write_text(json.dumps(skipped))
-        return skipped
-
-    def _append(self, samples, index, name: str, clip: np.ndarray, offset: int) -> None:
-        scale = max(float(np.max(np.abs(clip))), 1e-9) / 32767.0
-        samples.write(np.round(clip / scale).astype(np.int16).tobytes())
-        samples.flush()
-        entry = {"name": name, "shape": list(clip.shape), "offset": offset, "scale": scale}
-        index.write(json.dumps(entry) + "\n")
-        index.flush()
-        self._entries.append(entry)
+                index.write(json.dumps(entry).encode() + b"\n")
+                index.flush()
+                self._note(entry)
+                progress.update(i + 1)

@@ -1,6 +1,7 @@
 """Labelled clips to evaluate on, split into training, validation and test."""
 
 import hashlib
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -10,6 +11,7 @@ from sepssl.data.scenes import SceneConfig
 from sepssl.data.scenes.clips import SceneClips
 from sepssl.errors import InputError
 from sepssl.evaluation.protocol import embed_clips, evaluate_representation
+from sepssl.evaluation.scores import scorable_classes
 from sepssl.evaluation.shallow import Split
 
 SPLITS = ("train", "validation", "test")
@@ -54,7 +56,7 @@ def folder_splits(directory: str, sample_rate: int) -> tuple[list[Subset], list]
     if probe.labels is None:
         clips = Folder(directory, sample_rate, min_duration=0.0, labels="folder")
     hashes = np.array(
-        [int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32 for name in clips.names]
+        [int(hashlib.sha256(os.fsencode(name)).hexdigest()[:8], 16) / 2**32 for name in clips.names]
     )
     which = np.searchsorted(np.cumsum(SHARES)[:-1], hashes, side="right")
     subsets = []
@@ -77,6 +79,12 @@ def evaluate_on_splits(
     Returns:
         The results, and (name, reason) of clips that could not be read.
     """
+    for name, clips in zip(SPLITS, splits, strict=True):
+        if not len(scorable_classes(clips.labels)):
+            raise InputError(
+                f"{title}: no class of the {name} split has clips with and without it; expected "
+                "more clips, of at least two classes"
+            )
     embedded, skipped = [], []
     for name, clips in zip(SPLITS, splits, strict=True):
         embeddings, indices, unread = embed_clips(embed, clips, f"{title}, {name}")

@@ -133,8 +133,9 @@ def bootstrap_intervals(
         means.append(np.nanmean(replicates, axis=1))
     ap, auc = np.concatenate(means).T
     scores = macro_scores(labels, predictions)
-    ap = np.clip(ap + scores.map - ap.mean(), 0.0, 1.0)
-    auc = np.clip(auc + scores.auc - auc.mean(), 0.0, 1.0)
+    # A replicate without a class to score is NaN, and left out.
+    ap = np.clip(ap + scores.map - np.nanmean(ap), 0.0, 1.0)
+    auc = np.clip(auc + scores.auc - np.nanmean(auc), 0.0, 1.0)
     tail = (1 - confidence) / 2
     low_high = [tail, 1 - tail]
     intervals = {"map": np.nanquantile(ap, low_high), "auc": np.nanquantile(auc, low_high)}

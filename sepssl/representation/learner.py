@@ -45,6 +45,8 @@ class SimilarityLearner(keras.Model):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        if not temperature > 0:
+            raise ValueError(f"temperature={temperature}: expected above 0")
         self.encoder = encoder
         self.front_end = front_end
         self.similarity_weight = similarity_weight

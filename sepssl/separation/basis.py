@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from sepssl.audio.framing import frame, overlap_add
+from sepssl.audio.framing import check_framing, frame, overlap_add
 
 
 @keras.saving.register_keras_serializable(package="sepssl")
@@ -21,6 +21,7 @@ class LearnedBasis(keras.layers.Layer):
 
     def __init__(self, num_coefficients=256, frame_length=40, hop=20, **kwargs):
         super().__init__(**kwargs)
+        check_framing(frame_length, hop)
         self.num_coefficients = num_coefficients
         self.frame_length = frame_length
         self.hop = hop
@@ -77,6 +78,7 @@ class STFTBasis(keras.layers.Layer):
 
     def __init__(self, frame_length=512, hop=256, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
+        check_framing(frame_length, hop)
         if frame_length % (2 * hop):
             raise ValueError(
                 f"frame_length={frame_length}, hop={hop}: expected a multiple of twice the hop, "

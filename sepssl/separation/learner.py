@@ -5,7 +5,7 @@ import tensorflow as tf
 from keras import ops
 
 from sepssl.replicas import global_mean_step, mean_over_replicas
-from sepssl.separation.mixit import mixit_loss, mixtures_of_mixtures
+from sepssl.separation.mixit import mixit_loss, mixtures_of_mixtures, num_assignments
 
 
 @keras.saving.register_keras_serializable(package="sepssl")
@@ -16,6 +16,9 @@ class MixITLearner(keras.Model):
         separator: `Separator`.
         clip_norm: largest global gradient norm, 0 for no clipping.
 
+    Raises:
+        ValueError: if the separator has fewer than 2 sources, or too many for `mixit_loss`.
+
     `train_step` takes a dict with "recordings" [batch, samples], an even batch, whose neighbours
     are paired; it works under `model.fit` and under `strategy.run`.
     """
@@ -25,6 +28,7 @@ class MixITLearner(keras.Model):
 
     def __init__(self, separator, clip_norm: float = 5.0, **kwargs):
         super().__init__(**kwargs)
+        num_assignments(2, separator.num_sources)
         self.separator = separator
         self.clip_norm = clip_norm
 
@@ -49,7 +53,7 @@ class MixITLearner(keras.Model):
             loss = ops.mean(losses)
         norms = global_mean_step(self, loss, tape, self.clip_norm)
         # How far remixing brings the error down: 0 dB for estimates of silence.
-        power = 10.0 * ops.log10(ops.mean(ops.sum(ops.square(references), axis=-1)) + 1e-8)
+        power = ops.mean(10.0 * ops.log10(ops.sum(ops.square(references), axis=-1) + 1e-8))
         used = ops.mean(ops.cast(ops.sum(mixing, axis=-1) > 0, "float32"))
         return mean_over_replicas(
             {"loss": loss, "snr": power - loss, "references_used": used} | norms

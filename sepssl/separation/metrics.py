@@ -26,19 +26,20 @@ def si_snr(reference: np.ndarray, estimate: np.ndarray) -> np.ndarray:
     return 10.0 * np.log10((target + EPSILON) / (noise + EPSILON))
 
 
-def matched_si_snr(references: np.ndarray, estimates: np.ndarray) -> np.ndarray:
-    """SI-SNR of every reference with the estimate that the best one-to-one matching gives it.
+def matched_si_snr(references: np.ndarray, estimates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """SI-SNR of references with the estimates that the best one-to-one matching gives them.
 
     Args:
         references: [active, samples], none of them silent.
-        estimates: [sources, samples], at least as many.
+        estimates: [sources, samples].
 
     Returns:
-        [active], in dB.
+        Indices of the references matched (all of them, unless there are fewer estimates), and
+        their SI-SNR in dB.
     """
     pairwise = si_snr(references[:, None], estimates[None])
     rows, columns = linear_sum_assignment(pairwise, maximize=True)
-    return pairwise[rows, columns]
+    return rows, pairwise[rows, columns]
 
 
 def separation_scores(separate, clips) -> dict[str, float]:
@@ -52,9 +53,10 @@ def separation_scores(separate, clips) -> dict[str, float]:
     Returns:
         "1S": mean SI-SNR of clips with a single source; "MSi": mean SI-SNR improvement over the
         mixture of clips with more; "SI-SNRi_2", "SI-SNRi_3", ...: the same by number of sources.
-        Kinds that no clip belongs to are absent.
+        Kinds that no clip belongs to are absent. Where a clip has more sources than there are
+        estimates, only as many sources as can be matched count.
 
-    Reference: the FUSS protocol, Wisdom et al. (2021).
+    Reference: the names and the matching are those of Wisdom et al., FUSS (2021).
     """
     single: list[float] = []
     improvements: dict[int, list[float]] = {}
@@ -63,11 +65,11 @@ def separation_scores(separate, clips) -> dict[str, float]:
         if not len(active):
             continue
         estimates = np.asarray(separate(mixture[None]))[0]
-        values = matched_si_snr(active, estimates)
+        rows, values = matched_si_snr(active, estimates)
         if len(active) == 1:
             single.append(float(values[0]))
         else:
-            gain = float(np.mean(values - si_snr(active, mixture[None])))
+            gain = float(np.mean(values - si_snr(active[rows], mixture[None])))
             improvements.setdefault(len(active), []).append(gain)
     scores = {"1S": float(np.mean(single))} if single else {}
     if improvements:

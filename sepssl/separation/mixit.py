@@ -38,7 +38,7 @@ def mixit_loss(references, estimates, max_snr: float = 30.0):
 
     Args:
         references: [batch, mixtures, samples], at least two mixtures.
-        estimates: [batch, sources, samples].
+        estimates: [batch, sources, samples], at least two sources.
         max_snr: in dB; errors below it are not pushed further.
 
     Returns:
@@ -47,7 +47,8 @@ def mixit_loss(references, estimates, max_snr: float = 30.0):
         mixing matrix: [batch, mixtures, sources], float32, every column one-hot.
 
     Raises:
-        ValueError: if there are more than 65,536 assignments (mixtures ** sources).
+        ValueError: if there are more than 65,536 assignments (mixtures ** sources), or fewer than
+            two mixtures or sources.
 
     Our choice: the threshold of a silent reference (60 dB below the loudest of its example) is
     that of the loudest, since its own would be zero and its gradient about 1,000 times the others'.
@@ -85,13 +86,24 @@ def _assignment_losses(references, estimates, power, threshold, matrices, max_sn
     return ops.mean(thresholded_log_mse(error, ops.expand_dims(threshold, 1), max_snr), axis=-1)
 
 
+def num_assignments(num_mixtures: int, num_sources: int) -> int:
+    """How many ways there are to give each source to a mixture.
+
+    Raises:
+        ValueError: if there are more than 65,536, or fewer than 2 mixtures or sources.
+    """
+    count = num_mixtures**num_sources
+    if min(num_mixtures, num_sources) < 2 or count > MAX_ASSIGNMENTS:
+        raise ValueError(
+            f"{num_sources} sources, {num_mixtures} mixtures: expected at least 2 of each and at "
+            f"most {MAX_ASSIGNMENTS} assignments (mixtures ** sources) for an exhaustive search"
+        )
+    return count
+
+
 def _assignments(num_mixtures: int, num_sources: int) -> np.ndarray:
     """All mixing matrices: float32 [mixtures ** sources, mixtures, sources]."""
-    if num_mixtures**num_sources > MAX_ASSIGNMENTS:
-        raise ValueError(
-            f"{num_sources} sources, {num_mixtures} mixtures: {num_mixtures**num_sources} "
-            f"assignments; expected at most {MAX_ASSIGNMENTS} for an exhaustive search"
-        )
+    num_assignments(num_mixtures, num_sources)
     choices = np.array(list(itertools.product(range(num_mixtures), repeat=num_sources)))
     return (choices[:, None, :] == np.arange(num_mixtures)[None, :, None]).astype(np.float32)
 

@@ -1,7 +1,10 @@
 """Sound files in, a file per separated channel out."""
 
+import collections
+import dataclasses
 import os
 import pathlib
+import tempfile
 
 import keras
 import numpy as np
@@ -27,10 +30,26 @@ def list_recordings(path: str | os.PathLike) -> dict[pathlib.Path, pathlib.Path]
         return {path: pathlib.Path(path.stem)}
     files = [file.relative_to(path) for file in list_audio(path)]
     stems = [file.with_suffix("") for file in files]
+    count = collections.Counter(stems)
     return {
-        path / file: file if stems.count(stem) > 1 else stem
+        path / file: file if count[stem] > 1 else stem
         for file, stem in zip(files, stems, strict=True)
     }
+
+
+@dataclasses.dataclass
+class Summary:
+    """What `separate_recordings` did.
+
+    Attributes:
+        separated: recordings whose channels were written.
+        found: recordings whose channels were all there already.
+        skipped: for each other recording, the reason.
+    """
+
+    separated: int = 0
+    found: int = 0
+    skipped: list[str] = dataclasses.field(default_factory=list)
 
 
 def separate_recordings(
@@ -39,12 +58,12 @@ def separate_recordings(
     output: str | os.PathLike,
     keep_input_rate: bool = False,
     chunk_seconds: float = 30.0,
-) -> list[str]:
+) -> Summary:
     """Writes the channels of every recording to `output/NAME_channel1.wav` and so on.
 
     Channels are 16-bit and add up to the recording (mono); where one exceeds full scale, those of
-    that recording are written as 32-bit float. A recording whose channels are all there already
-    is left as it is, so that an interrupted run over a folder can be repeated.
+    that recording are written as 32-bit float. No file is overwritten: a recording whose channels
+    are all there is left as it is, so that an interrupted run over a folder can be repeated.
 
     Args:
         separator: `Separator`.
@@ -53,9 +72,6 @@ def separate_recordings(
         keep_input_rate: see `separate_recording`.
         chunk_seconds: longer recordings are separated in chunks of this length.
 
-    Returns:
-        For each recording that was skipped, the reason.
-
     Raises:
         InputError: if the only recording cannot be separated, or an output cannot be written.
     """
@@ -63,27 +79,31 @@ def separate_recordings(
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file; expected a folder to write channels to")
     progress = keras.utils.Progbar(len(recordings), unit_name="recording")
-    failed = []
+    summary = Summary()
     for count, (path, name) in enumerate(recordings.items(), start=1):
         outputs = [
             output / name.with_name(f"{name.name}_channel{c + 1}.wav")
             for c in range(separator.num_sources)
         ]
-        if not all(file.exists() for file in outputs):
+        there = [file for file in outputs if file.exists()]
+        if len(there) == len(outputs) and len(recordings) > 1:
+            summary.found += 1
+        else:
             try:
+                if there:
+                    raise InputError(f"{there[0]}: exists already; expected another output folder")
                 rate = audio_info(path).sample_rate if keep_input_rate else separator.sample_rate
                 waveform = read_audio(path, rate)
             except InputError as error:
                 if len(recordings) == 1:
                     raise
-                failed.append(str(error))
+                summary.skipped.append(str(error))
             else:
                 channels = separate_recording(separator, waveform, rate, chunk_seconds)
                 _write_channels(outputs, channels, rate)
-        elif len(recordings) == 1:
-            raise InputError(f"{outputs[0]}: exists already; expected another output folder")
+                summary.separated += 1
         progress.update(count)
-    return failed
+    return summary
 
 
 def separate_recording(
@@ -127,14 +147,15 @@ def separate_recording(
 
 
 def _write_channels(outputs: list[pathlib.Path], channels: np.ndarray, sample_rate: int) -> None:
+    """Writes all channels, then gives them their names: a full disk or a kill leaves none."""
     subtype = "PCM_16" if np.max(np.abs(channels)) <= 1.0 else "FLOAT"
-    written = []
+    folder = outputs[0].parent
     try:
-        for file, channel in zip(outputs, channels, strict=True):
-            # Channels of an interrupted run are incomplete as a set and written anew.
-            write_audio(file, channel, sample_rate, subtype, overwrite=True)
-            written.append(file)
-    except InputError:
-        for file in written:
-            file.unlink(missing_ok=True)
-        raise
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".separating-", dir=folder) as temporary:
+            for file, channel in zip(outputs, channels, strict=True):
+                write_audio(pathlib.Path(temporary) / file.name, channel, sample_rate, subtype)
+            for file in outputs:
+                os.replace(pathlib.Path(temporary) / file.name, file)
+    except OSError as error:
+        raise InputError(f"{folder}: could not be written: {error.strerror}") from error

@@ -197,6 +197,12 @@ class TDCN(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        sizes = (bottleneck_channels, conv_channels, dilations_per_repeat, repeats)
+        if min(sizes) < 1:
+            raise ValueError(
+                f"bottleneck_channels, conv_channels, dilations_per_repeat, repeats = {sizes}: "
+                "expected 1 or more of each"
+            )
         self.bottleneck_channels = bottleneck_channels
         self.conv_channels = conv_channels
         self.dilations_per_repeat = dilations_per_repeat

@@ -10,6 +10,7 @@ from sepssl.data.folder import Folder
 from sepssl.data.read_ahead import read_ahead
 from sepssl.data.scenes import SceneConfig
 from sepssl.data.scenes.clips import SceneClips
+from sepssl.data.segments import Segments, recording_name
 from sepssl.data.store import ClipStore
 from sepssl.errors import InputError
 from sepssl.separation.long_audio import separate_chunks
@@ -24,14 +25,34 @@ def scene_config(data: ConfigDict) -> SceneConfig:
     )
 
 
-def training_clips(data: ConfigDict) -> Folder | SceneClips:
-    """Unlabelled recordings: those of `config.data.directory`, or built-in scenes if it is ""."""
+def settings_of_run(config: ConfigDict) -> dict:
+    """A configuration as nested dicts, without where its cache lies, which changes nothing."""
+    settings = config.to_dict()
+    del settings["data"]["cache"]
+    return settings
+
+
+def training_clips(data: ConfigDict) -> Segments | SceneClips:
+    """Unlabelled recordings: those of `config.data.directory`, or built-in scenes if it is "".
+
+    Recordings are cut into parts of about `config.data.clip_seconds`.
+    """
     if data.directory:
-        return Folder(data.directory, data.sample_rate, min_duration=0.1)
+        folder = Folder(data.directory, data.sample_rate, min_duration=0.1, labels=None)
+        return Segments(folder, data.clip_seconds)
     return SceneClips(scene_config(data), data.seed, "unlabelled", data.num_clips)
 
 
-def store_mixtures(clips: Folder | SceneClips, folder: pathlib.Path) -> ClipStore:
+def require_batch(clips: Segments | SceneClips, batch_size: int) -> None:
+    """Raises InputError if there are fewer clips than a batch holds, before they are decoded."""
+    if len(clips) < batch_size:
+        raise InputError(
+            f"train.batch_size={batch_size}, but there are {len(clips)} clips; expected at least "
+            "as many clips as a batch holds"
+        )
+
+
+def store_mixtures(clips: Segments | SceneClips, folder: pathlib.Path) -> ClipStore:
     """Decodes all clips into a store; those that cannot be read are skipped and listed."""
 
     def read(index: int) -> np.ndarray | InputError:
@@ -45,7 +66,7 @@ def store_mixtures(clips: Folder | SceneClips, folder: pathlib.Path) -> ClipStor
         clips.origin,
         clips.names,
         lambda first: read_ahead(read, range(first, len(clips)), os.cpu_count() or 1),
-        "decoding" if isinstance(clips, Folder) else "making scenes",
+        "making scenes" if isinstance(clips, SceneClips) else "decoding",
     )
     report_skipped([*clips.skipped, *skipped])
     return store
@@ -83,7 +104,8 @@ def store_channels(
 def report_skipped(skipped) -> None:
     """Prints how many files were skipped, and each with its reason."""
     if skipped:
-        print(f"skipped {len(skipped)} files:")
+        print(f"skipped {len(skipped)}:")
         for name, reason in skipped:
-            # An error met while decoding names the file itself.
-            print(f"  {reason}" if str(name) in reason else f"  {name}: {reason}")
+            # An error met while decoding names the file itself. A name may not be printable.
+            line = reason if recording_name(str(name)) in reason else f"{name}: {reason}"
+            print("  " + line.encode("utf-8", "backslashreplace").decode())

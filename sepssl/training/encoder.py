@@ -8,17 +8,40 @@ import pathlib
 import keras
 from ml_collections import ConfigDict
 
-from sepssl.data.pipeline import ViewBatches
 from sepssl.errors import InputError
 from sepssl.representation import Encoder, SimilarityLearner, SmallBackbone
 from sepssl.separation import Separator, load_separator
+from sepssl.training.batches import ViewBatches
 from sepssl.training.checkpoints import RunFolder
-from sepssl.training.clips import store_channels, store_mixtures, training_clips
-from sepssl.training.loop import schedule_of, train
+from sepssl.training.clips import (
+    require_batch,
+    settings_of_run,
+    store_channels,
+    store_mixtures,
+    training_clips,
+)
+from sepssl.training.loop import loop_settings, require_at_least, train
 from sepssl.training.strategy import make_strategy, require_pairs_on_every_replica
 from sepssl.views import FrontEnd
 
 BACKBONES = {"small": SmallBackbone}
+MINIMUMS = {
+    "seed": 0,
+    "data.seed": 0,
+    "data.sample_rate": 1,
+    "data.num_clips": 1,
+    "data.clip_seconds": 0.1,
+    "views.max_distance_seconds": 0,
+    "encoder.embedding_size": 1,
+    "objective.similarity_weight": 0,
+    "objective.coincidence_weight": 0,
+    "objective.projection_size": 1,
+    "objective.hidden_size": 1,
+    "train.steps": 1,
+    "train.clip_norm": 0,
+    "train.log_every": 1,
+    "train.checkpoint_every": 1,
+}
 
 
 def make_encoder(config: ConfigDict) -> Encoder:
@@ -77,8 +100,9 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     Returns:
         The finished run.
     """
+    require_at_least(config, MINIMUMS)
     separators = load_separators(config)
-    schedule = schedule_of(config.train)
+    settings = loop_settings(config.train)
     keras.utils.set_random_seed(config.seed)
     make_learner = functools.partial(_make_learner, config)
     front_end = make_learner().front_end
@@ -90,7 +114,10 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     strategy = make_strategy(config.train.strategy)
     require_pairs_on_every_replica(config.train.batch_size, strategy)
     clips = training_clips(config.data)
-    run = RunFolder(workdir, config.to_dict())
+    require_batch(clips, config.train.batch_size)
+    record = settings_of_run(config)
+    record["views"]["separators"] = list(separators)  # what is in the files, not where they lie
+    run = RunFolder(workdir, record)
 
     cache = pathlib.Path(config.data.cache or run.path)
     mixtures = store_mixtures(clips, cache / "clips")
@@ -107,33 +134,36 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
         front_end.num_uniforms,
         config.seed,
     )
-    train(run, strategy, make_learner, batches, lambda encoder: {}, **schedule)
+    train(run, strategy, make_learner, batches, lambda encoder: {}, **settings)
     return run
 
 
 def _make_learner(config: ConfigDict) -> SimilarityLearner:
     encoder = make_encoder(config.encoder)
     views, objective = config.views, config.objective
-    return SimilarityLearner(
-        encoder,
-        FrontEnd(
-            encoder.log_mel,
-            mixture_mixture=views.mixture_mixture,
-            mixture_channel=views.mixture_channel,
-            channel_channel=views.channel_channel,
-            channel_floor_db=views.channel_floor_db,
-            example_mixing=views.example_mixing,
-            min_mixing_db=views.min_mixing_db,
-            max_mixing_db=views.max_mixing_db,
-            time_masks=views.time_masks,
-            time_width=views.time_width,
-            frequency_masks=views.frequency_masks,
-            frequency_width=views.frequency_width,
-        ),
-        similarity_weight=objective.similarity_weight,
-        coincidence_weight=objective.coincidence_weight,
-        temperature=objective.temperature,
-        projection_size=objective.projection_size,
-        hidden_size=objective.hidden_size,
-        clip_norm=config.train.clip_norm,
-    )
+    try:
+        return SimilarityLearner(
+            encoder,
+            FrontEnd(
+                encoder.log_mel,
+                mixture_mixture=views.mixture_mixture,
+                mixture_channel=views.mixture_channel,
+                channel_channel=views.channel_channel,
+                channel_floor_db=views.channel_floor_db,
+                example_mixing=views.example_mixing,
+                min_mixing_db=views.min_mixing_db,
+                max_mixing_db=views.max_mixing_db,
+                time_masks=views.time_masks,
+                time_width=views.time_width,
+                frequency_masks=views.frequency_masks,
+                frequency_width=views.frequency_width,
+            ),
+            similarity_weight=objective.similarity_weight,
+            coincidence_weight=objective.coincidence_weight,
+            temperature=objective.temperature,
+            projection_size=objective.projection_size,
+            hidden_size=objective.hidden_size,
+            clip_norm=config.train.clip_norm,
+        )
+    except ValueError as error:
+        raise InputError(f"encoder: {error}") from error

@@ -1,28 +1,57 @@
 """One loop for both stages."""
 
+import functools
+import math
 import time
 from collections.abc import Callable, Collection
 
 import keras
 import tensorflow as tf
+from keras import ops
 from ml_collections import ConfigDict
 
 from sepssl.data.pipeline import distribute
 from sepssl.errors import InputError
+from sepssl.locks import lock_folder
 from sepssl.serialization import save_model
 from sepssl.training.checkpoints import Resume, RunFolder
 from sepssl.training.monitors import FiniteGuard, MetricsLog
 
 SCHEDULES = ("constant", "cosine")
-SCHEDULE_KEYS = (
-    "steps",
-    "learning_rate",
-    "schedule",
-    "warmup_steps",
-    "log_every",
-    "checkpoint_every",
-    "state_steps",
-)
+
+
+@keras.saving.register_keras_serializable(package="sepssl")
+class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up, then constant or a half cosine to zero at the last step.
+
+    Args:
+        rate: highest learning rate.
+        schedule: one of `SCHEDULES`.
+        warmup_steps: update n < `warmup_steps` is made at `(n + 1) / warmup_steps` of the rate.
+        steps: updates in all.
+    """
+
+    def __init__(self, rate: float, schedule: str, warmup_steps: int, steps: int):
+        self.rate = rate
+        self.schedule = schedule
+        self.warmup_steps = warmup_steps
+        self.steps = steps
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32")
+        factor = ops.minimum((step + 1.0) / max(self.warmup_steps, 1), 1.0)
+        if self.schedule == "cosine":
+            done = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
+            factor = factor * 0.5 * (1.0 + ops.cos(math.pi * ops.clip(done, 0.0, 1.0)))
+        return self.rate * factor
+
+    def get_config(self):
+        return {
+            "rate": self.rate,
+            "schedule": self.schedule,
+            "warmup_steps": self.warmup_steps,
+            "steps": self.steps,
+        }
 
 
 def train(
@@ -32,9 +61,7 @@ def train(
     batches,
     evaluate: Callable[[keras.Model], dict[str, float]],
     steps: int,
-    learning_rate: float,
-    schedule: str,
-    warmup_steps: int,
+    learning_rate: LearningRate,
     log_every: int,
     checkpoint_every: int,
     state_steps: Collection[int],
@@ -54,8 +81,6 @@ def train(
         evaluate: product -> metrics, called at every kept state.
         steps: how many in all.
         learning_rate: of Adam.
-        schedule: "constant", or "cosine" (to zero at the end).
-        warmup_steps: the learning rate rises linearly over these.
         log_every, checkpoint_every: in steps.
         state_steps: steps whose product is kept; the last is always kept as `final.keras`.
 
@@ -64,87 +89,91 @@ def train(
 
     Raises:
         TrainingDiverged: if loss or gradient is not finite.
+        InputError: if another process is training in the same folder.
     """
-    rate = _schedule(learning_rate, schedule, warmup_steps, steps)
-    with strategy.scope():
-        learner = make_learner()
-        learner.build()
-        learner.compile(
-            optimizer=keras.optimizers.Adam(rate),
-            jit_compile=False,  # decided below, for the step as a whole
+    with lock_folder(run.path, wait=False):
+        with strategy.scope():
+            learner = make_learner()
+            learner.build()
+            learner.compile(
+                optimizer=keras.optimizers.Adam(learning_rate),
+                jit_compile=False,  # decided below, for the step as a whole
+            )
+            learner.optimizer.build(learner.trainable_variables)
+            resume = Resume(run, learner)
+        done = resume.restore()
+        log = MetricsLog(run.path, done)
+        guard = FiniteGuard(batches.names)
+
+        # XLA fails under strategies that replicate.
+        single = not isinstance(strategy, tf.distribute.MirroredStrategy)
+
+        @tf.function(jit_compile=learner.gains_from_xla and single)
+        def train_step(batch):
+            metrics = strategy.run(learner.train_step, (batch,))
+            return {k: strategy.reduce("MEAN", v, axis=None) for k, v in metrics.items()}
+
+        def keep(step: int) -> None:
+            metrics = {f"validation/{k}": v for k, v in evaluate(learner.product).items()}
+            run.keep_state(learner.product, step, metrics)
+            if metrics:
+                log.write(step, metrics)
+
+        if done == 0 and 0 in state_steps:
+            keep(0)
+        if done:
+            print(f"{run.path}: continues after step {done}", flush=True)
+        progress = keras.utils.Progbar(
+            steps, unit_name="step", stateful_metrics=learner.shown_metrics
         )
-        learner.optimizer.build(learner.trainable_variables)
-        resume = Resume(run, learner)
-    done = resume.restore()
-    log = MetricsLog(run.path, done)
-    guard = FiniteGuard(batches.names)
-
-    # XLA fails under strategies that replicate.
-    single = not isinstance(strategy, tf.distribute.MirroredStrategy)
-
-    @tf.function(jit_compile=learner.gains_from_xla and single)
-    def train_step(batch):
-        metrics = strategy.run(learner.train_step, (batch,))
-        return {k: strategy.reduce("MEAN", v, axis=None) for k, v in metrics.items()}
-
-    def keep(step: int) -> None:
-        metrics = {f"validation/{k}": v for k, v in evaluate(learner.product).items()}
-        run.keep_state(learner.product, step, metrics)
-        if metrics:
-            log.write(step, metrics)
-
-    if done == 0 and 0 in state_steps:
-        keep(0)
-    if done:
-        print(f"{run.path}: continues after step {done}", flush=True)
-    progress = keras.utils.Progbar(steps, unit_name="step", stateful_metrics=learner.shown_metrics)
-    started, started_at = time.perf_counter(), done
-    for step, batch in enumerate(
-        distribute(strategy, batches.load, done, steps) if done < steps else (), start=done
-    ):
-        guard.add(step, train_step(batch))
-        after = step + 1
-        checkpoint_due = after % checkpoint_every == 0 or after == steps or after in state_steps
-        if after % log_every == 0 or checkpoint_due:
-            metrics = guard.flush(resume.latest)
-            now = time.perf_counter()
-            metrics["steps_per_second"] = (after - started_at) / (now - started)
-            started, started_at = now, after
-            log.write(after, metrics)
-            shown = [(name, metrics[name]) for name in learner.shown_metrics]
-            progress.update(after, shown, finalize=after == steps)
-        if after in state_steps:
-            keep(after)
-            started = time.perf_counter()
-        if checkpoint_due:
-            resume.save(after)
-    if not run.final.exists():
-        save_model(learner.product, run.final)
-    return learner.product
+        started, started_at = time.perf_counter(), done
+        for step, batch in enumerate(
+            distribute(strategy, batches.load, done, steps) if done < steps else (), start=done
+        ):
+            guard.add(step, train_step(batch))
+            after = step + 1
+            checkpoint_due = after % checkpoint_every == 0 or after == steps or after in state_steps
+            if after % log_every == 0 or checkpoint_due:
+                metrics = guard.flush(resume.latest)
+                now = time.perf_counter()
+                metrics["steps_per_second"] = (after - started_at) / (now - started)
+                started, started_at = now, after
+                log.write(after, metrics)
+                shown = [(name, metrics[name]) for name in learner.shown_metrics]
+                progress.update(after, shown, finalize=after == steps)
+            if after in state_steps:
+                keep(after)
+                started = time.perf_counter()
+            if checkpoint_due:
+                resume.save(after)
+        if not run.final.exists():
+            save_model(learner.product, run.final)
+        return learner.product
 
 
-def schedule_of(config: ConfigDict) -> dict:
+def loop_settings(config: ConfigDict) -> dict:
     """The arguments of `train` that `config.train` sets.
 
     Raises:
         InputError: if one of them is out of range.
     """
-    for key in ("steps", "log_every", "checkpoint_every"):
-        if config[key] < 1:
-            raise InputError(f"train.{key}={config[key]}: expected 1 or more")
-    if not config.learning_rate > 0:
-        raise InputError(f"train.learning_rate={config.learning_rate}: expected above 0")
     if config.schedule not in SCHEDULES:
         raise InputError(f"train.schedule={config.schedule!r}: expected {' or '.join(SCHEDULES)}")
-    return {key: config[key] for key in SCHEDULE_KEYS}
-
-
-def _schedule(learning_rate: float, schedule: str, warmup_steps: int, steps: int):
-    if schedule == "cosine":
-        return keras.optimizers.schedules.CosineDecay(
-            0.0 if warmup_steps else learning_rate,
-            decay_steps=max(steps - warmup_steps, 1),
-            warmup_target=learning_rate if warmup_steps else None,
-            warmup_steps=warmup_steps,
+    if not config.learning_rate > 0:
+        raise InputError(f"train.learning_rate={config.learning_rate}: expected above 0")
+    if not 0 <= config.warmup_steps < config.steps:
+        raise InputError(
+            f"train.warmup_steps={config.warmup_steps}: expected 0 or more, and fewer than "
+            f"train.steps={config.steps}"
         )
-    return learning_rate
+    keys = ("steps", "log_every", "checkpoint_every", "state_steps")
+    rate = LearningRate(config.learning_rate, config.schedule, config.warmup_steps, config.steps)
+    return {key: config[key] for key in keys} | {"learning_rate": rate}
+
+
+def require_at_least(config: ConfigDict, minimums: dict[str, float]) -> None:
+    """Raises InputError if a value of a configuration, by dotted key, is below its minimum."""
+    for path, minimum in minimums.items():
+        value = functools.reduce(getattr, path.split("."), config)
+        if not value >= minimum:
+            raise InputError(f"{path}={value}: expected {minimum} or more")

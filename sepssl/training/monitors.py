@@ -7,6 +7,7 @@ import pathlib
 
 import tensorflow as tf
 
+from sepssl.atomic import atomic_file
 from sepssl.errors import InputError
 
 
@@ -19,14 +20,15 @@ class MetricsLog:
 
     Args:
         folder: of the run.
-        first_step: steps already done; records of later steps, which an interrupted run left and
-            the resumed one repeats, are dropped.
+        first_step: steps already done; records that the run is going to make again, those of
+            later steps or all if nothing is done, are dropped.
     """
 
     def __init__(self, folder: str | os.PathLike, first_step: int = 0):
         self.path = pathlib.Path(folder) / "metrics.jsonl"
-        kept = [r for r in read_metrics(self.path) if r["step"] <= first_step]
-        self.path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        kept = [r for r in read_metrics(self.path) if first_step and r["step"] <= first_step]
+        with atomic_file(self.path, overwrite=True) as temporary:
+            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
         self._writer = tf.summary.create_file_writer(str(pathlib.Path(folder) / "tensorboard"))
 
     def write(self, step: int, metrics: dict[str, float]) -> None:

@@ -8,15 +8,37 @@ import keras
 import numpy as np
 from ml_collections import ConfigDict
 
-from sepssl.data.pipeline import RecordingBatches
 from sepssl.data.scenes.clips import SceneClips
+from sepssl.data.segments import recording_name
 from sepssl.errors import InputError
 from sepssl.separation import TDCN, LearnedBasis, MixITLearner, Separator, STFTBasis, mixit_loss
 from sepssl.separation.metrics import momi, separation_scores
+from sepssl.training.batches import RecordingBatches
 from sepssl.training.checkpoints import RunFolder
-from sepssl.training.clips import scene_config, store_mixtures, training_clips
-from sepssl.training.loop import schedule_of, train
+from sepssl.training.clips import (
+    require_batch,
+    scene_config,
+    settings_of_run,
+    store_mixtures,
+    training_clips,
+)
+from sepssl.training.loop import loop_settings, require_at_least, train
 from sepssl.training.strategy import make_strategy, require_pairs_on_every_replica
+
+MINIMUMS = {
+    "seed": 0,
+    "data.seed": 0,
+    "data.sample_rate": 1,
+    "data.num_clips": 1,
+    "data.num_validation": 0,
+    "data.clip_seconds": 0.1,
+    "separator.num_coefficients": 1,
+    "train.steps": 1,
+    "train.crop_seconds": 0.1,
+    "train.clip_norm": 0,
+    "train.log_every": 1,
+    "train.checkpoint_every": 1,
+}
 
 
 def make_separator(config: ConfigDict, sample_rate: int) -> Separator:
@@ -59,40 +81,52 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
     Returns:
         The finished run.
     """
-    schedule = schedule_of(config.train)
+    require_at_least(config, MINIMUMS)
+    settings = loop_settings(config.train)
     keras.utils.set_random_seed(config.seed)
     make_learner = functools.partial(_make_learner, config)
     make_learner()  # A network that cannot be made is found out here, before the long work.
     strategy = make_strategy(config.train.strategy)
     require_pairs_on_every_replica(config.train.batch_size, strategy)
     clips = training_clips(config.data)
-    run = RunFolder(workdir, config.to_dict())
+    require_batch(clips, config.train.batch_size)
+    run = RunFolder(workdir, settings_of_run(config))
     mixtures = store_mixtures(clips, pathlib.Path(config.data.cache or run.path) / "clips")
+    used, held_out = _hold_out(config, mixtures.names)
     crop = round(config.train.crop_seconds * config.data.sample_rate)
-    order = np.random.default_rng(config.seed).permutation(len(mixtures))
-    held_out = order[: _num_held_out(config.data, len(mixtures))]
-    batches = RecordingBatches(
-        mixtures, np.sort(order[len(held_out) :]), config.train.batch_size, crop, config.seed
-    )
-    train(
-        run,
-        strategy,
-        make_learner,
-        batches,
-        _evaluator(config, [mixtures.read(i, 0, crop)[0] for i in held_out.tolist()]),
-        **schedule,
-    )
+    batches = RecordingBatches(mixtures, used, config.train.batch_size, crop, config.seed)
+    recordings = [mixtures.read(i, 0, crop)[0] for i in held_out.tolist()]
+    train(run, strategy, make_learner, batches, _evaluator(config, recordings), **settings)
     return run
 
 
 def _make_learner(config: ConfigDict) -> MixITLearner:
     separator = make_separator(config.separator, config.data.sample_rate)
-    return MixITLearner(separator, config.train.clip_norm)
+    try:
+        return MixITLearner(separator, config.train.clip_norm)
+    except ValueError as error:
+        raise InputError(f"separator: {error}") from error
 
 
-def _num_held_out(data: ConfigDict, num_clips: int) -> int:
-    """Recordings of a folder to validate on: even, at most a tenth; 0 for the built-in scenes."""
-    return min(data.num_validation, num_clips // 10) // 2 * 2 if data.directory else 0
+def _hold_out(config: ConfigDict, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Which clips to train on, and which to validate on: int [clips] each.
+
+    Of a folder, all parts of a tenth of the recordings are held out, and an even number of them,
+    at most `config.data.num_validation`, is validated on. Of the built-in scenes none is, since
+    they have a validation split.
+    """
+    clips = np.arange(len(names))
+    if not config.data.directory:
+        return clips, clips[:0]
+    recordings = [recording_name(name) for name in names]
+    rng = np.random.default_rng([config.seed, 0, 3])
+    order = rng.permutation(sorted(set(recordings)))
+    if len(order) < 20 or config.data.num_validation < 2:
+        print("no validation: it needs 20 recordings, of which a tenth is held out", flush=True)
+        return clips, clips[:0]
+    held_out = np.isin(recordings, order[: len(order) // 10])
+    chosen = rng.permutation(clips[held_out])[: config.data.num_validation]
+    return clips[~held_out], chosen[: len(chosen) // 2 * 2]
 
 
 def _evaluator(config: ConfigDict, held_out: list[np.ndarray]):

@@ -4,15 +4,16 @@ from keras import ops
 
 
 def mix_examples(views, uniforms, probability: float, min_gain_db: float, max_gain_db: float):
-    """Adds to each view the same view of its neighbour in the batch, energy matched.
+    """Adds to one view of a pair a view of its neighbour in the batch, energy matched.
 
-    Neighbours are examples 2 k and 2 k + 1, which one replica always holds together: the result
-    does not depend on the number of replicas.
+    Only to one: were it in both, a pair could be recognised by it. Neighbours are examples 2 k and
+    2 k + 1, which one replica always holds together: the result does not depend on the number of
+    replicas.
 
     Args:
         views: [batch, 2, samples], an even batch.
-        uniforms: [batch, 4], in [0, 1): for each view, whether it is mixed, and how loud.
-        probability: share of views that are mixed.
+        uniforms: [batch, 3], in [0, 1): whether a pair is mixed, which of its views, how loud.
+        probability: share of pairs that are mixed.
         min_gain_db, max_gain_db: range of the neighbour's level, in dB relative to the view's own.
 
     Returns:
@@ -25,7 +26,9 @@ def mix_examples(views, uniforms, probability: float, min_gain_db: float, max_ga
     neighbours = ops.reshape(ops.flip(ops.reshape(views, (-1, 2, *shape[1:])), axis=1), shape)
     energy = ops.mean(ops.square(views), axis=-1)
     neighbour_energy = ops.mean(ops.square(neighbours), axis=-1)
-    level = min_gain_db + (max_gain_db - min_gain_db) * uniforms[:, 2:]
+    level = min_gain_db + (max_gain_db - min_gain_db) * uniforms[:, 2:]  # [batch, 1]
     gain = ops.sqrt(energy / (neighbour_energy + 1e-10)) * 10.0 ** (level / 20.0)
-    gain = ops.where(uniforms[:, :2] < probability, gain, ops.zeros_like(gain))
+    first = uniforms[:, 1:2] < 0.5
+    mixed = (uniforms[:, :1] < probability) & ops.concatenate([first, ~first], axis=1)
+    gain = ops.where(mixed, gain, ops.zeros_like(gain))
     return views + ops.expand_dims(gain, -1) * neighbours

@@ -23,7 +23,7 @@ class FrontEnd(keras.layers.Layer):
         log_mel: `LogMel`, the encoder's own.
         mixture_mixture, mixture_channel, channel_channel: probabilities of the pairings.
         channel_floor_db: channels this far below the loudest one are not chosen.
-        example_mixing: share of views that another recording is mixed into.
+        example_mixing: share of pairs one of whose views another recording is mixed into.
         min_mixing_db, max_mixing_db: level of that recording relative to the view.
         time_masks, time_width: stripes of time masked in a patch, and the widest, in frames.
         frequency_masks, frequency_width: the same for frequency, in bands.
@@ -58,6 +58,17 @@ class FrontEnd(keras.layers.Layer):
                 f"mixture_mixture, mixture_channel, channel_channel = {probabilities}: expected "
                 "probabilities that add up to 1"
             )
+        for name, width, size in (
+            ("time", time_width, log_mel.patch_frames),
+            ("frequency", frequency_width, log_mel.bands),
+        ):
+            if not 0 <= width <= size:
+                raise InputError(f"{name}_width={width}: expected 0 to {size}, the patch's size")
+        if min(time_masks, frequency_masks) < 0 or not 0 <= example_mixing <= 1:
+            raise InputError(
+                f"time_masks={time_masks}, frequency_masks={frequency_masks}, "
+                f"example_mixing={example_mixing}: expected masks of 0 or more, a share of 0 to 1"
+            )
         self.log_mel = log_mel
         self.mixture_mixture = mixture_mixture
         self.mixture_channel = mixture_channel
@@ -78,8 +89,8 @@ class FrontEnd(keras.layers.Layer):
 
     @property
     def num_uniforms(self) -> int:
-        """Numbers that every example brings: 4 choices, 4 for mixing, 2 per stripe and view."""
-        return 8 + 4 * (self.time_masks + self.frequency_masks)
+        """Numbers that every example brings: 4 choices, 3 for mixing, 2 per stripe and view."""
+        return 7 + 4 * (self.time_masks + self.frequency_masks)
 
     def build(self, input_shape=None):
         self.built = True
@@ -98,10 +109,10 @@ class FrontEnd(keras.layers.Layer):
             channel_share = ops.mean(ops.cast(is_channel, "float32"))
         if self.example_mixing > 0.0:
             views = mix_examples(
-                views, uniforms[:, 4:8], self.example_mixing, self.min_mixing_db, self.max_mixing_db
+                views, uniforms[:, 4:7], self.example_mixing, self.min_mixing_db, self.max_mixing_db
             )
         mel = self.log_mel.spectrogram(views)[:, :, : self.log_mel.patch_frames]
-        masks = ops.split(uniforms[:, 8:], 2, axis=1) if self.num_uniforms > 8 else [None, None]
+        masks = ops.split(uniforms[:, 7:], 2, axis=1) if self.num_uniforms > 7 else [None, None]
         a, b = (
             spec_augment(
                 mel[:, view],

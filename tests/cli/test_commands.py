@@ -17,6 +17,7 @@ from sepssl.serialization import save_model
 
 ROOT = pathlib.Path(__file__).parents[2]
 SMALL = [
+    "--config.train.warmup_steps=1",
     "--config.data.num_clips=8",
     "--config.data.clip_seconds=1.0",
     "--config.train.steps=2",
@@ -149,6 +150,11 @@ def test_bad_input_is_one_line_and_leaves_nothing(things, tmp_path):
         ),
         ("embed", [encoder, f"--input={things}/mixed", f"--output={out}.txt"], "ends in .npz"),
         (
+            "embed",
+            [encoder, f"--input={things}/bad/truncated.wav", f"--output={out}.npz"],
+            "truncated.wav: is truncated",
+        ),
+        (
             "evaluate",
             [encoder, f"--dataset={things}/empty", f"--output={out}.json"],
             "empty: holds no sound file",
@@ -175,7 +181,7 @@ def test_ones_own_folder_from_training_to_embeddings(things, tmp_path):
     assert process.returncode == 0, process.stderr
     for name in ("truncated", "empty", "text", "zero_length", "silent", "nan"):
         assert f"{name}." in process.stdout
-    assert "skipped 6 files" in process.stdout
+    assert "skipped 6:" in process.stdout
     separator = tmp_path / "s" / "final.keras"
 
     process = run("train", "--config=configs/encoder_smoke.py", f"--workdir={tmp_path}/e", folder,
@@ -188,7 +194,8 @@ def test_ones_own_folder_from_training_to_embeddings(things, tmp_path):
     process = run("separate", f"--separator={separator}", f"--input={things}/mixed",
                   f"--output={tmp_path}/channels", "--rate=input")  # fmt: skip
     assert process.returncode == 0, process.stderr
-    assert "4 of 10 recordings" in process.stdout
+    assert "10 recordings: 4 separated into" in process.stdout
+    assert "6 skipped" in process.stdout
     for name, rate in (("a", 44100), ("b", 8000), ("sub/c", 48000), ("d", 22050)):
         sound, source_rate = soundfile.read(next((things / "mixed").glob(f"{name}.*")))
         mono = sound.mean(axis=1) if sound.ndim > 1 else sound
@@ -206,6 +213,15 @@ def test_ones_own_folder_from_training_to_embeddings(things, tmp_path):
     assert data["embeddings"].shape == (4, 64)
     assert np.all(np.isfinite(data["embeddings"]))
     assert np.all(data["embeddings"].std(axis=0).max() > 0)
+
+    # One file, in a folder whose labels are not about embedding.
+    (things / "mixed" / "labels.csv").write_text("filename,labels\nb.flac,something\n")
+    process = run("embed", f"--encoder={encoder}", f"--input={things}/mixed/a.wav",
+                  f"--output={tmp_path}/one.npz")  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    one = np.load(tmp_path / "one.npz")
+    assert one["names"].tolist() == ["a.wav"]
+    np.testing.assert_allclose(one["embeddings"][0], data["embeddings"][0], atol=1e-5)
 
 
 def test_evaluation_of_a_labelled_folder(things, tmp_path):

@@ -1,4 +1,5 @@
-import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -39,9 +40,11 @@ def test_a_short_clip_is_repeated(tmp_path):
 
 def test_an_interrupted_filling_goes_on(tmp_path):
     store = ClipStore(tmp_path / "store")
+    broken = InputError("clip1: is broken")
+    items = [clips()[0], broken, *clips()[2:]]
 
     def interrupted(first):
-        yield from clips()[first:3]
+        yield from items[first:3]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -55,16 +58,38 @@ def test_an_interrupted_filling_goes_on(tmp_path):
 
     def rest(first):
         asked.append(first)
-        return clips()[first:]
+        return items[first:]
 
-    ClipStore(tmp_path / "store").fill("here", NAMES, rest, "filling")
+    skipped = ClipStore(tmp_path / "store").fill("here", NAMES, rest, "filling")
     assert asked == [3]
+    assert skipped == [("clip1", "clip1: is broken")]  # from before the interruption
     straight = ClipStore(tmp_path / "straight")
-    straight.fill("here", NAMES, lambda first: clips()[first:], "filling")
+    straight.fill("here", NAMES, lambda first: items[first:], "filling")
     for file in ("samples.int16", "index.jsonl"):
-        assert (tmp_path / "store" / file).read_bytes() == (
-            tmp_path / "straight" / file
-        ).read_bytes()
+        found = (tmp_path / "store" / file).read_bytes()
+        assert found == (tmp_path / "straight" / file).read_bytes()
+
+
+FILLER = """
+import sys, time, numpy as np
+from sepssl.data.store import ClipStore
+def clips(first):
+    for i in range(first, 20):
+        time.sleep(0.05)
+        yield np.full((1, 1000 + i), i + 1.0, np.float32)
+ClipStore(sys.argv[1]).fill("here", [str(i) for i in range(20)], clips, "filling")
+"""
+
+
+def test_two_processes_fill_one_store(tmp_path):
+    command = [sys.executable, "-c", FILLER, tmp_path / "store"]
+    processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    store = ClipStore(tmp_path / "store")
+    assert store.names == [str(i) for i in range(20)]
+    for i in range(20):
+        np.testing.assert_allclose(store.read(i), np.full((1, 1000 + i), i + 1.0), rtol=1e-5)
+    assert (tmp_path / "store" / "samples.int16").stat().st_size == 2 * sum(range(1000, 1020))
 
 
 def test_a_complete_store_reads_no_clip_again(tmp_path):
@@ -81,8 +106,7 @@ def test_errors_skip_a_clip_and_are_reported(tmp_path):
     assert [name for name, _ in skipped] == ["clip0", "clip3"]
     assert store.names == ["clip1", "clip2", "clip4"]
     np.testing.assert_allclose(store.read(2), clips()[4], atol=np.abs(clips()[4]).max() / 32767)
-    again = ClipStore(tmp_path).fill("here", NAMES, lambda first: [], "filling")
-    assert json.loads(json.dumps(skipped)) == again
+    assert ClipStore(tmp_path).fill("here", NAMES, lambda first: [], "filling") == skipped
 
 
 def test_other_clips_are_refused(tmp_path):

@@ -169,3 +169,11 @@ def test_interval_lies_around_the_score_where_positives_are_few():
     low, high = bootstrap_intervals(labels, predictions)["map"]
     assert low < score < high
     assert score - low == pytest.approx(high - score, rel=0.5)
+
+
+def test_interval_where_some_draws_hold_nothing_to_score():
+    rng = np.random.default_rng(0)
+    labels = np.zeros((20, 1), np.int8)
+    labels[:1] = 1
+    low, high = bootstrap_intervals(labels, rng.normal(size=labels.shape))["map"]
+    assert 0 <= low < high <= 1

@@ -36,7 +36,19 @@ def test_matching_equals_the_best_permutation(seed):
         sum(si_snr(r, estimates[p]) for r, p in zip(references, chosen, strict=True))
         for chosen in itertools.permutations(range(4), 3)
     )
-    assert np.sum(matched_si_snr(references, estimates)) == pytest.approx(best)
+    rows, values = matched_si_snr(references, estimates)
+    assert rows.tolist() == [0, 1, 2]
+    assert np.sum(values) == pytest.approx(best)
+
+
+def test_fewer_estimates_than_sources_gain_nothing_by_it():
+    sources = np.random.default_rng(0).normal(size=(4, 1000)) * [[1.0], [1.0], [2.0], [4.0]]
+    clips = [(sources.sum(0), sources)]
+    for count in (1, 2, 3):
+        scores = separation_scores(
+            lambda mixture, count=count: np.stack([mixture / count] * count, axis=1), clips
+        )
+        assert scores["MSi"] == pytest.approx(0.0, abs=1e-6)
 
 
 def test_scores_by_number_of_sources():

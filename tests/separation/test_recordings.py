@@ -35,7 +35,7 @@ def test_files_add_up_to_the_input_but_for_rounding(separator, tmp_path):
     waveform = sine(20000, 16000)
     soundfile.write(tmp_path / "a.wav", waveform, 16000, subtype="FLOAT")
     recordings = list_recordings(tmp_path / "a.wav")
-    assert separate_recordings(separator, recordings, tmp_path / "out") == []
+    assert separate_recordings(separator, recordings, tmp_path / "out").separated == 1
     read = [soundfile.read(tmp_path / "out" / f"a_channel{c}.wav")[0] for c in (1, 2, 3)]
     np.testing.assert_allclose(sum(read), waveform, atol=3 * 0.5 / 32768 + 1e-6)
 
@@ -55,16 +55,21 @@ def test_a_folder_skips_broken_files_and_goes_on_where_it_stopped(separator, tmp
         soundfile.write(source / name, sine(3000, 16000), 16000)
     (source / "broken.wav").write_text("no sound")
     recordings = list_recordings(source)
-    failed = separate_recordings(separator, recordings, output)
-    assert len(failed) == 1
-    assert "broken.wav" in failed[0]
+    summary = separate_recordings(separator, recordings, output)
+    assert (summary.separated, summary.found, len(summary.skipped)) == (4, 0, 1)
+    assert "broken.wav" in summary.skipped[0]
     names = sorted(p.relative_to(output).as_posix() for p in output.rglob("*_channel1.wav"))
     assert names == [f"{n}_channel1.wav" for n in ("a", "b.flac", "b.wav", "sub/c")]
-    before = {p: p.stat().st_mtime_ns for p in output.rglob("*.wav")}
-    (output / "a_channel2.wav").unlink()
-    separate_recordings(separator, recordings, output)
-    again = {p for p, time in before.items() if p.stat().st_mtime_ns != time}
-    assert again == {output / f"a_channel{c}.wav" for c in (1, 2, 3)}
+    for channel in (1, 2, 3):
+        (output / f"a_channel{channel}.wav").unlink()
+    (output / "b.wav_channel2.wav").unlink()  # some are there: not ours to overwrite
+    before = {p: p.read_bytes() for p in output.rglob("*.wav")}
+    summary = separate_recordings(separator, recordings, output)
+    assert (summary.separated, summary.found, len(summary.skipped)) == (1, 2, 2)
+    assert "b.wav_channel1.wav: exists already" in summary.skipped[0]
+    assert all(p.read_bytes() == content for p, content in before.items())
+    assert (output / "a_channel3.wav").exists()
+    assert not list(output.glob(".*"))
 
 
 def test_a_single_file_is_never_overwritten(separator, tmp_path):

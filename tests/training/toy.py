@@ -35,7 +35,7 @@ from sepssl.audio.log_mel import LogMel  # noqa: E402
 from sepssl.representation import Encoder, SimilarityLearner, SmallBackbone  # noqa: E402
 from sepssl.separation import TDCN, MixITLearner, Separator, STFTBasis  # noqa: E402
 from sepssl.training.checkpoints import RunFolder  # noqa: E402
-from sepssl.training.loop import train  # noqa: E402
+from sepssl.training.loop import LearningRate, train  # noqa: E402
 from sepssl.training.strategy import make_strategy  # noqa: E402
 from sepssl.views import FrontEnd  # noqa: E402
 
@@ -58,7 +58,7 @@ class Encoders(Separators):
         return {
             "mixtures": rng.normal(size=(8, 2, 15600)).astype(np.float32),
             "channels": rng.normal(size=(8, 2, 2, 15600)).astype(np.float32),
-            "uniforms": rng.random((8, 16), np.float32),
+            "uniforms": rng.random((8, 15), np.float32),
         }
 
 
@@ -94,9 +94,7 @@ train(
     Separators() if arguments.stage == "separator" else Encoders(),
     die,
     steps=arguments.steps,
-    learning_rate=1e-3,
-    schedule="cosine",
-    warmup_steps=2,
+    learning_rate=LearningRate(1e-3, "cosine", warmup_steps=2, steps=arguments.steps),
     log_every=1,
     checkpoint_every=2,
     state_steps=(0, 3),

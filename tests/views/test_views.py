@@ -62,18 +62,21 @@ def test_pairings_follow_the_uniform_numbers():
     np.testing.assert_array_equal(is_channel, [[0, 0], [1, 0], [0, 1], [1, 1]])
 
 
-def test_example_mixing_matches_energies():
+def test_example_mixing_matches_energies_in_one_view_of_a_pair():
     rng = np.random.default_rng(0)
-    views = rng.normal(size=(2, 2, 1000)).astype(np.float32) * [[[1.0], [5.0]], [[0.2], [3.0]]]
-    uniforms = np.array([[0.0, 0.9, 0.0, 0.0], [0.9, 0.0, 0.0, 1.0]], np.float32)
-    mixed = np.asarray(mix_examples(views.astype(np.float32), uniforms, 0.5, -20.0, -10.0))
-    added = mixed - views
+    views = rng.normal(size=(4, 2, 1000)) * rng.uniform(0.1, 5.0, (4, 2, 1))
+    views = views.astype(np.float32)
+    uniforms = np.array(
+        [[0.0, 0.0, 0.0], [0.4, 0.9, 1.0], [0.6, 0.0, 0.0], [0.1, 0.4, 0.5]], np.float32
+    )
+    added = np.asarray(mix_examples(views, uniforms, 0.5, -20.0, -10.0)) - views
     energy = lambda x: np.sum(x**2, axis=-1)  # noqa: E731
-    levels = 10 * np.log10(energy(added) / energy(views) + 1e-12)
-    np.testing.assert_allclose([levels[0, 0], levels[1, 1]], [-20.0, -10.0], atol=1e-2)
-    np.testing.assert_allclose([added[0, 1], added[1, 0]], np.zeros([2, 1000]), atol=1e-5)
-    # What is added is the neighbour.
-    assert np.corrcoef(added[0, 0], views[1, 0])[0, 1] == pytest.approx(1.0)
+    levels = 10 * np.log10(energy(added) / energy(views) + 1e-9)
+    expected = [[-20.0, -90.0], [-90.0, -10.0], [-90.0, -90.0], [-15.0, -90.0]]
+    np.testing.assert_allclose(levels, expected, atol=0.05)
+    # What is added is the neighbour: 1 for 0, 0 for 1, 2 for 3.
+    for clip, view, neighbour in ((0, 0, 1), (1, 1, 0), (3, 0, 2)):
+        assert np.corrcoef(added[clip, view], views[neighbour, view])[0, 1] > 0.999
 
 
 def test_stripes_hand_worked():
@@ -107,7 +110,7 @@ def make_batch(seed=0, batch=4):
     return {
         "mixtures": rng.normal(size=(batch, 2, 15600)).astype(np.float32),
         "channels": rng.normal(size=(batch, 2, 3, 15600)).astype(np.float32),
-        "uniforms": rng.random((batch, 16), np.float32),
+        "uniforms": rng.random((batch, 15), np.float32),
     }
 
 

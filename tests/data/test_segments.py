@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+import soundfile
+
+from sepssl.data.folder import Folder
+from sepssl.data.segments import Segments, recording_name
+from sepssl.errors import InputError
+
+
+@pytest.fixture
+def segments(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, seconds in (("short", 0.5), ("just", 2.9), ("long#er", 9.0)):
+        sound = 0.1 * rng.normal(size=int(8000 * seconds))
+        if name == "long#er":
+            sound[16000:32000] = 0.0
+        soundfile.write(tmp_path / f"{name}.wav", sound, 8000)
+    return Segments(Folder(tmp_path, 8000, min_duration=0.1, labels=None), 2.0)
+
+
+def test_parts_are_equal_and_make_up_the_recording(segments):
+    assert segments.names == [
+        "just.wav",
+        *(f"long#er.wav#{start:.2f}" for start in (0, 2.25, 4.5, 6.75)),
+        "short.wav",
+    ]
+    whole = segments.folder.read(1)
+    parts = [segments.read(i) for i in (1, 3, 4)]
+    for i, part in zip((1, 3, 4), parts, strict=True):
+        assert len(part) == segments.num_samples(i) == 18000
+        np.testing.assert_array_equal(part, whole[18000 * (i - 1) : 18000 * i])
+    np.testing.assert_array_equal(segments.read(5), segments.folder.read(2))
+    assert {recording_name(name) for name in segments.names if "long" in name} == {"long#er.wav"}
+
+
+def test_a_silent_part_is_an_error(tmp_path):
+    sound = np.zeros(8000 * 6)
+    sound[:8000] = 0.5
+    soundfile.write(tmp_path / "a.wav", sound, 8000)
+    segments = Segments(Folder(tmp_path, 8000, labels=None), 2.0)
+    segments.read(0)
+    with pytest.raises(InputError, match=r"a\.wav#2\.00: is silent"):
+        segments.read(1)

@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+
+from sepssl.configs import encoder_smoke, separator_smoke
+from sepssl.errors import InputError
+from sepssl.locks import lock_folder
+from sepssl.separation import TDCN, MixITLearner, Separator, STFTBasis, mixit_loss
+from sepssl.training.encoder import train_encoder
+from sepssl.training.loop import LearningRate
+from sepssl.training.separator import _hold_out, train_separator
+
+
+def test_learning_rates_hand_worked():
+    cosine = LearningRate(0.1, "cosine", warmup_steps=4, steps=12)
+    found = [float(cosine(step)) for step in (0, 1, 3, 4, 8, 12)]
+    assert found == pytest.approx([0.025, 0.05, 0.1, 0.1, 0.05, 0.0], abs=1e-8)
+    constant = LearningRate(0.1, "constant", warmup_steps=2, steps=9)
+    assert [float(constant(step)) for step in (0, 1, 8)] == pytest.approx([0.05, 0.1, 0.1])
+    assert float(LearningRate(0.1, "cosine", 0, 10)(0)) == pytest.approx(0.1)
+
+
+BAD = [
+    ("separator", "train.steps", 0, "train.steps=0"),
+    ("separator", "train.crop_seconds", 0.0, "train.crop_seconds=0"),
+    ("separator", "train.warmup_steps", 20, "train.warmup_steps=20"),
+    ("separator", "train.learning_rate", 0.0, "train.learning_rate=0"),
+    ("separator", "train.strategy", "mirror", "strategy='mirror'"),
+    ("separator", "separator.num_sources", 1, "1 sources"),
+    ("separator", "separator.num_sources", 17, "17 sources"),
+    ("separator", "separator.hop", 0, "hop=0"),
+    ("separator", "separator.hop", 300, "hop=300"),
+    ("separator", "separator.repeats", 0, "repeats"),
+    ("separator", "separator.basis", "wavelet", "separator.basis='wavelet'"),
+    ("separator", "separator.mixture_consistency", "sum", "mixture_consistency='sum'"),
+    ("separator", "data.num_clips", 0, "data.num_clips=0"),
+    ("separator", "data.num_validation", -2, "data.num_validation=-2"),
+    ("separator", "seed", -1, "seed=-1"),
+    ("encoder", "objective.temperature", 0.0, "temperature=0"),
+    ("encoder", "objective.temperature", -0.2, "temperature=-0.2"),
+    ("encoder", "objective.projection_size", 0, "objective.projection_size=0"),
+    ("encoder", "encoder.embedding_size", 0, "encoder.embedding_size=0"),
+    ("encoder", "encoder.backbone", "huge", "encoder.backbone='huge'"),
+    ("encoder", "views.max_distance_seconds", -1.0, "views.max_distance_seconds=-1"),
+    ("encoder", "views.time_masks", -1, "time_masks=-1"),
+    ("encoder", "views.time_width", 300, "time_width=300"),
+    ("encoder", "views.mixture_channel", 0.5, "expected probabilities"),
+    ("encoder", "data.sample_rate", 8000, "data.sample_rate=8000"),
+    ("encoder", "train.batch_size", 64, "batch_size=64, but there are 32 clips"),
+]
+
+
+@pytest.mark.parametrize(("stage", "key", "value", "says"), BAD)
+def test_values_that_cannot_be_are_refused_before_any_work(stage, key, value, says, tmp_path):
+    config = {"separator": separator_smoke, "encoder": encoder_smoke}[stage].get_config()
+    config.update_from_flattened_dict({key: value})
+    train = {"separator": train_separator, "encoder": train_encoder}[stage]
+    with pytest.raises(InputError) as raised:
+        train(config, tmp_path / "run")
+    assert says in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_another_process_trains_in_is_refused(tmp_path):
+    config = separator_smoke.get_config()
+    config.data.update(num_clips=8, clip_seconds=0.5, num_validation=0)
+    config.train.update(steps=1, warmup_steps=0, crop_seconds=0.25, state_steps=())
+    train_separator(config, tmp_path / "run")
+    with (
+        lock_folder(tmp_path / "run", wait=False),
+        pytest.raises(InputError, match="run: another process is running in it"),
+    ):
+        train_separator(config, tmp_path / "run")
+
+
+def test_snr_compares_the_loss_with_that_of_silence():
+    learner = MixITLearner(Separator(2, STFTBasis(64, 32), TDCN(8, 12, 2, 1)))
+    learner.build()
+    learner.compile(optimizer="adam", jit_compile=False)
+    rng = np.random.default_rng(0)
+    recordings = (rng.normal(size=(8, 800)) * 10.0 ** rng.uniform(-2, 0, (8, 1))).astype("float32")
+    metrics = learner.train_step({"recordings": recordings})
+    references = recordings.reshape(4, 2, 800)
+    silence = float(np.mean(mixit_loss(references, np.zeros([4, 2, 800], np.float32))[0]))
+    # The loss of silence holds the threshold, 0.1 % of the power: 0.0043 dB.
+    expected = silence - 10 * np.log10(1.001) - float(metrics["loss"])
+    assert float(metrics["snr"]) == pytest.approx(expected, abs=1e-3)
+
+
+def test_all_parts_of_a_recording_are_held_out_together():
+    config = separator_smoke.get_config()
+    config.data.directory = "somewhere"
+    names = [f"{r:02d}.wav#{part:.2f}" for r in range(40) for part in range(5)]
+    used, held_out = _hold_out(config, names)
+    trained = {names[i][:6] for i in used}
+    validated = {names[i][:6] for i in held_out}
+    assert len(trained) == 36
+    assert not trained & validated
+    assert len(held_out) == config.data.num_validation == 8
+    few, none = _hold_out(config, names[:50])  # 10 recordings: nothing to spare
+    assert (len(few), len(none)) == (50, 0)
+    assert len(set(held_out)) == 8

@@ -87,7 +87,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(things, tmp_path):
         # command, arguments, what the line says
         ("train", [smoke, f"--workdir={out}", "--config.trian.steps=3"], "trian"),
         ("train", ["--config=none.py", f"--workdir={out}"], "none.py: no such file"),
-        ("train", [smoke, f"--workdir={out}", "--config.data.sample_rate=0"], "sample_rate 0"),
+        ("train", [smoke, f"--workdir={out}", "--config.data.sample_rate=0"], "data.sample_rate=0"),
         ("train", [smoke, f"--workdir={tmp_path}/file"], "file: is a file; expected a folder"),
         ("train", [smoke, f"--workdir={tmp_path}"], "holds files but no config.json"),
         (

@@ -56,9 +56,12 @@ def test_two_replicas_train_as_one(stage, straight, tmp_path):
             if name == "gradient_norm" and ours["step"] > 1:
                 continue  # the most sensitive of all: 1 % apart after the first update
             assert ours[name] == pytest.approx(theirs[name], rel=tolerance, abs=1e-5), name
-    for path, weights in one["weights"].items():
-        # Six updates of at most 1e-3 each.
-        np.testing.assert_allclose(two["weights"][path], weights, atol=1e-3, err_msg=path)
+    # The way that the two are apart is short beside the way they went. (Not so every weight of
+    # its own: where its gradient is about zero, rounding decides in which direction Adam goes.)
+    apart = [np.subtract(two["weights"][path], weights) for path, weights in one["weights"].items()]
+    apart = np.sqrt(sum(np.sum(np.square(difference)) for difference in apart))
+    went = sum(record["update_norm"] for record in one["metrics"])
+    assert apart < 0.1 * went
 
 
 def test_a_finished_run_holds_what_it_should(straight):

@@ -16,7 +16,9 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("encoder", None, "Encoder, a .keras file.", required=True)
 flags.DEFINE_string("dataset", None, '"scenes" (built in) or a labelled folder.', required=True)
 flags.DEFINE_string("output", None, "File to write, ending in .json.", required=True)
-flags.DEFINE_integer("num_clips", 1000, "Clips of the built-in scenes, all splits together.")
+flags.DEFINE_integer(
+    "num_clips", 1000, "Clips of the built-in scenes, all splits together.", lower_bound=100
+)
 flags.DEFINE_integer("seed", 0, "Of scenes, queries and classifiers.", lower_bound=0)
 
 

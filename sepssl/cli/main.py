@@ -71,8 +71,9 @@ def _parse(argv):
     except flags.Error as error:
         sys.exit(_fail(error))
     except (AttributeError, KeyError) as error:  # ml_collections, for --config.TYPO=1.
-        sys.exit(_fail(f"a flag sets what the configuration does not have: {error}"))
-    except (SyntaxError, ImportError, NameError, TypeError, ValueError) as error:
+        text = str(error.args[0]).strip("\"'").replace("\\n", " ").replace("\\'", "'")
+        sys.exit(_fail(f"a flag sets what the configuration does not have: {text}"))
+    except (OSError, SyntaxError, ImportError, NameError, TypeError, ValueError) as error:
         sys.exit(_fail(f"the configuration could not be read: {error}"))
     except SystemExit:  # --help, for which absl exits with 1.
         sys.exit(0)

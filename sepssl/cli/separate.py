@@ -37,11 +37,11 @@ def main(argv):
         chunk_seconds=FLAGS.chunk_seconds,
     )
     print(
-        f"{len(recordings)} recordings: {summary.separated} separated into {FLAGS.output}, "
-        f"{summary.found} there already, {len(summary.skipped)} skipped"
+        f"{FLAGS.output}: separated {summary.separated}, there already {summary.found}, "
+        f"skipped {len(summary.skipped)}"
     )
     for reason in summary.skipped:
-        print(f"  skipped: {reason}")
+        print(f"  {reason}")
 
 
 def run():

@@ -77,7 +77,8 @@ def evaluate_on_splits(
     """Embeds the clips of three splits and evaluates them; see `evaluate_representation`.
 
     Returns:
-        The results, and (name, reason) of clips that could not be read.
+        The results with the numbers of clips and classes, and (name, reason) of clips that could
+        not be read.
     """
     for name, clips in zip(SPLITS, splits, strict=True):
         if not len(scorable_classes(clips.labels)):
@@ -90,7 +91,9 @@ def evaluate_on_splits(
         embeddings, indices, unread = embed_clips(embed, clips, f"{title}, {name}")
         embedded.append(Split(embeddings, clips.labels[indices]))
         skipped += unread
-    return evaluate_representation(*embedded, seed=seed), skipped
+    counts = {f"{name}_clips": len(e.labels) for name, e in zip(SPLITS, embedded, strict=True)}
+    results = evaluate_representation(*embedded, seed=seed)
+    return counts | {"classes": embedded[0].labels.shape[1]} | results, skipped
 
 
 def evaluate_on(

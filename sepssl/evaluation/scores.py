@@ -1,6 +1,7 @@
 """Scores of multi-label predictions: mAP, AUC and d', with bootstrap confidence intervals."""
 
 import dataclasses
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -130,7 +131,9 @@ def bootstrap_intervals(
         replicates = np.stack(
             [_weighted(labels[:, c], predictions[:, c], counts) for c in scored], 1
         )
-        means.append(np.nanmean(replicates, axis=1))
+        with warnings.catch_warnings():  # of a replicate without a class to score, which is NaN
+            warnings.simplefilter("ignore", RuntimeWarning)
+            means.append(np.nanmean(replicates, axis=1))
     ap, auc = np.concatenate(means).T
     scores = macro_scores(labels, predictions)
     # A replicate without a class to score is NaN, and left out.

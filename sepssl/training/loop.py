@@ -122,7 +122,8 @@ def train(
         if done == 0 and 0 in state_steps:
             keep(0)
         if done:
-            print(f"{run.path}: continues after step {done}", flush=True)
+            said = f"continues after step {done}" if done < steps else "finished already"
+            print(f"{run.path}: {said}", flush=True)
         progress = keras.utils.Progbar(
             steps, unit_name="step", stateful_metrics=learner.shown_metrics
         )

@@ -87,6 +87,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(things, tmp_path):
         # command, arguments, what the line says
         ("train", [smoke, f"--workdir={out}", "--config.trian.steps=3"], "trian"),
         ("train", ["--config=none.py", f"--workdir={out}"], "none.py: no such file"),
+        ("train", ["--config=none.py", f"--workdir={out}", "--config.seed=1"], "none.py"),
         ("train", [smoke, f"--workdir={out}", "--config.data.sample_rate=0"], "data.sample_rate=0"),
         ("train", [smoke, f"--workdir={tmp_path}/file"], "file: is a file; expected a folder"),
         ("train", [smoke, f"--workdir={tmp_path}"], "holds files but no config.json"),
@@ -194,8 +195,7 @@ def test_ones_own_folder_from_training_to_embeddings(things, tmp_path):
     process = run("separate", f"--separator={separator}", f"--input={things}/mixed",
                   f"--output={tmp_path}/channels", "--rate=input")  # fmt: skip
     assert process.returncode == 0, process.stderr
-    assert "10 recordings: 4 separated into" in process.stdout
-    assert "6 skipped" in process.stdout
+    assert "separated 4, there already 0, skipped 6" in process.stdout
     for name, rate in (("a", 44100), ("b", 8000), ("sub/c", 48000), ("d", 22050)):
         sound, source_rate = soundfile.read(next((things / "mixed").glob(f"{name}.*")))
         mono = sound.mean(axis=1) if sound.ndim > 1 else sound
@@ -239,3 +239,5 @@ def test_evaluation_of_a_labelled_folder(things, tmp_path):
     # Two pitches an octave or more apart: even random convolutions tell them apart.
     assert scores["linear_map"] > 0.95
     assert scores["qbe_map"] > scores["qbe_chance"]
+    assert scores["train_clips"] + scores["validation_clips"] + scores["test_clips"] == 50
+    assert "Warning" not in process.stderr

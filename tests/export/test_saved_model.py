@@ -40,7 +40,8 @@ model = keras.Model(inputs, [layer(inputs)["embedding"], outputs])
 found["tfsm"] = model(waveforms["batch"])[0]
 before = [v.numpy() for v in layer.trainable_weights]
 classifier = keras.Model(inputs, outputs)
-classifier.compile(keras.optimizers.SGD(0.01), "mse")
+classifier.compile(keras.optimizers.Adam(0.01), "mse")
+classifier.optimizer.build(classifier.trainable_variables)  # as the README says
 classifier.fit(waveforms["batch"], np.ones([5, 1]), epochs=1, verbose=0)
 told["tfsm_moved"] = [
     bool(np.any(v.numpy() != old)) for v, old in zip(layer.trainable_weights, before)

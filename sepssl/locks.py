@@ -1,9 +1,7 @@
 """One process at a time in a folder."""
 
-import contextlib
 import os
 import pathlib
-from collections.abc import Iterator
 from typing import IO
 
 from sepssl.errors import InputError
@@ -15,9 +13,9 @@ except ImportError:  # Windows, where nothing is locked
 
 
 def lock_folder(folder: str | os.PathLike, wait: bool) -> IO:
-    """Locks a folder against other processes that lock it, until the result is closed.
+    """Locks a folder against other processes that lock it: `with lock_folder(...):`.
 
-    A process that ends, in whatever way, holds no lock any more.
+    The lock is held until the result is closed; a process that ends, in whatever way, holds none.
 
     Args:
         folder: an existing folder; a file `.lock` is made in it.
@@ -36,10 +34,3 @@ def lock_folder(folder: str | os.PathLike, wait: bool) -> IO:
                 f"{folder}: another process is running in it; expected to be the only one"
             ) from error
     return file
-
-
-@contextlib.contextmanager
-def locked(folder: str | os.PathLike) -> Iterator[None]:
-    """Holds the lock of a folder for the time of the block, after waiting for it."""
-    with lock_folder(folder, wait=True):
-        yield

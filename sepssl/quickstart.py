@@ -99,8 +99,7 @@ def quickstart(config: ConfigDict, workdir: str | os.PathLike) -> Paths:
     Raises:
         InputError: if `workdir` holds a run of another configuration, or something else.
     """
-    run = RunFolder(workdir, config.to_dict())
-    paths = Paths(run.path)
+    paths = Paths(RunFolder(workdir, config.to_dict()).path)
     if paths.metrics.exists() and (paths.report / "index.html").exists():
         print(f"{paths.root}: complete already", flush=True)
         return paths

@@ -30,7 +30,7 @@ SUFFIXES = tuple(_FORMATS)
 """File name suffixes taken for sound, in lower case; case does not matter."""
 
 _EXPECTED = f"expected a sound file ({' '.join(SUFFIXES)})"
-_SILENCE = 1e-6  # -120 dBFS, our choice: 30 dB below the smallest step of 16 bits
+SILENCE = 1e-6  # -120 dBFS, our choice: 30 dB below the smallest step of 16 bits
 _UNKNOWN_FRAMES = 2**62  # libsndfile says 2^63-1 where the header does not tell
 _BLOCK = 65536  # frames
 
@@ -135,7 +135,7 @@ def read_audio(
         waveform = _read_frames(file, start, stop, name)
     mono = len(waveform[0]) == 1
     waveform = waveform[:, 0] if mono else waveform.mean(axis=1, dtype=np.float32)
-    if stop - start == info.frames and (peak := np.abs(waveform).max()) <= _SILENCE:
+    if stop - start == info.frames and (peak := np.abs(waveform).max()) <= SILENCE:
         level = "every sample is 0" if peak == 0 else f"peak {20 * math.log10(peak):.0f} dBFS"
         mixed = f", its {info.channels} channels averaged" if info.channels > 1 else ""
         raise InputError(f"{name}: is silent ({level}{mixed}); expected sound above -120 dBFS")

@@ -1,11 +1,21 @@
 """Batches as pure functions of the step, so that a run can resume at any step exactly."""
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
 from sepssl.errors import InputError
+
+
+def require_batch(num_clips: int, batch_size: int) -> None:
+    """Raises InputError if there are fewer clips than a batch holds."""
+    if num_clips < batch_size:
+        raise InputError(
+            f"train.batch_size={batch_size}, but there are {num_clips} clips; expected at least "
+            "as many clips as a batch holds"
+        )
 
 
 class Shuffle:
@@ -24,20 +34,20 @@ class Shuffle:
     """
 
     def __init__(self, num_clips: int, batch_size: int, seed: int):
-        if num_clips < batch_size:
-            raise InputError(
-                f"train.batch_size={batch_size}, but there are {num_clips} clips; expected at "
-                "least as many clips as a batch holds"
-            )
+        require_batch(num_clips, batch_size)
         self.num_clips = num_clips
         self.batch_size = batch_size
         self.seed = seed
+        # Two: batches are loaded ahead, over the end of an epoch.
+        self._order = functools.lru_cache(maxsize=2)(self._draw_order)
+
+    def _draw_order(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, epoch]).permutation(self.num_clips)
 
     def indices(self, step: int) -> np.ndarray:
         """int [batch_size], all different."""
         epoch, batch = divmod(step, self.num_clips // self.batch_size)
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.num_clips)
-        return order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        return self._order(epoch)[batch * self.batch_size : (batch + 1) * self.batch_size]
 
 
 def distribute(

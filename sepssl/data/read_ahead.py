@@ -6,7 +6,21 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from sepssl.errors import InputError
+
 T = TypeVar("T")
+
+
+def value_or_error(read: Callable[[int], T]) -> Callable[[int], T | InputError]:
+    """`read`, but an InputError is returned: a clip among many that is to be skipped."""
+
+    def read_or_catch(index: int) -> T | InputError:
+        try:
+            return read(index)
+        except InputError as error:
+            return error
+
+    return read_or_catch
 
 
 def read_ahead(read: Callable[[int], T], indices: Iterable[int], workers: int) -> Iterator[T]:

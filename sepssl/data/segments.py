@@ -4,10 +4,9 @@ import itertools
 
 import numpy as np
 
+from sepssl.audio.files import SILENCE
 from sepssl.data.folder import Folder
 from sepssl.errors import InputError
-
-_SILENCE = 1e-6  # -120 dBFS, as for whole files
 
 
 class Segments:
@@ -58,7 +57,7 @@ class Segments:
         if length == self.folder.num_samples(recording):
             return self.folder.read(recording)
         waveform = self.folder.read(recording, start, length)
-        if np.max(np.abs(waveform)) <= _SILENCE:
+        if np.max(np.abs(waveform)) <= SILENCE:
             raise InputError(f"{self.names[index]}: is silent; expected sound above -120 dBFS")
         return waveform
 

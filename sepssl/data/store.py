@@ -10,7 +10,7 @@ import numpy as np
 
 from sepssl.atomic import atomic_file
 from sepssl.errors import InputError
-from sepssl.locks import locked
+from sepssl.locks import lock_folder
 
 
 class ClipStore:
@@ -112,7 +112,7 @@ class ClipStore:
                 written.
         """
         try:
-            with locked(self.folder):
+            with lock_folder(self.folder, wait=True):
                 self._claim({"origin": origin, "names": names})
                 self._read_index()  # another process may have gone on with it
                 done = len(self._clips) + len(self._skipped)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from sepssl.data.read_ahead import read_ahead
+from sepssl.data.read_ahead import read_ahead, value_or_error
 from sepssl.errors import InputError
 from sepssl.evaluation.retrieval import query_by_example
 from sepssl.evaluation.scores import bootstrap_intervals
@@ -31,16 +31,11 @@ def embed_clips(
         InputError: if no clip can be read.
     """
 
-    def read(index: int) -> np.ndarray | InputError:
-        try:
-            return clips.read(index)
-        except InputError as error:
-            return error
-
     print(f"{title}: {len(clips.names)} clips", flush=True)
     progress = keras.utils.Progbar(len(clips.names), unit_name="clip")
+    waveforms = read_ahead(value_or_error(clips.read), range(len(clips.names)), workers=1)
     embeddings, indices, skipped = [], [], []
-    for index, waveform in enumerate(read_ahead(read, range(len(clips.names)), workers=1)):
+    for index, waveform in enumerate(waveforms):
         if isinstance(waveform, InputError):
             skipped.append((clips.names[index], str(waveform)))
         else:

@@ -7,12 +7,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sepssl.data.folder import Folder
-from sepssl.data.read_ahead import read_ahead
+from sepssl.data.read_ahead import read_ahead, value_or_error
 from sepssl.data.scenes import SceneConfig
 from sepssl.data.scenes.clips import SceneClips
 from sepssl.data.segments import Segments, recording_name
 from sepssl.data.store import ClipStore
-from sepssl.errors import InputError
 from sepssl.separation.long_audio import separate_chunks
 
 
@@ -43,24 +42,10 @@ def training_clips(data: ConfigDict) -> Segments | SceneClips:
     return SceneClips(scene_config(data), data.seed, "unlabelled", data.num_clips)
 
 
-def require_batch(clips: Segments | SceneClips, batch_size: int) -> None:
-    """Raises InputError if there are fewer clips than a batch holds, before they are decoded."""
-    if len(clips) < batch_size:
-        raise InputError(
-            f"train.batch_size={batch_size}, but there are {len(clips)} clips; expected at least "
-            "as many clips as a batch holds"
-        )
-
-
 def store_mixtures(clips: Segments | SceneClips, folder: pathlib.Path) -> ClipStore:
     """Decodes all clips into a store; those that cannot be read are skipped and listed."""
 
-    def read(index: int) -> np.ndarray | InputError:
-        try:
-            return clips.read(index)[None]
-        except InputError as error:
-            return error
-
+    read = value_or_error(lambda index: clips.read(index)[None])
     store = ClipStore(folder)
     skipped = store.fill(
         clips.origin,

@@ -8,39 +8,30 @@ import pathlib
 import keras
 from ml_collections import ConfigDict
 
+from sepssl.data.pipeline import require_batch
 from sepssl.errors import InputError
 from sepssl.representation import Encoder, SimilarityLearner, SmallBackbone
 from sepssl.separation import Separator, load_separator
 from sepssl.training.batches import ViewBatches
 from sepssl.training.checkpoints import RunFolder
 from sepssl.training.clips import (
-    require_batch,
     settings_of_run,
     store_channels,
     store_mixtures,
     training_clips,
 )
-from sepssl.training.loop import loop_settings, require_at_least, train
+from sepssl.training.loop import COMMON_MINIMUMS, loop_settings, require_at_least, train
 from sepssl.training.strategy import make_strategy, require_pairs_on_every_replica
 from sepssl.views import FrontEnd
 
 BACKBONES = {"small": SmallBackbone}
-MINIMUMS = {
-    "seed": 0,
-    "data.seed": 0,
-    "data.sample_rate": 1,
-    "data.num_clips": 1,
-    "data.clip_seconds": 0.1,
+MINIMUMS = COMMON_MINIMUMS | {
     "views.max_distance_seconds": 0,
     "encoder.embedding_size": 1,
     "objective.similarity_weight": 0,
     "objective.coincidence_weight": 0,
     "objective.projection_size": 1,
     "objective.hidden_size": 1,
-    "train.steps": 1,
-    "train.clip_norm": 0,
-    "train.log_every": 1,
-    "train.checkpoint_every": 1,
 }
 
 
@@ -114,7 +105,7 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     strategy = make_strategy(config.train.strategy)
     require_pairs_on_every_replica(config.train.batch_size, strategy)
     clips = training_clips(config.data)
-    require_batch(clips, config.train.batch_size)
+    require_batch(len(clips), config.train.batch_size)
     record = settings_of_run(config)
     record["views"]["separators"] = list(separators)  # what is in the files, not where they lie
     run = RunFolder(workdir, record)

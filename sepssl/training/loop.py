@@ -18,6 +18,17 @@ from sepssl.training.checkpoints import Resume, RunFolder
 from sepssl.training.monitors import FiniteGuard, MetricsLog
 
 SCHEDULES = ("constant", "cosine")
+COMMON_MINIMUMS = {  # of the values that the configurations of both stages have
+    "seed": 0,
+    "data.seed": 0,
+    "data.sample_rate": 1,
+    "data.num_clips": 1,
+    "data.clip_seconds": 0.1,
+    "train.steps": 1,
+    "train.clip_norm": 0,
+    "train.log_every": 1,
+    "train.checkpoint_every": 1,
+}
 
 
 @keras.saving.register_keras_serializable(package="sepssl")

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from ml_collections import ConfigDict
 
+from sepssl.data.pipeline import require_batch
 from sepssl.data.scenes.clips import SceneClips
 from sepssl.data.segments import recording_name
 from sepssl.errors import InputError
@@ -16,28 +17,18 @@ from sepssl.separation.metrics import momi, separation_scores
 from sepssl.training.batches import RecordingBatches
 from sepssl.training.checkpoints import RunFolder
 from sepssl.training.clips import (
-    require_batch,
     scene_config,
     settings_of_run,
     store_mixtures,
     training_clips,
 )
-from sepssl.training.loop import loop_settings, require_at_least, train
+from sepssl.training.loop import COMMON_MINIMUMS, loop_settings, require_at_least, train
 from sepssl.training.strategy import make_strategy, require_pairs_on_every_replica
 
-MINIMUMS = {
-    "seed": 0,
-    "data.seed": 0,
-    "data.sample_rate": 1,
-    "data.num_clips": 1,
+MINIMUMS = COMMON_MINIMUMS | {
     "data.num_validation": 0,
-    "data.clip_seconds": 0.1,
     "separator.num_coefficients": 1,
-    "train.steps": 1,
     "train.crop_seconds": 0.1,
-    "train.clip_norm": 0,
-    "train.log_every": 1,
-    "train.checkpoint_every": 1,
 }
 
 
@@ -89,7 +80,7 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
     strategy = make_strategy(config.train.strategy)
     require_pairs_on_every_replica(config.train.batch_size, strategy)
     clips = training_clips(config.data)
-    require_batch(clips, config.train.batch_size)
+    require_batch(len(clips), config.train.batch_size)
     run = RunFolder(workdir, settings_of_run(config))
     mixtures = store_mixtures(clips, pathlib.Path(config.data.cache or run.path) / "clips")
     used, held_out = _hold_out(config, mixtures.names)

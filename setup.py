@@ -57,6 +57,7 @@ setup(
     extras_require={
         "test": [
             "ai-edge-litert>=1.2",
+            "fast_bss_eval>=0.1.4",
             "hypothesis>=6.100",
             "pytest>=8.0",
             "pytest-cov>=5.0",
@@ -77,9 +78,11 @@ setup(
     },
     entry_points={
         "console_scripts": [
+            "sepssl-curves=sepssl.cli.curves:run",
             "sepssl-embed=sepssl.cli.embed:run",
             "sepssl-evaluate=sepssl.cli.evaluate:run",
             "sepssl-export=sepssl.cli.export:run",
+            "sepssl-import-google-checkpoint=sepssl.cli.import_google_checkpoint:run",
             "sepssl-quickstart=sepssl.cli.quickstart:run",
             "sepssl-separate=sepssl.cli.separate:run",
             "sepssl-train=sepssl.cli.train:run",

@@ -57,7 +57,7 @@ def get_config() -> ConfigDict:
                 "clip_norm": 0.0,
                 "log_every": 20,
                 "checkpoint_every": 200,
-                "state_steps": (0, 3000),
+                "state_steps": (),  # kept; (): 0, 30, 100, 300, ... and the last
             },
         }
     )

@@ -34,21 +34,30 @@ def get_config() -> ConfigDict:
                 "conv_channels": 256,
                 "dilations_per_repeat": 6,
                 "repeats": 3,
+                "long_skips": False,
                 "mixture_consistency": "uniform",
                 "normalize_input": True,
             },
             "train": {
                 "strategy": "auto",
                 "steps": 3000,
-                "batch_size": 16,
+                "batch_size": 16,  # recordings
+                "num_mixtures": 2,  # recordings in a mixture of mixtures
                 "crop_seconds": 3.0,
+                "gain_range_db": (0.0, 0.0),  # of a recording in a mixture of mixtures
+                "single_mixture_fraction": 0.0,  # mixtures of mixtures that are one recording
+                "supervised_fraction": 0.0,  # of the batch: separated by PIT, with true sources
+                "signal_loss": "log_mse",  # or "snr", "si_snr"
+                "search": "exhaustive",  # or "least_squares", for many sources
+                "sparsity_weight": 0.0,
+                "covariance_weight": 0.0,
                 "learning_rate": 1e-3,
                 "schedule": "cosine",
                 "warmup_steps": 50,
                 "clip_norm": 5.0,
                 "log_every": 20,
                 "checkpoint_every": 200,
-                "state_steps": (0, 30, 100, 300, 1000, 3000),
+                "state_steps": (),  # kept; (): 0, 30, 100, 300, ... and the last
             },
         }
     )

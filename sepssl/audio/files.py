@@ -91,6 +91,7 @@ def read_audio(
     sample_rate: int | None,
     offset: float = 0.0,
     duration: float | None = None,
+    allow_silence: bool = False,
 ) -> np.ndarray:
     """Reads a sound file, or a part of it, as mono (mean of the channels).
 
@@ -104,6 +105,7 @@ def read_audio(
         sample_rate: in Hz, of the result (resampled with soxr, quality HQ); None keeps the file's.
         offset: start of the excerpt, in seconds.
         duration: length of the excerpt, in seconds; None means to the end.
+        allow_silence: whether a silent file is no error.
 
     Returns:
         float32 `[samples]`, full scale at -1 and 1. Lossy and float files may exceed it.
@@ -133,15 +135,34 @@ def read_audio(
             )
         start, stop, skip = _frames_needed(first, last, rate, info)
         waveform = _read_frames(file, start, stop, name)
-    mono = len(waveform[0]) == 1
-    waveform = waveform[:, 0] if mono else waveform.mean(axis=1, dtype=np.float32)
-    if stop - start == info.frames and (peak := np.abs(waveform).max()) <= SILENCE:
-        level = "every sample is 0" if peak == 0 else f"peak {20 * math.log10(peak):.0f} dBFS"
-        mixed = f", its {info.channels} channels averaged" if info.channels > 1 else ""
-        raise InputError(f"{name}: is silent ({level}{mixed}); expected sound above -120 dBFS")
+    waveform = _mono(waveform)
+    if stop - start == info.frames and not allow_silence:
+        _require_sound(np.abs(waveform).max(), info, name)
     if rate != info.sample_rate:
         waveform = soxr.resample(waveform, info.sample_rate, rate, quality="HQ")
     return np.ascontiguousarray(waveform[skip : skip + last - first], dtype=np.float32)
+
+
+def read_blocks(path: str | os.PathLike, allow_silence: bool = False) -> Iterator[np.ndarray]:
+    """Reads a sound file block by block, in memory that does not grow with it.
+
+    Yields:
+        float32 `[samples]`, mono (mean of the channels), at the file's own sample rate; the blocks
+        in order make up the file.
+
+    Raises:
+        InputError: as `read_audio`; that the whole file is silent (unless `allow_silence`), after
+            the last block.
+    """
+    with _opened(path) as (file, info):
+        name, peak = _name(path), 0.0
+        for start in range(0, info.frames, _BLOCK):
+            stop = min(start + _BLOCK, info.frames)
+            block = np.ascontiguousarray(_mono(_read_frames(file, start, stop, name)))
+            peak = max(peak, np.abs(block).max())
+            yield block
+        if not allow_silence:
+            _require_sound(peak, info, name)
 
 
 def write_audio(
@@ -189,12 +210,7 @@ def write_audio(
             f"{name}: the waveform to write has more channels ({waveform.shape[0]}) than samples "
             f"({waveform.shape[1]}); expected [channels, samples]"
         )
-    if not np.isfinite(waveform).all():
-        raise InputError(f"{name}: the waveform to write holds NaN or infinity; expected numbers")
-    frames = np.atleast_2d(waveform).T.astype(np.float32, copy=False)
-    if subtype == "PCM_16":
-        # libsndfile scales by 32767 when it writes floats but by 32768 when it reads them.
-        frames = np.clip(np.round(frames * 32768.0), -32768, 32767).astype(np.int16)
+    frames = np.atleast_2d(waveform).T
     try:
         with (
             atomic_file(path, overwrite) as temporary,
@@ -207,9 +223,18 @@ def write_audio(
                 subtype=subtype,
             ) as file,
         ):
-            # In blocks: libsndfile's Vorbis encoder takes each write onto its stack.
+            # In blocks: libsndfile's Vorbis encoder takes each write onto its stack, and the
+            # waveform may be a file larger than memory.
             for start in range(0, len(frames), _BLOCK):
-                file.write(np.ascontiguousarray(frames[start : start + _BLOCK]))
+                block = np.ascontiguousarray(frames[start : start + _BLOCK], np.float32)
+                if not np.isfinite(block).all():
+                    raise InputError(
+                        f"{name}: the waveform to write holds NaN or infinity; expected numbers"
+                    )
+                if subtype == "PCM_16":
+                    # libsndfile scales by 32767 when it writes floats but by 32768 when it reads.
+                    block = np.clip(np.round(block * 32768.0), -32768, 32767).astype(np.int16)
+                file.write(block)
     except soundfile.LibsndfileError as error:
         raise InputError(
             f"{name}: could not be written as {file_format} {subtype}, "
@@ -348,6 +373,17 @@ def _read_frames(file: soundfile.SoundFile, start: int, stop: int, name: str) ->
     if not np.isfinite(waveform).all():
         raise InputError(f"{name}: holds NaN or infinity; expected finite samples")
     return waveform
+
+
+def _mono(frames: np.ndarray) -> np.ndarray:
+    return frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1, dtype=np.float32)
+
+
+def _require_sound(peak: float, info: AudioInfo, name: str) -> None:
+    if peak <= SILENCE:
+        level = "every sample is 0" if peak == 0 else f"peak {20 * math.log10(peak):.0f} dBFS"
+        mixed = f", its {info.channels} channels averaged" if info.channels > 1 else ""
+        raise InputError(f"{name}: is silent ({level}{mixed}); expected sound above -120 dBFS")
 
 
 def _name(path: str | os.PathLike) -> str:

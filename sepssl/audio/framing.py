@@ -8,31 +8,33 @@ def frame(waveform, frame_length: int, hop: int):
 
     Args:
         waveform: [..., samples].
-        frame_length: samples in a frame, a multiple of `hop`.
-        hop: samples from one frame to the next.
+        frame_length: samples in a frame.
+        hop: samples from one frame to the next, at most `frame_length`.
 
     Returns:
         [..., frames, frame_length].
     """
     check_framing(frame_length, hop)
+    overlap = -(-frame_length // hop)
     samples = ops.shape(waveform)[-1]
-    missing = -(-(_at_least(samples, frame_length) - frame_length) // hop) * hop
-    missing = missing + frame_length - samples
+    count = 1 - (-(_at_least(samples, frame_length) - frame_length) // hop)
+    missing = (count + overlap - 1) * hop - samples
     lead = [[0, 0]] * (len(waveform.shape) - 1)
     padded = ops.pad(waveform, [*lead, [0, missing]])
     blocks = ops.reshape(padded, (*ops.shape(waveform)[:-1], -1, hop))
     # Frames as shifted blocks: slices and one concatenation, where a gather by index is slow.
-    overlap = frame_length // hop
     count = ops.shape(blocks)[-2] - overlap + 1
-    return ops.concatenate([blocks[..., i : i + count, :] for i in range(overlap)], axis=-1)
+    parts = [blocks[..., i : i + count, :] for i in range(overlap)]
+    parts[-1] = parts[-1][..., : frame_length - (overlap - 1) * hop]
+    return ops.concatenate(parts, axis=-1)
 
 
 def overlap_add(frames, hop: int, num_samples):
     """Adds frames up at their places: the transpose of `frame`.
 
     Args:
-        frames: [..., frames, frame_length], `frame_length` a multiple of `hop`.
-        hop: samples from one frame to the next.
+        frames: [..., frames, frame_length].
+        hop: samples from one frame to the next, at most `frame_length`.
         num_samples: length to cut the result to, at most `(frames - 1) * hop + frame_length`.
 
     Returns:
@@ -40,12 +42,13 @@ def overlap_add(frames, hop: int, num_samples):
     """
     frame_length = frames.shape[-1]
     check_framing(frame_length, hop)
-    overlap = frame_length // hop
+    overlap = -(-frame_length // hop)
     lead = [[0, 0]] * (len(frames.shape) - 2)
     total = 0.0
     for i in range(overlap):
         block = frames[..., i * hop : (i + 1) * hop]
-        total = total + ops.pad(block, [*lead, [i, overlap - 1 - i], [0, 0]])
+        short = max((i + 1) * hop - frame_length, 0)
+        total = total + ops.pad(block, [*lead, [i, overlap - 1 - i], [0, short]])
     shape = ops.shape(frames)[:-2]
     return ops.reshape(total, (*shape, -1))[..., :num_samples]
 
@@ -55,9 +58,8 @@ def _at_least(value, minimum: int):
 
 
 def check_framing(frame_length: int, hop: int) -> None:
-    """Raises ValueError unless `frame_length` is a positive multiple of `hop`."""
-    if hop < 1 or frame_length < 1 or frame_length % hop:
+    """Raises ValueError unless frames overlap or touch, and move on."""
+    if not 1 <= hop <= frame_length:
         raise ValueError(
-            f"frame_length={frame_length}, hop={hop}: expected a frame length that is a "
-            "multiple of the hop"
+            f"frame_length={frame_length}, hop={hop}: expected a hop of 1 to the frame length"
         )

@@ -19,7 +19,11 @@ flags.DEFINE_enum(
     "Sample rate of the channels: the separator's, or that of each input.",
 )
 flags.DEFINE_float(
-    "chunk_seconds", 30.0, "Longer recordings are separated in chunks.", lower_bound=1.0
+    "chunk_seconds",
+    30.0,
+    "Longer recordings are separated in chunks of this length; 0: every one whole, in memory that "
+    "grows with it.",
+    lower_bound=0.0,
 )
 
 
@@ -34,7 +38,7 @@ def main(argv):
         recordings,
         FLAGS.output,
         keep_input_rate=FLAGS.rate == "input",
-        chunk_seconds=FLAGS.chunk_seconds,
+        chunk_seconds=FLAGS.chunk_seconds or None,
     )
     print(
         f"{FLAGS.output}: separated {summary.separated}, there already {summary.found}, "
@@ -42,6 +46,8 @@ def main(argv):
     )
     for reason in summary.skipped:
         print(f"  {reason}")
+    if summary.table:
+        print(f"levels and activity of the channels: {summary.table}")
 
 
 def run():

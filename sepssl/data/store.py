@@ -62,10 +62,8 @@ class ClipStore:
         """What the clips depend on besides their names."""
         return json.loads((self.folder / "content.json").read_text())["origin"]
 
-    @property
-    def rows(self) -> int:
-        """Rows of every clip."""
-        return self._clips[0]["shape"][0]
+    def num_rows(self, index: int) -> int:
+        return self._clips[index]["shape"][0]
 
     def num_samples(self, index: int) -> int:
         return self._clips[index]["shape"][1]

@@ -13,8 +13,8 @@ class LearnedBasis(keras.layers.Layer):
 
     Args:
         num_coefficients: coefficients per frame.
-        frame_length: samples in a frame, a multiple of `hop`.
-        hop: samples from one frame to the next.
+        frame_length: samples in a frame.
+        hop: samples from one frame to the next, at most `frame_length`.
 
     Reference: Luo & Mesgarani, Conv-TasNet (2019); sizes of Google's released MixIT model.
     """

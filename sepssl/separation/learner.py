@@ -1,35 +1,77 @@
-"""Training of a separator by MixIT."""
+"""Training of a separator: without sources, with sources, or both in one batch."""
 
 import keras
 import tensorflow as tf
 from keras import ops
 
 from sepssl.replicas import global_mean_step, mean_over_replicas
-from sepssl.separation.mixit import mixit_loss, mixtures_of_mixtures, num_assignments
+from sepssl.separation.mixit import (
+    best_mixing,
+    least_squares_mixing,
+    mixit_loss,
+    mixtures_of_mixtures,
+    num_assignments,
+)
+from sepssl.separation.permutation import pit_loss
+from sepssl.separation.signal_losses import SIGNAL_LOSSES, energies, negative_snr
+from sepssl.separation.sparsity import activity_sparsity, covariance_penalty
+
+SEARCHES = ("exhaustive", "least_squares")
 
 
 @keras.saving.register_keras_serializable(package="sepssl")
-class MixITLearner(keras.Model):
-    """Trains a separator on recordings alone: mixtures of two of them are its input.
+class SeparatorLearner(keras.Model):
+    """Trains a separator by MixIT on recordings, by PIT on mixtures of known sources, or by both.
 
     Args:
         separator: `Separator`.
+        num_mixtures: recordings that are added up to a mixture of mixtures, 2 or more.
+        signal_loss: "log_mse", "snr" or "si_snr"; see `signal_losses.py`.
+        search: how MixIT assigns sources, "exhaustive" or "least_squares" (for many sources).
+        sparsity_weight, covariance_weight: of the penalties in `sparsity.py`, in dB.
         clip_norm: largest global gradient norm, 0 for no clipping.
 
     Raises:
-        ValueError: if the separator has fewer than 2 sources, or too many for `mixit_loss`.
+        ValueError: if a name is unknown, or an exhaustive search has too many or too few sources.
 
-    `train_step` takes a dict with "recordings" [batch, samples], an even batch, whose neighbours
-    are paired; it works under `model.fit` and under `strategy.run`.
+    `train_step` takes a dict of float32 arrays, and works under `model.fit` and `strategy.run`:
+
+        "recordings" [num_mixtures n, samples]: neighbours make a mixture of mixtures.
+        "mixtures" [k, samples] and "sources" [k, count, samples]: true sources, silent ones where
+            a mixture has fewer than `count`.
+
+    Either kind may be missing. Every mixture that is separated counts the same.
     """
 
     gains_from_xla = True  # matrix products and elementwise operations: about twice as fast on CPUs
     shown_metrics = ("loss", "snr")
 
-    def __init__(self, separator, clip_norm: float = 5.0, **kwargs):
+    def __init__(
+        self,
+        separator,
+        num_mixtures: int = 2,
+        signal_loss: str = "log_mse",
+        search: str = "exhaustive",
+        sparsity_weight: float = 0.0,
+        covariance_weight: float = 0.0,
+        clip_norm: float = 5.0,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
-        num_assignments(2, separator.num_sources)
+        for name, value, known in (
+            ("signal_loss", signal_loss, tuple(SIGNAL_LOSSES)),
+            ("search", search, SEARCHES),
+        ):
+            if value not in known:
+                raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}")
+        if search == "exhaustive":
+            num_assignments(num_mixtures, separator.num_sources)
         self.separator = separator
+        self.num_mixtures = num_mixtures
+        self.signal_loss = signal_loss
+        self.search = search
+        self.sparsity_weight = sparsity_weight
+        self.covariance_weight = covariance_weight
         self.clip_norm = clip_norm
 
     @property
@@ -37,31 +79,73 @@ class MixITLearner(keras.Model):
         """The model that training is for."""
         return self.separator
 
+    def best_mixing(self, references, estimates):
+        """The assignment of sources that training takes, [batch, mixtures, sources]."""
+        if self.search == "least_squares":
+            return least_squares_mixing(references, estimates)
+        return best_mixing(references, estimates, SIGNAL_LOSSES[self.signal_loss])
+
     def build(self, input_shape=None):
         if not self.separator.built:
             self.separator.build((None, None))
         self.built = True
 
-    def call(self, recordings):
-        references, mixtures = mixtures_of_mixtures(recordings)
-        return references, self.separator(mixtures)
+    def call(self, mixtures):
+        return self.separator(mixtures)
 
     def train_step(self, data):
         with tf.GradientTape() as tape:
-            references, estimates = self(data["recordings"])
-            losses, mixing = mixit_loss(references, estimates)
+            losses, metrics = self._loss_of_each(data)
             loss = ops.mean(losses)
         norms = global_mean_step(self, loss, tape, self.clip_norm)
-        # How far remixing brings the error down: 0 dB for estimates of silence.
-        power = ops.mean(10.0 * ops.log10(ops.sum(ops.square(references), axis=-1) + 1e-8))
-        used = ops.mean(ops.cast(ops.sum(mixing, axis=-1) > 0, "float32"))
-        return mean_over_replicas(
-            {"loss": loss, "snr": power - loss, "references_used": used} | norms
-        )
+        return mean_over_replicas({"loss": loss} | metrics | norms)
+
+    def _loss_of_each(self, data):
+        """The loss of every mixture, and what to watch."""
+        signal_loss = SIGNAL_LOSSES[self.signal_loss]
+        mixtures, references = [], {}
+        if "recordings" in data:
+            references["mixit"], mom = mixtures_of_mixtures(data["recordings"], self.num_mixtures)
+            mixtures.append(mom)
+        if "sources" in data:
+            references["pit"] = data["sources"]
+            mixtures.append(data["mixtures"])
+        estimates = self(ops.concatenate(mixtures) if len(mixtures) > 1 else mixtures[0])
+        unsupervised = ops.shape(references["mixit"])[0] if "mixit" in references else 0
+
+        losses, metrics, snr = [], {}, []
+        if "mixit" in references:
+            found = estimates[:unsupervised]
+            mixing = self.best_mixing(references["mixit"], found)
+            losses.append(mixit_loss(references["mixit"], found, signal_loss, mixing)[0])
+            snr.append(_snr(references["mixit"], ops.matmul(mixing, found)))
+            used = ops.sum(mixing, axis=-1) > 0
+            metrics["references_used"] = ops.mean(ops.cast(used, "float32"))
+        if "pit" in references:
+            found = estimates[unsupervised:]
+            loss, matching = pit_loss(references["pit"], found, signal_loss)
+            losses.append(loss)
+            count = references["pit"].shape[1]
+            snr.append(_snr(references["pit"], ops.matmul(matching, found)[:, :count]))
+        for name, penalty, weight in (
+            ("sparsity", activity_sparsity, self.sparsity_weight),
+            ("covariance", covariance_penalty, self.covariance_weight),
+        ):
+            if weight:
+                values = penalty(estimates)
+                metrics[name] = ops.mean(values)
+                losses = [ops.concatenate(losses) + weight * values]
+        metrics["snr"] = ops.mean(ops.concatenate(snr))
+        return ops.concatenate(losses), metrics
 
     def get_config(self):
         return super().get_config() | {
             "separator": keras.saving.serialize_keras_object(self.separator),
+            "num_mixtures": self.num_mixtures,
+            "signal_loss": self.signal_loss,
+            "search": self.search,
+            "sparsity_weight": self.sparsity_weight,
+            "covariance_weight": self.covariance_weight,
             "clip_norm": self.clip_norm,
         }
 
@@ -69,3 +153,11 @@ class MixITLearner(keras.Model):
     def from_config(cls, config):
         separator = keras.saving.deserialize_keras_object(config["separator"])
         return cls(**(config | {"separator": separator}))
+
+
+def _snr(references, estimates):
+    """Mean SNR of every example's references that are not silent, in dB, at most 30: [batch]."""
+    power, error, cross, threshold = energies(references, ops.stop_gradient(estimates))
+    sounds = ops.cast(power >= threshold, "float32")
+    snr = -negative_snr(power, error, cross, threshold) * sounds
+    return ops.sum(snr, axis=-1) / ops.sum(sounds, axis=-1)

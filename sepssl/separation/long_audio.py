@@ -1,61 +1,210 @@
-"""Separation of recordings of any length, chunk by chunk."""
+"""Separation of recordings of any length and sample rate, in memory that does not grow with it."""
 
-from collections.abc import Iterator
+import collections
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+import soxr
 from scipy.optimize import linear_sum_assignment
+
+from sepssl.audio.files import resampled_length
+
+CHUNK_SECONDS = 30.0
+CONTEXT_SHARE = 0.1  # of a chunk, on each side
+FADE_SHARE = 0.02
+
+
+def separate_stream(
+    separator,
+    blocks: Iterable[np.ndarray],
+    sample_rate: int,
+    chunk_seconds: float | None = CHUNK_SECONDS,
+    keep_rate: bool = True,
+) -> Iterator[np.ndarray]:
+    """Separates a recording that arrives in blocks, yielding its channels piece by piece.
+
+    Args:
+        separator: `Separator`.
+        blocks: float32 [samples] each, of any lengths.
+        sample_rate: of the blocks, in Hz. If it is not the separator's, they are resampled.
+        chunk_seconds: a longer recording is separated in chunks of this length, see
+            `separate_chunks`; None separates it whole, in memory that grows with it.
+        keep_rate: whether the channels are resampled back to `sample_rate`. What no channel then
+            holds of the recording (above all what lies beyond the separator's band) is shared out
+            among them by their power, so that they add up to it.
+
+    Yields:
+        float32 [sources, samples of the piece], at `sample_rate` or the separator's rate.
+    """
+    rate = separator.sample_rate
+    if sample_rate == rate:
+        yield from _separated(separator, blocks, rate, chunk_seconds)
+        return
+    recording = collections.deque()
+    resampled = _resample(_noting(blocks, recording), sample_rate, rate)
+    channels = _separated(separator, resampled, rate, chunk_seconds)
+    if not keep_rate:
+        for piece in channels:
+            recording.clear()
+            yield piece
+        return
+    back = (frames.T for frames in _resample((c.T for c in channels), rate, sample_rate))
+    yield from _completed(back, recording)
+
+
+def _separated(separator, blocks, sample_rate, chunk_seconds):
+    if chunk_seconds is None:
+        yield np.asarray(separator.predict_on_batch(np.concatenate(list(blocks))[None]))[0]
+        return
+    chunk = round(chunk_seconds * sample_rate)
+    context, fade = round(CONTEXT_SHARE * chunk), round(FADE_SHARE * chunk)
+    yield from separate_chunks(separator.predict_on_batch, blocks, chunk, context, fade)
 
 
 def separate_chunks(
-    separate, waveform: np.ndarray, sample_rate: int, chunk_seconds: float, context_seconds: float
+    separate: Callable[[np.ndarray], np.ndarray],
+    blocks: Iterable[np.ndarray],
+    chunk: int,
+    context: int,
+    fade: int,
 ) -> Iterator[np.ndarray]:
-    """Separates a long recording, yielding the sources piece by piece.
+    """Separates a recording chunk by chunk.
 
-    Chunks overlap by twice the context. Of each chunk the context is discarded, never cross-faded,
-    and its channels are put into the order of the chunk before by the best one-to-one matching of
-    the overlap, so that a channel keeps its identity. A recording that fits into one chunk is
-    separated whole. Pieces add up to the mixture as the separator's outputs do.
+    The first and last `context` samples of a chunk, which it sees from one side only, are
+    discarded. Between what is left of two chunks, estimates are faded over linearly. The channels
+    of a chunk are put into the order of the chunk before by the best one-to-one matching of their
+    overlap, so that a channel keeps its identity. A recording that fits into one chunk is separated
+    whole, and the last chunk is as long as the others, since the network normalises over the time
+    it sees. Pieces add up to the recording as the separator's outputs do.
 
     Args:
         separate: mixtures [1, samples] -> estimates [1, sources, samples].
-        waveform: [samples].
-        sample_rate: in Hz.
-        chunk_seconds: length of a chunk, its context included.
-        context_seconds: context on each side, less than half a chunk.
+        blocks: the recording, float32 [samples] each.
+        chunk: samples in a chunk, more than `2 * context + fade`.
+        context: samples, 0 or more.
+        fade: samples, 0 or more.
 
     Yields:
         float32 [sources, samples of the piece]; the pieces in order make up the recording.
+
+    Raises:
+        ValueError: if chunk, context and fade do not fit together.
     """
-    chunk = round(chunk_seconds * sample_rate)
-    context = round(context_seconds * sample_rate)
-    if not 0 < 2 * context < chunk:
+    overlap = 2 * context + fade
+    if not (chunk > overlap and context >= 0 and fade >= 0):
         raise ValueError(
-            f"chunk_seconds={chunk_seconds}, context_seconds={context_seconds}: expected a "
-            "context of more than 0 and less than half a chunk"
+            f"chunk={chunk}, context={context}, fade={fade}: expected a chunk longer than twice "
+            "the context and the fade"
         )
-    samples = len(waveform)
-    previous_tail = None
-    start = 0
-    while True:
-        # The last chunk reaches back to be as long as the others: the network normalises over
-        # the time it sees, and a short rest would be separated differently.
-        end = min(start + chunk, samples)
-        begin = max(min(start, end - chunk), 0)
-        estimates = np.asarray(separate(waveform[None, begin:end]))[0]
-        estimates = estimates[:, start - begin :]
-        if previous_tail is not None:
-            shared = min(2 * context, estimates.shape[1])
-            estimates = estimates[_order(previous_tail[:, :shared], estimates[:, :shared])]
-        first = context if start else 0
-        if end == samples:
-            yield estimates[:, first:]
-            return
-        previous_tail = estimates[:, -2 * context :]
-        yield estimates[:, first:-context]
-        start += chunk - 2 * context
+    ramp = (np.arange(fade, dtype=np.float32) + 0.5) / max(fade, 1)
+    order = overlapping = None
+    for waveform, skip, is_last in _chunks(blocks, chunk, chunk - overlap):
+        estimates = np.asarray(separate(waveform[None]))[0, :, skip:]
+        first = overlapping is None
+        if not first:
+            order = _matched(overlapping, estimates[:, :overlap], order)
+            estimates = estimates[order]
+            fading = slice(context, context + fade)
+            estimates[:, fading] *= ramp
+            estimates[:, fading] += (1 - ramp) * overlapping[:, fading]
+        else:
+            order = np.arange(len(estimates))
+        begin = 0 if first else context
+        if is_last:
+            yield estimates[:, begin:]
+        else:
+            overlapping = estimates[:, -overlap:]
+            yield estimates[:, begin : -(context + fade) or None]
 
 
-def _order(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
-    """The permutation of `later`'s channels with the largest inner products with `earlier`'s."""
-    _, columns = linear_sum_assignment(earlier @ later.T, maximize=True)
-    return columns
+def _chunks(blocks, chunk, hop) -> Iterator[tuple[np.ndarray, int, bool]]:
+    """Chunks every `hop` samples, the last one reaching back to be as long as the others.
+
+    Yields:
+        The chunk, how many of its samples lie before the place it is due at, whether it is the
+        last.
+    """
+    buffer, start, end = np.zeros(0, np.float32), 0, 0  # the buffer ends at `end`
+    for block in blocks:
+        buffer = np.concatenate([buffer, block])
+        end += len(block)
+        while end > start + chunk:
+            buffer = buffer[len(buffer) - (end - start) :]
+            yield buffer[:chunk], 0, False
+            start += hop
+    if end:
+        last = buffer if start == 0 else buffer[-chunk:]
+        yield last, len(last) - (end - start), True
+
+
+def _matched(earlier: np.ndarray, later: np.ndarray, previous: np.ndarray) -> np.ndarray:
+    """The order of `later`'s channels with the largest inner products with `earlier`'s.
+
+    Where they do not tell, as in silence, the previous order stays.
+    """
+    products = earlier.astype(np.float64) @ later.T.astype(np.float64)
+    bonus = 1e-6 * np.sum(np.square(earlier)) + 1e-12
+    products[np.arange(len(previous)), previous] += bonus
+    return linear_sum_assignment(products, maximize=True)[1]
+
+
+def _resample(blocks, from_rate: int, to_rate: int) -> Iterator[np.ndarray]:
+    """Resamples [samples] or [samples, channels], to the length that `read_audio` would have."""
+    blocks = iter(blocks)
+    first = next(blocks, None)
+    if first is None:
+        return
+    channels = 1 if first.ndim == 1 else first.shape[1]
+    stream = soxr.ResampleStream(from_rate, to_rate, channels, dtype="float32", quality="HQ")
+    received = returned = 0
+    for block in itertools.chain([first], blocks):
+        received += len(block)
+        resampled = stream.resample_chunk(np.ascontiguousarray(block, np.float32))
+        returned += len(resampled)
+        if len(resampled):
+            yield resampled
+    rest = stream.resample_chunk(first[:0], last=True)
+    missing = resampled_length(received, from_rate, to_rate) - returned
+    short = max(missing - len(rest), 0)
+    rest = np.concatenate([rest, np.zeros((short, *first.shape[1:]), np.float32)])
+    if missing > 0:
+        yield rest[:missing]
+
+
+def _noting(blocks, noted: collections.deque) -> Iterator[np.ndarray]:
+    for block in blocks:
+        noted.append(block)
+        yield block
+
+
+def _completed(pieces, recording: collections.deque) -> Iterator[np.ndarray]:
+    """Shares what channels miss of the recording out among them, by their power in the piece."""
+    weights = None
+    for piece in pieces:
+        samples = min(piece.shape[1], sum(len(block) for block in recording))
+        piece = piece[:, :samples]
+        power = np.mean(np.square(piece), axis=1) + 1e-12 if samples else np.ones(len(piece))
+        target = (power / power.sum())[:, None].astype(np.float32)
+        # From those of the piece before: a step in them could be heard.
+        start = target if weights is None else weights
+        ramp = np.linspace(0, 1, samples, dtype=np.float32)
+        missing = _taken(recording, samples) - piece.sum(axis=0)
+        yield piece + (start + (target - start) * ramp) * missing
+        weights = target
+    rest = _taken(recording, sum(len(block) for block in recording))
+    if len(rest) and weights is not None:  # what resampling there and back lost of the end
+        yield weights * rest
+
+
+def _taken(blocks: collections.deque, samples: int) -> np.ndarray:
+    """Takes `samples` samples off the front."""
+    taken = []
+    while samples:
+        block = blocks.popleft()
+        if len(block) > samples:
+            blocks.appendleft(block[samples:])
+            block = block[:samples]
+        taken.append(block)
+        samples -= len(block)
+    return np.concatenate(taken) if taken else np.zeros(0, np.float32)

@@ -1,9 +1,17 @@
-"""How well sources were separated. NumPy in, NumPy out; all results in dB."""
+"""How well sources were separated. NumPy in, NumPy out; all results in dB unless said.
+
+Reference: the protocol, its thresholds and its names are those of Wisdom et al., What's All the
+FUSS About Free Universal Sound Separation Data? (2021).
+"""
+
+import collections
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 EPSILON = 1e-8
+SILENT_RMS = 1e-8
+ACTIVE_SHARE = 0.01
 
 
 def si_snr(reference: np.ndarray, estimate: np.ndarray) -> np.ndarray:
@@ -13,20 +21,21 @@ def si_snr(reference: np.ndarray, estimate: np.ndarray) -> np.ndarray:
         reference, estimate: [..., samples], broadcast against each other.
 
     Returns:
-        [...], in dB. About -80 for an estimate of silence, and finite always.
+        [...], in dB, -80 to 80; -80 for silence.
 
     Reference: Le Roux et al., SDR - half-baked or well done? (2019).
     """
     reference = np.asarray(reference, np.float64)
     estimate = np.asarray(estimate, np.float64)
     dot = np.sum(reference * estimate, axis=-1)
-    energy = np.sum(reference**2, axis=-1)
-    target = dot**2 / (energy + EPSILON)
-    noise = np.maximum(np.sum(estimate**2, axis=-1) - target, 0.0)
-    return 10.0 * np.log10((target + EPSILON) / (noise + EPSILON))
+    energies = np.sum(reference**2, axis=-1) * np.sum(estimate**2, axis=-1)
+    share = np.minimum(dot**2 / np.maximum(energies, 1e-300), 1.0)  # of the estimate's power
+    return 10.0 * np.log10((share + EPSILON) / (1.0 - share + EPSILON))
 
 
-def matched_si_snr(references: np.ndarray, estimates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def matched_si_snr(
+    references: np.ndarray, estimates: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """SI-SNR of references with the estimates that the best one-to-one matching gives them.
 
     Args:
@@ -34,49 +43,70 @@ def matched_si_snr(references: np.ndarray, estimates: np.ndarray) -> tuple[np.nd
         estimates: [sources, samples].
 
     Returns:
-        Indices of the references matched (all of them, unless there are fewer estimates), and
-        their SI-SNR in dB.
+        Indices of the references matched (all of them, unless there are fewer estimates), of
+        their estimates, and their SI-SNR in dB.
     """
     pairwise = si_snr(references[:, None], estimates[None])
     rows, columns = linear_sum_assignment(pairwise, maximize=True)
-    return rows, pairwise[rows, columns]
+    return rows, columns, pairwise[rows, columns]
 
 
-def separation_scores(separate, clips) -> dict[str, float]:
-    """Scores over clips with known sources.
+class SeparationScores:
+    """Collects the scores of clips whose sources are known.
 
-    Args:
-        separate: mixtures [batch, samples] -> estimates [batch, sources, samples].
-        clips: pairs of mixture [samples] and sources [count, samples]; silent sources (RMS below
-            1e-8) are left out.
-
-    Returns:
-        "1S": mean SI-SNR of clips with a single source; "MSi": mean SI-SNR improvement over the
-        mixture of clips with more; "SI-SNRi_2", "SI-SNRi_3", ...: the same by number of sources.
-        Kinds that no clip belongs to are absent. Where a clip has more sources than there are
-        estimates, only as many sources as can be matched count.
-
-    Reference: the names and the matching are those of Wisdom et al., FUSS (2021).
+    A reference is active if its RMS is above 1e-8, an estimate if its power is above 0.01 times
+    that of the clip's quietest active reference. Active references are matched one to one with
+    estimates by SI-SNR, and pairs of which both are active count. Where a clip has more sources
+    than there are estimates, those that find no partner do not.
     """
-    single: list[float] = []
-    improvements: dict[int, list[float]] = {}
-    for mixture, sources in clips:
-        active = sources[np.sqrt(np.mean(np.square(sources), axis=-1)) > 1e-8]
+
+    def __init__(self):
+        self._single: list[float] = []
+        self._improvements = collections.defaultdict(list)
+        self._surplus: list[int] = []  # active estimates beyond the active references
+
+    def add(self, mixture: np.ndarray, sources: np.ndarray, estimates: np.ndarray) -> None:
+        """Scores one clip.
+
+        Args:
+            mixture: [samples].
+            sources: [count, samples]; a clip without an active one is left out.
+            estimates: [estimates, samples].
+        """
+        active = sources[np.sqrt(np.mean(np.square(sources), axis=-1)) > SILENT_RMS]
         if not len(active):
-            continue
-        estimates = np.asarray(separate(mixture[None]))[0]
-        rows, values = matched_si_snr(active, estimates)
+            return
+        quietest = np.min(np.mean(np.square(active), axis=-1))
+        sounds = np.mean(np.square(estimates), axis=-1) > ACTIVE_SHARE * quietest
+        self._surplus.append(int(np.sum(sounds)) - len(active))
+        rows, columns, values = matched_si_snr(active, estimates)
+        counted = sounds[columns]
         if len(active) == 1:
-            single.append(float(values[0]))
+            self._single.extend(values[counted])
         else:
-            gain = float(np.mean(values - si_snr(active[rows], mixture[None])))
-            improvements.setdefault(len(active), []).append(gain)
-    scores = {"1S": float(np.mean(single))} if single else {}
-    if improvements:
-        scores["MSi"] = float(np.mean([g for gains in improvements.values() for g in gains]))
-    for count in sorted(improvements):
-        scores[f"SI-SNRi_{count}"] = float(np.mean(improvements[count]))
-    return scores
+            gains = values - si_snr(active[rows], mixture[None])
+            self._improvements[len(active)].extend(gains[counted])
+
+    def result(self) -> dict[str, float]:
+        """The scores; those that no clip contributes to are absent.
+
+        Returns:
+            "1S": mean SI-SNR of the source in clips with one; "MSi": mean SI-SNR improvement over
+            the mixture, over all sources in clips with more; "SI-SNRi_2", "SI-SNRi_3", ...: the
+            same by number of sources; "under", "equal", "over": share of clips (0 to 1) with fewer,
+            as many and more active estimates than active references.
+        """
+        scores = {"1S": float(np.mean(self._single))} if self._single else {}
+        by_count = {n: gains for n, gains in sorted(self._improvements.items()) if gains}
+        if by_count:
+            scores["MSi"] = float(np.mean(np.concatenate(list(by_count.values()))))
+        for count, gains in by_count.items():
+            scores[f"SI-SNRi_{count}"] = float(np.mean(gains))
+        if self._surplus:
+            sign = np.sign(self._surplus)
+            for name, value in (("under", -1), ("equal", 0), ("over", 1)):
+                scores[name] = float(np.mean(sign == value))
+        return scores
 
 
 def momi(separate, recordings: np.ndarray, best_mixing) -> float:
@@ -85,19 +115,19 @@ def momi(separate, recordings: np.ndarray, best_mixing) -> float:
     Args:
         separate: mixtures [batch, samples] -> estimates [batch, sources, samples].
         recordings: [2 n, samples]; neighbours make a mixture of mixtures.
-        best_mixing: (references [n, 2, samples], estimates) -> (loss, mixing matrix), as
-            `mixit_loss`.
+        best_mixing: (references [1, 2, samples], estimates) -> mixing matrix, as `best_mixing`
+            or `least_squares_mixing`.
 
     Returns:
         Mean improvement in dB over the pairs.
 
-    Reference: Wisdom et al. (2020), "MoMi".
+    Reference: Wisdom et al., Unsupervised Sound Separation Using Mixture Invariant Training
+    (2020), "MoMi".
     """
     gains = []
     for references in np.reshape(recordings, (-1, 1, 2, recordings.shape[-1])):
         mixture = references.sum(axis=1)
         estimates = np.asarray(separate(mixture))
-        mixing = np.asarray(best_mixing(references, estimates)[1])
-        remixed = mixing @ estimates
+        remixed = np.asarray(best_mixing(references, estimates)) @ estimates
         gains.append(si_snr(references, remixed) - si_snr(references, mixture[:, None]))
     return float(np.mean(gains))

@@ -1,89 +1,126 @@
 """Mixture invariant training: a separator learns from mixtures of mixtures, without sources.
 
 Reference: Wisdom et al., Unsupervised Sound Separation Using Mixture Invariant Training (2020),
-eqs. 2-4; the loss and its constants are those of Google's released code.
+eqs. 2-4.
 """
 
 import itertools
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from keras import ops
 
+from sepssl.separation.signal_losses import energies, log_mse, thresholds
+
 MAX_ASSIGNMENTS = 65536
 
 
-def thresholded_log_mse(error, power, max_snr: float = 30.0):
-    """Energy of an error in dB, flattening out where it is `max_snr` below the reference.
-
-    Args:
-        error: energy of the error (sum of squares over time), any shape.
-        power: energy of the reference, the same shape.
-        max_snr: in dB.
-
-    Returns:
-        `10 log10(error + 10^(-max_snr/10) power + 1e-8)`, the same shape.
-
-    Reference: Wisdom et al. (2020), eq. 4.
-    """
-    return 10.0 * ops.log10(error + 10.0 ** (-max_snr / 10.0) * power + 1e-8)
-
-
-def mixit_loss(references, estimates, max_snr: float = 30.0):
+def mixit_loss(references, estimates, signal_loss=log_mse, mixing=None):
     """Loss of the best way to add the estimated sources up to the reference mixtures.
 
-    Every source goes to exactly one reference. The best assignment is searched exhaustively
-    through the Gram matrices of references and estimates, which needs [sources, sources] numbers
-    instead of one remixed waveform per assignment; the gradient flows through the loss of that
-    assignment only. Computed in float32.
+    Every source goes to exactly one reference. The gradient flows through the loss of that
+    assignment only; the search for it does not remix anything. Computed in float32.
 
     Args:
         references: [batch, mixtures, samples], at least two mixtures.
         estimates: [batch, sources, samples], at least two sources.
-        max_snr: in dB; errors below it are not pushed further.
+        signal_loss: one of `sepssl.separation.signal_losses`.
+        mixing: the assignment, [batch, mixtures, sources], where it is not to be the best of all:
+            that of `least_squares_mixing` (efficient MixIT), or of `best_mixing` with a list of
+            assignments.
 
     Returns:
-        loss: [batch], in dB: the mean over references of
-            `10 log10(||x - x^||^2 + 10^(-max_snr/10) ||x||^2 + 1e-8)`.
+        loss: [batch], in dB: the mean over references of the signal loss.
         mixing matrix: [batch, mixtures, sources], float32, every column one-hot.
 
     Raises:
-        ValueError: if there are more than 65,536 assignments (mixtures ** sources), or fewer than
-            two mixtures or sources.
-
-    Our choice: the threshold of a silent reference (60 dB below the loudest of its example) is
-    that of the loudest, since its own would be zero and its gradient about 1,000 times the others'.
+        ValueError: without `mixing`, if there are more than 65,536 assignments (mixtures **
+            sources), or fewer than two mixtures or sources.
     """
     references = ops.cast(references, "float32")
     estimates = ops.cast(estimates, "float32")
-    power = ops.sum(ops.square(references), axis=-1)  # [batch, mixtures]
-    loudest = ops.max(power, axis=-1, keepdims=True)
-    threshold = ops.where(power < 1e-6 * loudest, loudest, power)
-
-    matrices = _assignments(references.shape[1], estimates.shape[1])
-    losses = _assignment_losses(
-        references, ops.stop_gradient(estimates), power, threshold, matrices, max_snr
-    )
-    best = ops.argmin(losses, axis=-1)
-    mixing = ops.take(ops.convert_to_tensor(matrices), best, axis=0)
-
+    if mixing is None:
+        mixing = best_mixing(references, estimates, signal_loss)
     remixed = ops.matmul(mixing, estimates)
-    error = ops.sum(ops.square(references - remixed), axis=-1)
-    loss = ops.mean(thresholded_log_mse(error, threshold, max_snr), axis=-1)
-    return loss, mixing
+    return ops.mean(signal_loss(*energies(references, remixed)), axis=-1), mixing
 
 
-def _assignment_losses(references, estimates, power, threshold, matrices, max_snr):
-    """Loss of every assignment [batch, assignments] from inner products alone."""
-    # ||x - a S||^2 = ||x||^2 - 2 a . (S x) + a (S S') a'
-    # [batch, mixtures, sources]
-    cross = ops.matmul(references, ops.transpose(estimates, (0, 2, 1)))
-    gram = ops.matmul(estimates, ops.transpose(estimates, (0, 2, 1)))  # [batch, sources, sources]
-    matrices = ops.convert_to_tensor(matrices)  # [assignments, mixtures, sources]
-    linear = ops.einsum("knm,bnm->bkn", matrices, cross)
-    quadratic = ops.sum(ops.einsum("knm,bmp->bknp", matrices, gram) * matrices, axis=-1)
+def best_mixing(
+    references,
+    estimates,
+    signal_loss=log_mse,
+    allowed: Sequence[Sequence[int]] | None = None,
+    denied: Collection[Sequence[int]] = (),
+):
+    """The assignment of least loss, searched exhaustively.
+
+    The energies of all remixes follow from the Gram matrices of references and estimates,
+    [sources, sources] numbers instead of one remixed waveform per assignment.
+
+    Args:
+        references: [batch, mixtures, samples].
+        estimates: [batch, sources, samples].
+        signal_loss: one of `sepssl.separation.signal_losses`.
+        allowed: assignments to consider, all by default. An assignment has the index of a mixture
+            for every source.
+        denied: assignments not to consider.
+
+    Returns:
+        [batch, mixtures, sources], float32, every column one-hot. No gradient flows through it.
+
+    Raises:
+        ValueError: if there is no assignment left, one is malformed, there are more than 65,536,
+            or fewer than two mixtures or sources.
+    """
+    choices = _assignments(references.shape[1], estimates.shape[1], allowed, denied)
+    references, gram, linear = _gram(references, estimates)
+    # Of the remix y of a set of sources: <x, y> and ||y||^2, for every set.
+    members = _members(estimates.shape[1])  # [sets, sources]
+    product = ops.matmul(linear, members.T)  # [batch, mixtures, sets]
+    remix_power = ops.sum(ops.matmul(members, gram) * members, axis=-1)  # [batch, sets]
+    power = ops.sum(ops.square(references), axis=-1)  # [batch, mixtures]
+    power, threshold = (ops.expand_dims(p, 2) for p in (power, thresholds(power)))
     # Rounding can leave a perfect remix slightly below zero.
-    error = ops.maximum(ops.expand_dims(power, 1) - 2.0 * linear + quadratic, 0.0)
-    return ops.mean(thresholded_log_mse(error, ops.expand_dims(threshold, 1), max_snr), axis=-1)
+    error = ops.maximum(power - 2.0 * product + ops.expand_dims(remix_power, 1), 0.0)
+    losses = signal_loss(power, error, power - product, threshold)  # [batch, mixtures, sets]
+    # An assignment gives every mixture a set.
+    sets = choices[:, :, None] == np.arange(references.shape[1])  # [count, sources, mixtures]
+    sets = np.sum(sets << np.arange(estimates.shape[1])[:, None], axis=1)
+    total = sum(ops.take(losses[:, n], sets[:, n], axis=1) for n in range(references.shape[1]))
+    best = ops.take(choices, ops.argmin(total, axis=-1), axis=0)  # [batch, sources]
+    return ops.transpose(ops.one_hot(best, references.shape[1], dtype="float32"), (0, 2, 1))
+
+
+def least_squares_mixing(references, estimates, ridge: float = 1e-3):
+    """Efficient MixIT: every source to the mixture of its larger least-squares coefficient.
+
+    Cost and memory grow with the square of the number of sources, not with the number of
+    assignments: for many sources. The assignment need not be the best one.
+
+    Args:
+        references: [batch, mixtures, samples].
+        estimates: [batch, sources, samples].
+        ridge: added to the diagonal of the estimates' Gram matrix.
+
+    Returns:
+        [batch, mixtures, sources], float32, every column one-hot. No gradient flows through it.
+
+    Reference: Wisdom et al., Sparse, Efficient, and Semantic Mixture Invariant Training (2021).
+    """
+    _, gram, linear = _gram(references, estimates)
+    gram = gram + ridge * ops.eye(gram.shape[-1])
+    coefficients = ops.solve(gram, ops.transpose(linear, (0, 2, 1)))  # [batch, sources, mixtures]
+    chosen = ops.one_hot(ops.argmax(coefficients, axis=-1), references.shape[1], dtype="float32")
+    return ops.transpose(chosen, (0, 2, 1))
+
+
+def _gram(references, estimates):
+    """References in float32, S S' [batch, sources, sources], X S' [batch, mixtures, sources]."""
+    references = ops.stop_gradient(ops.cast(references, "float32"))
+    estimates = ops.stop_gradient(ops.cast(estimates, "float32"))
+    # As einsum, which does not write transposed copies of the waveforms.
+    gram = ops.einsum("bmt,bpt->bmp", estimates, estimates)
+    return references, gram, ops.einsum("bnt,bmt->bnm", references, estimates)
 
 
 def num_assignments(num_mixtures: int, num_sources: int) -> int:
@@ -101,18 +138,34 @@ def num_assignments(num_mixtures: int, num_sources: int) -> int:
     return count
 
 
-def _assignments(num_mixtures: int, num_sources: int) -> np.ndarray:
-    """All mixing matrices: float32 [mixtures ** sources, mixtures, sources]."""
-    num_assignments(num_mixtures, num_sources)
-    choices = np.array(list(itertools.product(range(num_mixtures), repeat=num_sources)))
-    return (choices[:, None, :] == np.arange(num_mixtures)[None, :, None]).astype(np.float32)
+def _assignments(num_mixtures, num_sources, allowed, denied) -> np.ndarray:
+    """The assignments to consider: int [count, sources], the index of a mixture each."""
+    if allowed is None:
+        num_assignments(num_mixtures, num_sources)
+        allowed = itertools.product(range(num_mixtures), repeat=num_sources)
+    denied = {tuple(assignment) for assignment in denied}
+    choices = [tuple(assignment) for assignment in allowed]
+    for choice in (*choices, *denied):
+        if len(choice) != num_sources or min(choice) < 0 or max(choice) >= num_mixtures:
+            raise ValueError(
+                f"assignment {choice}: expected {num_sources} indices of 0 to {num_mixtures - 1}"
+            )
+    choices = [choice for choice in choices if choice not in denied]
+    if not choices:
+        raise ValueError("no assignment is left: expected at least one that is allowed")
+    return np.array(choices)
 
 
-def mixtures_of_mixtures(recordings):
-    """Pairs recordings up: [2 n, samples] -> references [n, 2, samples], mixtures [n, samples].
+def _members(num_sources: int) -> np.ndarray:
+    """Which sources a set has, for all sets as bit patterns: float32 [2 ** sources, sources]."""
+    sets = np.arange(2**num_sources)
+    return (sets[:, None] >> np.arange(num_sources) & 1).astype(np.float32)
 
-    Neighbours in the batch make a pair; the mixture is their sum, without gains.
+
+def mixtures_of_mixtures(recordings, num_mixtures: int = 2):
+    """Groups neighbours in the batch.
+
+    [num_mixtures n, samples] -> references [n, num_mixtures, samples], their sums [n, samples].
     """
-    samples = ops.shape(recordings)[-1]
-    references = ops.reshape(recordings, (-1, 2, samples))
+    references = ops.reshape(recordings, (-1, num_mixtures, ops.shape(recordings)[-1]))
     return references, ops.sum(references, axis=1)

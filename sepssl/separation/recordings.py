@@ -1,6 +1,8 @@
 """Sound files in, a file per separated channel out."""
 
 import collections
+import contextlib
+import csv
 import dataclasses
 import os
 import pathlib
@@ -8,12 +10,17 @@ import tempfile
 
 import keras
 import numpy as np
-import soxr
 
-from sepssl.audio.files import audio_info, read_audio, write_audio
+from sepssl.atomic import atomic_file
+from sepssl.audio.files import audio_info, read_blocks, write_audio
 from sepssl.data.folder import list_audio
 from sepssl.errors import InputError
-from sepssl.separation.long_audio import separate_chunks
+from sepssl.separation.long_audio import CHUNK_SECONDS, separate_stream
+
+SUMMARY = "summary.csv"
+FRAME_SECONDS = 0.1  # our choice, as is the threshold
+ACTIVE_DB = -20.0
+_WAV_BYTES = 2**32 - 2**16
 
 
 def list_recordings(path: str | os.PathLike) -> dict[pathlib.Path, pathlib.Path]:
@@ -45,11 +52,13 @@ class Summary:
         separated: recordings whose channels were written.
         found: recordings whose channels were all there already.
         skipped: for each other recording, the reason.
+        table: the file that tells the level and activity of every channel; None if there is none.
     """
 
     separated: int = 0
     found: int = 0
     skipped: list[str] = dataclasses.field(default_factory=list)
+    table: pathlib.Path | None = None
 
 
 def separate_recordings(
@@ -57,20 +66,26 @@ def separate_recordings(
     recordings: dict[pathlib.Path, pathlib.Path],
     output: str | os.PathLike,
     keep_input_rate: bool = False,
-    chunk_seconds: float = 30.0,
+    chunk_seconds: float | None = CHUNK_SECONDS,
 ) -> Summary:
     """Writes the channels of every recording to `output/NAME_channel1.wav` and so on.
 
+    Recordings are read, separated and written piece by piece, so that one may be hours long.
     Channels are 16-bit and add up to the recording (mono); where one exceeds full scale, those of
     that recording are written as 32-bit float. No file is overwritten: a recording whose channels
     are all there is left as it is, so that an interrupted run over a folder can be repeated.
+
+    At the end, `output/summary.csv` has a row for every channel: its level in dB relative to the
+    recording, and the share of the time (0 to 1) in which it is active, that is, in which its power
+    in 0.1 s is at most 20 dB below the recording's mean.
 
     Args:
         separator: `Separator`.
         recordings: files and the names of their outputs, as from `list_recordings`.
         output: folder.
-        keep_input_rate: see `separate_recording`.
-        chunk_seconds: longer recordings are separated in chunks of this length.
+        keep_input_rate: whether channels have the sample rate of their recording, not the
+            separator's.
+        chunk_seconds: see `separate_stream`.
 
     Raises:
         InputError: if the only recording cannot be separated, or an output cannot be written.
@@ -79,7 +94,7 @@ def separate_recordings(
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file; expected a folder to write channels to")
     progress = keras.utils.Progbar(len(recordings), unit_name="recording")
-    summary = Summary()
+    summary, written = Summary(), {}
     for count, (path, name) in enumerate(recordings.items(), start=1):
         outputs = [
             output / name.with_name(f"{name.name}_channel{c + 1}.wav")
@@ -88,74 +103,114 @@ def separate_recordings(
         there = [file for file in outputs if file.exists()]
         if len(there) == len(outputs) and len(recordings) > 1:
             summary.found += 1
+            written[name] = outputs
         else:
             try:
                 if there:
                     raise InputError(f"{there[0]}: exists already; expected another output folder")
-                rate = audio_info(path).sample_rate if keep_input_rate else separator.sample_rate
-                waveform = read_audio(path, rate)
+                _separate_file(separator, path, outputs, keep_input_rate, chunk_seconds)
             except InputError as error:
                 if len(recordings) == 1:
                     raise
                 summary.skipped.append(str(error))
             else:
-                channels = separate_recording(separator, waveform, rate, chunk_seconds)
-                _write_channels(outputs, channels, rate)
                 summary.separated += 1
+                written[name] = outputs
         progress.update(count)
+    if written:
+        summary.table = output / SUMMARY
+        _write_table(summary.table, written)
     return summary
 
 
-def separate_recording(
-    separator, waveform: np.ndarray, sample_rate: int, chunk_seconds: float = 30.0
-) -> np.ndarray:
-    """Separates a recording of any length at its own sample rate.
-
-    If that is not the separator's, it is resampled, separated, and its channels are resampled back;
-    what no channel then holds of it (above all what lies beyond the separator's band) is shared out
-    among them by their power, so that they add up to the recording.
-
-    Args:
-        separator: `Separator`.
-        waveform: [samples].
-        sample_rate: of `waveform`, in Hz.
-        chunk_seconds: longer recordings are separated in chunks of this length, with a context of
-            a tenth of it on each side.
-
-    Returns:
-        float32 [sources, samples], at `sample_rate`.
-    """
-    resampled = waveform
-    if sample_rate != separator.sample_rate:
-        resampled = soxr.resample(waveform, sample_rate, separator.sample_rate, quality="HQ")
-    pieces = separate_chunks(
-        separator.predict_on_batch,
-        resampled,
-        separator.sample_rate,
-        chunk_seconds,
-        chunk_seconds / 10,
-    )
-    channels = np.concatenate(list(pieces), axis=-1)
-    if sample_rate == separator.sample_rate:
-        return channels
-    channels = soxr.resample(channels.T, separator.sample_rate, sample_rate, quality="HQ").T
-    short = max(len(waveform) - channels.shape[1], 0)
-    channels = np.pad(channels, ((0, 0), (0, short)))[:, : len(waveform)]
-    power = np.mean(np.square(channels), axis=1) + 1e-12
-    missing = waveform - channels.sum(axis=0)
-    return channels + (power / power.sum())[:, None] * missing
-
-
-def _write_channels(outputs: list[pathlib.Path], channels: np.ndarray, sample_rate: int) -> None:
+def _separate_file(separator, path, outputs, keep_input_rate, chunk_seconds) -> None:
     """Writes all channels, then gives them their names: a full disk or a kill leaves none."""
-    subtype = "PCM_16" if np.max(np.abs(channels)) <= 1.0 else "FLOAT"
+    info = audio_info(path)
+    rate = info.sample_rate if keep_input_rate else separator.sample_rate
+    if 2 * info.duration * rate > _WAV_BYTES:
+        raise InputError(
+            f"{path}: is {info.duration / 3600:.1f} hours long; expected no more than a wav file "
+            f"of {rate} Hz holds, {_WAV_BYTES / 2 / rate / 3600:.0f} hours"
+        )
+    pieces = separate_stream(
+        separator, read_blocks(path), info.sample_rate, chunk_seconds, keep_input_rate
+    )
     folder = outputs[0].parent
+    made = [f for f in (folder, *folder.parents) if not f.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".separating-", dir=folder) as temporary:
-            for file, channel in zip(outputs, channels, strict=True):
-                write_audio(pathlib.Path(temporary) / file.name, channel, sample_rate, subtype)
+            temporary = pathlib.Path(temporary)
+            raw = [temporary / f"{c}.float32" for c in range(len(outputs))]
+            peak = 0.0
+            for piece in pieces:
+                peak = max(peak, np.max(np.abs(piece), initial=0.0))
+                for file, channel in zip(raw, piece, strict=True):
+                    with open(file, "ab") as stream:
+                        stream.write(np.ascontiguousarray(channel, np.float32))
+            # Only now it is known whether they fit into 16 bits.
+            subtype = "PCM_16" if peak <= 1.0 else "FLOAT"
+            for file, samples in zip(outputs, raw, strict=True):
+                channel = np.memmap(samples, np.float32, "r")
+                write_audio(temporary / file.name, channel, rate, subtype)
+                del channel
+                samples.unlink()
             for file in outputs:
-                os.replace(pathlib.Path(temporary) / file.name, file)
-    except OSError as error:
+                os.replace(temporary / file.name, file)
+    except (InputError, OSError) as error:
+        for empty in made:
+            with contextlib.suppress(OSError):
+                empty.rmdir()
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{folder}: could not be written: {error.strerror}") from error
+
+
+def _write_table(file: pathlib.Path, written: dict[pathlib.Path, list[pathlib.Path]]) -> None:
+    """Rows of recordings written earlier, from another folder say, stay."""
+    rows = []
+    if file.exists():
+        with open(file, newline="") as text:
+            names = {name.as_posix() for name in written}
+            rows = [row for row in csv.reader(text) if row and row[0] not in names][1:]
+    for name, outputs in written.items():
+        levels, active = channel_activity(outputs)
+        for c, (level, share) in enumerate(zip(levels, active, strict=True), start=1):
+            rows.append([name.as_posix(), c, f"{level:.1f}", f"{share:.3f}"])
+    with atomic_file(file, overwrite=True) as temporary, open(temporary, "w", newline="") as text:
+        csv.writer(text).writerows([["recording", "channel", "level_db", "active"], *rows])
+
+
+def channel_activity(files: list[pathlib.Path]) -> tuple[np.ndarray, np.ndarray]:
+    """How loud the channels of a recording are, and how much of the time.
+
+    Args:
+        files: all channels, which add up to the recording.
+
+    Returns:
+        Levels in dB relative to the recording, -100 at the lowest, and the share of frames of
+        0.1 s whose power is at most 20 dB below the recording's mean power, 0 to 1; [channels]
+        each.
+    """
+    frame = max(1, round(FRAME_SECONDS * audio_info(files[0]).sample_rate))
+    powers = []  # [frames, channels + 1]: the recording comes last
+    rest = np.zeros((len(files), 0), np.float32)
+    # allow_silence: a channel may be.
+    for blocks in zip(*(read_blocks(file, allow_silence=True) for file in files), strict=True):
+        rest = np.concatenate([rest, np.stack(blocks)], axis=1)
+        whole = rest.shape[1] // frame * frame
+        powers.append(_frame_powers(rest[:, :whole], frame))
+        rest = rest[:, whole:]
+    if rest.shape[1]:
+        powers.append(_frame_powers(rest, rest.shape[1]))
+    powers = np.concatenate(powers)
+    mean = np.mean(powers, axis=0)
+    levels = 10 * np.log10(np.maximum(mean[:-1] / max(mean[-1], 1e-20), 1e-10))
+    active = np.mean(powers[:, :-1] > 10 ** (ACTIVE_DB / 10) * mean[-1], axis=0)
+    return levels, active
+
+
+def _frame_powers(channels: np.ndarray, frame: int) -> np.ndarray:
+    """[channels, samples] -> [frames, channels + 1], the sum of the channels last."""
+    signals = np.concatenate([channels, channels.sum(axis=0, keepdims=True)])
+    return np.mean(np.square(signals.reshape(len(signals), -1, frame)), axis=-1).T

@@ -3,10 +3,12 @@
 import os
 
 import keras
+import numpy as np
 from keras import ops
 
 from sepssl.separation import consistency
 from sepssl.separation.basis import LearnedBasis
+from sepssl.separation.long_audio import CHUNK_SECONDS, separate_stream
 from sepssl.separation.tdcn import TDCN
 from sepssl.serialization import load_model
 
@@ -117,6 +119,38 @@ class Separator(keras.Model):
         if self.mixture_consistency == "power":
             return consistency.power_weights(sources)
         return consistency.uniform_weights(sources)
+
+    def separate(
+        self,
+        waveform: np.ndarray,
+        sample_rate: int,
+        chunk_seconds: float | None = CHUNK_SECONDS,
+    ) -> np.ndarray:
+        """Separates one recording of any length, at its own sample rate.
+
+        Args:
+            waveform: [samples].
+            sample_rate: of `waveform`, in Hz. If it is not the separator's, the recording is
+                resampled, and its channels are resampled back.
+            chunk_seconds: longer recordings are separated in chunks of this length, in memory that
+                does not grow with them but for the result; None: whole.
+
+        Returns:
+            float32 [num_sources, samples], adding up to `waveform`.
+
+        Raises:
+            ValueError: if `waveform` is not of that shape, or empty.
+        """
+        waveform = np.asarray(waveform, np.float32)
+        if waveform.ndim != 1 or not len(waveform):
+            raise ValueError(f"waveform of shape {waveform.shape}: expected [samples], not empty")
+        channels = np.empty((self.num_sources, len(waveform)), np.float32)
+        blocks = (waveform[i : i + sample_rate] for i in range(0, len(waveform), sample_rate))
+        done = 0
+        for piece in separate_stream(self, blocks, sample_rate, chunk_seconds):
+            channels[:, done : done + piece.shape[1]] = piece
+            done += piece.shape[1]
+        return channels
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.num_sources, input_shape[1])

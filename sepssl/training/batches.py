@@ -10,14 +10,22 @@ from sepssl.views.patches import draw_patch_starts
 
 
 class RecordingBatches:
-    """Random crops of recordings, for the separator.
+    """Random crops of recordings, for the separator, and of mixtures with their sources.
 
     Args:
         mixtures: a store of one row per clip.
         clips: which of its clips, int [count].
-        batch_size: crops in a global batch; even, since MixIT pairs neighbours.
+        batch_size: clips in a global batch.
         crop_samples: length of a crop.
-        seed: of order and crops.
+        seed: of order, crops, gains and single mixtures.
+        num_mixtures: neighbours that MixIT adds up; `batch_size` less the supervised clips is a
+            multiple of it.
+        gain_range_db: (lowest, highest) gain of a recording in a mixture of mixtures, drawn evenly.
+        single_mixture_fraction: of the mixtures of mixtures, how many have one recording only and
+            silence for the others, 0 to 1.
+        sources: a store of the true sources of the same clips, a row per source; None without.
+        num_sources: rows of "sources"; clips with fewer have silent ones.
+        supervised_clips: how many of a batch's clips come with their sources, the last ones.
     """
 
     def __init__(
@@ -27,11 +35,23 @@ class RecordingBatches:
         batch_size: int,
         crop_samples: int,
         seed: int,
+        num_mixtures: int = 2,
+        gain_range_db: tuple[float, float] = (0.0, 0.0),
+        single_mixture_fraction: float = 0.0,
+        sources: ClipStore | None = None,
+        num_sources: int = 0,
+        supervised_clips: int = 0,
     ):
         self.mixtures = mixtures
         self.clips = clips
         self.crop_samples = crop_samples
         self.seed = seed
+        self.num_mixtures = num_mixtures
+        self.gain_range_db = gain_range_db
+        self.single_mixture_fraction = single_mixture_fraction
+        self.sources = sources
+        self.num_sources = num_sources
+        self.unsupervised_clips = batch_size - supervised_clips
         self.shuffle = Shuffle(len(clips), batch_size, seed)
 
     def names(self, step: int) -> list[str]:
@@ -40,14 +60,36 @@ class RecordingBatches:
         return [names[i] for i in self.clips[self.shuffle.indices(step)]]
 
     def load(self, step: int) -> dict[str, np.ndarray]:
-        """{"recordings": float32 [batch, crop_samples]}."""
+        """One global batch, float32.
+
+        Returns:
+            "recordings" [unsupervised clips, crop_samples]; "mixtures" [supervised clips,
+            crop_samples] and "sources" [supervised clips, num_sources, crop_samples]. A kind that
+            there is none of is absent.
+        """
         rng = np.random.default_rng([self.seed, step, 1])
-        crops = []
+        crops, sources = [], []
         for index in self.clips[self.shuffle.indices(step)].tolist():
             spare = max(self.mixtures.num_samples(index) - self.crop_samples, 0)
             start = int(rng.integers(spare + 1))
             crops.append(self.mixtures.read(index, start, self.crop_samples)[0])
-        return {"recordings": np.stack(crops)}
+            if len(crops) > self.unsupervised_clips:
+                true = self.sources.read(index, start, self.crop_samples)
+                missing = self.num_sources - len(true)
+                sources.append(np.pad(true, ((0, missing), (0, 0))))
+        batch = {}
+        if self.unsupervised_clips:
+            recordings = np.stack(crops[: self.unsupervised_clips])
+            # [mixtures of mixtures, recordings in each]
+            shape = (len(recordings) // self.num_mixtures, self.num_mixtures)
+            gains = 10 ** (rng.uniform(*self.gain_range_db, shape) / 20)
+            single = rng.random(shape[0]) < self.single_mixture_fraction
+            gains[single, 1:] = 0.0
+            batch["recordings"] = recordings * gains.reshape(-1, 1).astype(np.float32)
+        if sources:
+            batch["mixtures"] = np.stack(crops[self.unsupervised_clips :])
+            batch["sources"] = np.stack(sources)
+        return batch
 
 
 class ViewBatches:
@@ -103,7 +145,7 @@ class ViewBatches:
         patch = self.patch_samples
         batch = {"mixtures": np.empty((len(indices), 2, patch), np.float32)}
         if self.channels:
-            shape = (len(indices), 2, self.channels[0].rows, patch)
+            shape = (len(indices), 2, self.channels[0].num_rows(0), patch)
             batch["channels"] = np.empty(shape, np.float32)
         for i, index in enumerate(indices):
             store = self.channels[rng.integers(len(self.channels))] if self.channels else None

@@ -3,16 +3,15 @@
 import os
 import pathlib
 
-import numpy as np
 from ml_collections import ConfigDict
 
-from sepssl.data.folder import Folder
+from sepssl.data.folder import Folder, list_audio
+from sepssl.data.fuss import FussFolder, without_sources
 from sepssl.data.read_ahead import read_ahead, value_or_error
 from sepssl.data.scenes import SceneConfig
 from sepssl.data.scenes.clips import SceneClips
 from sepssl.data.segments import Segments, recording_name
 from sepssl.data.store import ClipStore
-from sepssl.separation.long_audio import separate_chunks
 
 
 def scene_config(data: ConfigDict) -> SceneConfig:
@@ -34,27 +33,50 @@ def settings_of_run(config: ConfigDict) -> dict:
 def training_clips(data: ConfigDict) -> Segments | SceneClips:
     """Unlabelled recordings: those of `config.data.directory`, or built-in scenes if it is "".
 
-    Recordings are cut into parts of about `config.data.clip_seconds`.
+    Recordings are cut into parts of about `config.data.clip_seconds`. In a folder laid out as FUSS
+    is, the mixtures are recordings, their sources are not.
     """
     if data.directory:
-        folder = Folder(data.directory, data.sample_rate, min_duration=0.1, labels=None)
+        files = without_sources(list_audio(data.directory))
+        folder = Folder(data.directory, data.sample_rate, 0.1, labels=None, files=files)
         return Segments(folder, data.clip_seconds)
     return SceneClips(scene_config(data), data.seed, "unlabelled", data.num_clips)
 
 
-def store_mixtures(clips: Segments | SceneClips, folder: pathlib.Path) -> ClipStore:
-    """Decodes all clips into a store; those that cannot be read are skipped and listed."""
+def clips_with_sources(data: ConfigDict) -> FussFolder | SceneClips:
+    """The same, whole and with their true sources.
 
-    read = value_or_error(lambda index: clips.read(index)[None])
+    Raises:
+        InputError: if `config.data.directory` has none; see `FussFolder`.
+    """
+    if data.directory:
+        return FussFolder(data.directory, data.sample_rate)
+    return training_clips(data)
+
+
+def store_mixtures(clips, folder: pathlib.Path) -> ClipStore:
+    """Decodes all clips into a store; those that cannot be read are skipped and listed."""
+    title = "making scenes" if isinstance(clips, SceneClips) else "decoding"
+    store, skipped = _store(clips, lambda index: clips.read(index)[None], folder, title)
+    report_skipped([*clips.skipped, *skipped])
+    return store
+
+
+def store_sources(clips: FussFolder | SceneClips, folder: pathlib.Path) -> ClipStore:
+    """Decodes the true sources of all clips into a store, a row per source."""
+    return _store(clips, clips.read_sources, folder, "sources")[0]
+
+
+def _store(clips, read, folder: pathlib.Path, title: str):
     store = ClipStore(folder)
+    read = value_or_error(read)
     skipped = store.fill(
         clips.origin,
         clips.names,
         lambda first: read_ahead(read, range(first, len(clips)), os.cpu_count() or 1),
-        "making scenes" if isinstance(clips, SceneClips) else "decoding",
+        title,
     )
-    report_skipped([*clips.skipped, *skipped])
-    return store
+    return store, skipped
 
 
 def store_channels(
@@ -72,14 +94,8 @@ def store_channels(
 
     def separated(first: int):
         for index in range(first, len(mixtures)):
-            pieces = separate_chunks(
-                separator.predict_on_batch,
-                mixtures.read(index)[0],
-                separator.sample_rate,
-                chunk_seconds,
-                chunk_seconds / 10,
-            )
-            yield np.concatenate(list(pieces), axis=-1)
+            mixture = mixtures.read(index)[0]
+            yield separator.separate(mixture, separator.sample_rate, chunk_seconds)
 
     store = ClipStore(folder)
     store.fill(mixtures.origin, mixtures.names, separated, f"separating with {name}")

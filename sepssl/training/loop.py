@@ -178,9 +178,17 @@ def loop_settings(config: ConfigDict) -> dict:
             f"train.warmup_steps={config.warmup_steps}: expected 0 or more, and fewer than "
             f"train.steps={config.steps}"
         )
-    keys = ("steps", "log_every", "checkpoint_every", "state_steps")
+    keys = ("steps", "log_every", "checkpoint_every")
+    states = tuple(config.state_steps) or log_spaced_steps(config.steps)
     rate = LearningRate(config.learning_rate, config.schedule, config.warmup_steps, config.steps)
-    return {key: config[key] for key in keys} | {"learning_rate": rate}
+    settings = {key: config[key] for key in keys}
+    return settings | {"state_steps": states, "learning_rate": rate}
+
+
+def log_spaced_steps(steps: int) -> tuple[int, ...]:
+    """0, 30, 100, 300, 1000 and so on as far as `steps`, and `steps` (our choice)."""
+    spaced = (first * 10**power for power in range(1, 9) for first in (3, 10))
+    return (0, *(step for step in spaced if step < steps), steps)
 
 
 def require_at_least(config: ConfigDict, minimums: dict[str, float]) -> None:

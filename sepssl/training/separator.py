@@ -12,23 +12,28 @@ from sepssl.data.pipeline import require_batch
 from sepssl.data.scenes.clips import SceneClips
 from sepssl.data.segments import recording_name
 from sepssl.errors import InputError
-from sepssl.separation import TDCN, LearnedBasis, MixITLearner, Separator, STFTBasis, mixit_loss
-from sepssl.separation.metrics import momi, separation_scores
+from sepssl.separation import TDCN, LearnedBasis, Separator, SeparatorLearner, STFTBasis
+from sepssl.separation.metrics import SeparationScores, momi
 from sepssl.training.batches import RecordingBatches
 from sepssl.training.checkpoints import RunFolder
 from sepssl.training.clips import (
+    clips_with_sources,
     scene_config,
     settings_of_run,
     store_mixtures,
+    store_sources,
     training_clips,
 )
 from sepssl.training.loop import COMMON_MINIMUMS, loop_settings, require_at_least, train
-from sepssl.training.strategy import make_strategy, require_pairs_on_every_replica
+from sepssl.training.strategy import make_strategy
 
 MINIMUMS = COMMON_MINIMUMS | {
     "data.num_validation": 0,
     "separator.num_coefficients": 1,
     "train.crop_seconds": 0.1,
+    "train.num_mixtures": 2,
+    "train.sparsity_weight": 0,
+    "train.covariance_weight": 0,
 }
 
 
@@ -53,6 +58,7 @@ def make_separator(config: ConfigDict, sample_rate: int) -> Separator:
                 config.conv_channels,
                 config.dilations_per_repeat,
                 config.repeats,
+                config.long_skips,
             ),
             mixture_consistency=config.mixture_consistency,
             normalize_input=config.normalize_input,
@@ -63,7 +69,10 @@ def make_separator(config: ConfigDict, sample_rate: int) -> Separator:
 
 
 def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
-    """Trains a separator by MixIT on a folder of recordings or on the built-in scenes.
+    """Trains a separator on a folder of recordings or on the built-in scenes.
+
+    By MixIT; with `config.train.supervised_fraction` above 0, that fraction of every batch by PIT
+    on true sources, which the scenes and folders like FUSS have.
 
     Args:
         config: as in `configs/separator_small.py`.
@@ -76,27 +85,88 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
     settings = loop_settings(config.train)
     keras.utils.set_random_seed(config.seed)
     make_learner = functools.partial(_make_learner, config)
-    make_learner()  # A network that cannot be made is found out here, before the long work.
+    learner = make_learner()  # A network that cannot be made is found out here.
     strategy = make_strategy(config.train.strategy)
-    require_pairs_on_every_replica(config.train.batch_size, strategy)
-    clips = training_clips(config.data)
+    supervised = _supervised_clips(config.train, strategy.num_replicas_in_sync)
+    clips = (clips_with_sources if supervised else training_clips)(config.data)
     require_batch(len(clips), config.train.batch_size)
     run = RunFolder(workdir, settings_of_run(config))
-    mixtures = store_mixtures(clips, pathlib.Path(config.data.cache or run.path) / "clips")
+    cache = pathlib.Path(config.data.cache or run.path)
+    mixtures = store_mixtures(clips, cache / "clips")
+    sources = store_sources(clips, cache / "sources") if supervised else None
+    if supervised:
+        _require_outputs(mixtures, sources, config.separator.num_sources)
     used, held_out = _hold_out(config, mixtures.names)
     crop = round(config.train.crop_seconds * config.data.sample_rate)
-    batches = RecordingBatches(mixtures, used, config.train.batch_size, crop, config.seed)
+    batches = RecordingBatches(
+        mixtures,
+        used,
+        config.train.batch_size,
+        crop,
+        config.seed,
+        config.train.num_mixtures,
+        tuple(config.train.gain_range_db),
+        config.train.single_mixture_fraction,
+        sources,
+        config.separator.num_sources,
+        supervised,
+    )
     recordings = [mixtures.read(i, 0, crop)[0] for i in held_out.tolist()]
-    train(run, strategy, make_learner, batches, _evaluator(config, recordings), **settings)
+    true = [sources.read(i, 0, crop) for i in held_out.tolist()] if supervised else []
+    evaluate = _evaluator(config, learner.best_mixing, recordings, true)
+    train(run, strategy, make_learner, batches, evaluate, **settings)
     return run
 
 
-def _make_learner(config: ConfigDict) -> MixITLearner:
+def _make_learner(config: ConfigDict) -> SeparatorLearner:
     separator = make_separator(config.separator, config.data.sample_rate)
+    options = ("num_mixtures", "signal_loss", "search", "sparsity_weight", "covariance_weight")
     try:
-        return MixITLearner(separator, config.train.clip_norm)
+        return SeparatorLearner(
+            separator,
+            **{name: config.train[name] for name in options},
+            clip_norm=config.train.clip_norm,
+        )
     except ValueError as error:
         raise InputError(f"separator: {error}") from error
+
+
+def _supervised_clips(train: ConfigDict, replicas: int) -> int:
+    """How many clips of a batch are separated with their true sources known.
+
+    Raises:
+        InputError: if batch and fractions do not fit together, or a range is none.
+    """
+    for name in ("supervised_fraction", "single_mixture_fraction"):
+        if not 0 <= train[name] <= 1:
+            raise InputError(f"train.{name}={train[name]}: expected 0 to 1")
+    low, *high = train.gain_range_db
+    if len(high) != 1 or not low <= high[0]:
+        raise InputError(
+            f"train.gain_range_db={tuple(train.gain_range_db)}: expected the lowest and the "
+            "highest gain in dB"
+        )
+    supervised = round(train.supervised_fraction * train.batch_size)
+    unsupervised = train.batch_size - supervised
+    multiple = train.num_mixtures * replicas
+    if train.batch_size < 1 or unsupervised % multiple or supervised % replicas:
+        raise InputError(
+            f"train.batch_size={train.batch_size}, of which {supervised} with sources: expected a "
+            f"multiple of {multiple} (train.num_mixtures * replicas) without sources"
+            + (f", and of {replicas} with" if replicas > 1 else "")
+        )
+    return supervised
+
+
+def _require_outputs(mixtures, sources, num_sources: int) -> None:
+    for index, name in enumerate(sources.names):
+        if mixtures.names[index] != name:
+            raise InputError(f"{mixtures.names[index]}: has no sources that can be read")
+        if sources.num_rows(index) > num_sources:
+            raise InputError(
+                f"{name}: has {sources.num_rows(index)} sources; expected no more than "
+                f"separator.num_sources={num_sources}"
+            )
 
 
 def _hold_out(config: ConfigDict, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -120,20 +190,24 @@ def _hold_out(config: ConfigDict, names: list[str]) -> tuple[np.ndarray, np.ndar
     return clips[~held_out], chosen[: len(chosen) // 2 * 2]
 
 
-def _evaluator(config: ConfigDict, held_out: list[np.ndarray]):
-    """Scores on validation scenes whose sources are known, or MoMi on recordings held out."""
-    recordings, sources = held_out, []
+def _evaluator(config: ConfigDict, best_mixing, held_out, held_out_sources):
+    """Scores on validation scenes, or on recordings held out; MoMi where no sources are known."""
+    recordings = held_out
+    clips = list(zip(held_out, held_out_sources, strict=True)) if held_out_sources else []
     if not config.data.directory:
         count = config.data.num_validation // 2 * 2
         validation = SceneClips(scene_config(config.data), config.data.seed, "validation", count)
         scenes = [validation.scene(i) for i in range(count)]
-        sources = [(scene.mixture, scene.sources) for scene in scenes]
+        clips = [(scene.mixture, scene.sources) for scene in scenes]
         recordings = [scene.mixture for scene in scenes]
 
     def evaluate(separator: Separator) -> dict[str, float]:
-        scores = separation_scores(separator.predict_on_batch, sources)
+        scores = SeparationScores()
+        for mixture, sources in clips:
+            scores.add(mixture, sources, separator.predict_on_batch(mixture[None])[0])
+        result = scores.result()
         if recordings:
-            scores["MoMi"] = momi(separator.predict_on_batch, np.stack(recordings), mixit_loss)
-        return scores
+            result["MoMi"] = momi(separator.predict_on_batch, np.stack(recordings), best_mixing)
+        return result
 
     return evaluate

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+import soxr
 
-from sepssl.separation.long_audio import separate_chunks
+from sepssl.separation import TDCN, Separator, STFTBasis
+from sepssl.separation.long_audio import separate_chunks, separate_stream
 
 
 def shuffling_separator(seed=0):
@@ -15,14 +17,47 @@ def shuffling_separator(seed=0):
     return separate
 
 
+def in_blocks(waveform, size=777):
+    return (waveform[i : i + size] for i in range(0, len(waveform), size))
+
+
 @pytest.mark.parametrize("samples", [1, 900, 1000, 1001, 1650, 12345])
 def test_channels_keep_their_identity_and_add_up(samples):
     waveform = np.random.default_rng(1).normal(size=samples).astype(np.float32)
-    pieces = list(separate_chunks(shuffling_separator(), waveform, 1000, 1.0, 0.1))
-    channels = np.concatenate(pieces, axis=1)
+    pieces = separate_chunks(shuffling_separator(), in_blocks(waveform), 1000, 100, 20)
+    channels = np.concatenate(list(pieces), axis=1)
     np.testing.assert_allclose(channels.sum(axis=0), waveform, atol=1e-6)
     shares = channels / waveform
-    np.testing.assert_allclose(shares, np.broadcast_to(shares[:, :1], shares.shape), rtol=1e-5)
+    np.testing.assert_allclose(shares, np.broadcast_to(shares[:, :1], shares.shape), rtol=1e-4)
+
+
+def test_every_chunk_is_as_long_as_the_others():
+    lengths = []
+
+    def separate(mixture):
+        lengths.append(mixture.shape[1])
+        return mixture[:, None]
+
+    for samples in (1001, 1780, 1781, 5000):
+        list(separate_chunks(separate, in_blocks(np.ones(samples, np.float32)), 1000, 100, 20))
+    assert set(lengths) == {1000}
+
+
+def test_silence_leaves_the_channels_where_they_are():
+    """Between two sounds nothing tells the channels apart: the separator's own order stays."""
+    waveform = np.random.default_rng(1).normal(size=5000).astype(np.float32)
+    waveform[1500:3500] = 0.0
+    seen = []
+
+    def swaps_once(mixture):
+        seen.append(mixture)
+        shares = np.array([0.9, 0.1] if len(seen) == 1 else [0.1, 0.9], np.float32)
+        return shares[None, :, None] * mixture[:, None]
+
+    pieces = separate_chunks(swaps_once, [waveform], 1000, 100, 20)
+    share = np.concatenate(list(pieces), axis=1)[0] / np.where(waveform, waveform, 1)
+    np.testing.assert_allclose(share[:1500], 0.9, rtol=1e-5)
+    np.testing.assert_allclose(share[3500:], 0.9, rtol=1e-5)
 
 
 def test_what_lies_near_a_chunks_edge_is_discarded():
@@ -32,11 +67,63 @@ def test_what_lies_near_a_chunks_edge_is_discarded():
         return np.stack([estimate, mixture - estimate], axis=1)
 
     waveform = np.ones(5000, np.float32)
-    pieces = list(separate_chunks(marks_edges, waveform, 1000, 1.0, 0.1))
-    inside = np.concatenate(pieces, axis=1)[0, 99:-99]
-    np.testing.assert_array_equal(inside, np.ones(5000 - 198))
+    pieces = separate_chunks(marks_edges, in_blocks(waveform), 1000, 100, 20)
+    inside = np.concatenate(list(pieces), axis=1)[0, 99:-99]
+    np.testing.assert_allclose(inside, np.ones(5000 - 198), atol=1e-6)
 
 
-def test_a_context_of_half_a_chunk_is_refused():
-    with pytest.raises(ValueError, match=r"context_seconds=0\.5"):
-        list(separate_chunks(shuffling_separator(), np.ones(100), 1000, 1.0, 0.5))
+def test_chunks_that_differ_are_faded_over():
+    levels = iter([1.0, 2.0])
+
+    def separate(mixture):
+        return next(levels) * mixture[:, None]
+
+    waveform = np.ones(1500, np.float32)
+    channel = np.concatenate(list(separate_chunks(separate, [waveform], 1000, 100, 20)), axis=1)[0]
+    # The second chunk is due at 780: it is heard from 880, and alone from 900.
+    np.testing.assert_allclose(channel[:880], 1.0)
+    np.testing.assert_allclose(channel[880:900], 1.0 + (np.arange(20) + 0.5) / 20, rtol=1e-6)
+    np.testing.assert_allclose(channel[900:], 2.0)
+
+
+@pytest.mark.parametrize(("context", "fade"), [(500, 0), (490, 20), (-1, 0), (0, -1)])
+def test_chunks_shorter_than_their_context_are_refused(context, fade):
+    with pytest.raises(ValueError, match=f"context={context}, fade={fade}"):
+        list(separate_chunks(shuffling_separator(), [np.ones(100)], 1000, context, fade))
+
+
+@pytest.fixture(scope="module")
+def separator():
+    return Separator(3, STFTBasis(64, 32), TDCN(8, 12, 2, 2), "uniform")
+
+
+@pytest.mark.parametrize("rate", [16000, 8000, 44100])
+@pytest.mark.parametrize("seconds", [0.001, 0.5, 2.3])
+@pytest.mark.parametrize("chunk_seconds", [1.0, None])
+def test_channels_add_up_at_any_rate_and_length(separator, rate, seconds, chunk_seconds):
+    waveform = 0.2 * np.random.default_rng(0).normal(size=int(seconds * rate)).astype(np.float32)
+    channels = separator.separate(waveform, rate, chunk_seconds)
+    assert channels.shape == (3, len(waveform))
+    np.testing.assert_allclose(channels.sum(axis=0), waveform, atol=1e-5)
+
+
+def test_a_recording_of_one_chunk_is_separated_whole(separator):
+    waveform = np.random.default_rng(0).normal(size=16000).astype(np.float32)
+    expected = separator(waveform[None])[0]
+    for chunk_seconds in (1.0, 30.0, None):
+        channels = separator.separate(waveform, 16000, chunk_seconds)
+        np.testing.assert_allclose(channels, expected, atol=1e-6)
+
+
+def test_a_stream_is_resampled_as_a_whole_recording_is(separator):
+    waveform = np.random.default_rng(0).normal(size=44100).astype(np.float32)
+    pieces = separate_stream(separator, in_blocks(waveform), 44100, None, keep_rate=False)
+    channels = np.concatenate(list(pieces), axis=1)
+    resampled = soxr.resample(waveform, 44100, 16000, quality="HQ")
+    np.testing.assert_allclose(channels, separator(resampled[None])[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 100)])
+def test_what_is_no_recording_is_refused(separator, shape):
+    with pytest.raises(ValueError, match="waveform of shape"):
+        separator.separate(np.zeros(shape, np.float32), 16000)

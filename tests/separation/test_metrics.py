@@ -3,10 +3,11 @@ import itertools
 import hypothesis
 import numpy as np
 import pytest
+from fast_bss_eval.numpy import si_sdr
 from hypothesis import strategies as st
 
-from sepssl.separation.metrics import matched_si_snr, momi, separation_scores, si_snr
-from sepssl.separation.mixit import mixit_loss
+from sepssl.separation.metrics import SeparationScores, matched_si_snr, momi, si_snr
+from sepssl.separation.mixit import best_mixing
 
 
 def test_si_snr_hand_worked():
@@ -19,12 +20,20 @@ def test_si_snr_keeps_the_mean():
     assert si_snr([1.0, 3.0], [0.0, 2.0]) == pytest.approx(10 * np.log10(3.6 / 0.4))
 
 
+def test_si_snr_of_silence_and_of_perfection():
+    x = np.random.default_rng(0).normal(size=100)
+    assert si_snr(x, 0 * x) == pytest.approx(-80.0)
+    assert si_snr(0 * x, x) == pytest.approx(-80.0)
+    assert si_snr(x, 3 * x) == pytest.approx(80.0, abs=1e-3)
+
+
 @hypothesis.settings(max_examples=30, deadline=None)
-@hypothesis.given(st.integers(0, 10**6), st.floats(0.1, 100.0))
-def test_si_snr_ignores_scale(seed, scale):
+@hypothesis.given(st.integers(0, 10**6), st.floats(1e-5, 1e3))
+def test_si_snr_equals_fast_bss_eval_at_any_scale(seed, scale):
     reference, noise = np.random.default_rng(seed).normal(size=(2, 100))
-    expected = si_snr(reference, reference + noise)
-    assert si_snr(reference, scale * (reference + noise)) == pytest.approx(expected, abs=1e-3)
+    estimate = scale * (reference + 0.5 * noise)
+    expected = si_sdr(reference[None], estimate[None])[0]
+    assert si_snr(1e-3 * reference, estimate) == pytest.approx(float(expected), abs=1e-3)
 
 
 @hypothesis.settings(max_examples=20, deadline=None)
@@ -36,34 +45,78 @@ def test_matching_equals_the_best_permutation(seed):
         sum(si_snr(r, estimates[p]) for r, p in zip(references, chosen, strict=True))
         for chosen in itertools.permutations(range(4), 3)
     )
-    rows, values = matched_si_snr(references, estimates)
+    rows, columns, values = matched_si_snr(references, estimates)
     assert rows.tolist() == [0, 1, 2]
     assert np.sum(values) == pytest.approx(best)
+    np.testing.assert_allclose(values, si_snr(references, estimates[columns]))
+
+
+def scores_of(*clips):
+    scores = SeparationScores()
+    for clip in clips:
+        scores.add(*clip)
+    return scores.result()
 
 
 def test_fewer_estimates_than_sources_gain_nothing_by_it():
     sources = np.random.default_rng(0).normal(size=(4, 1000)) * [[1.0], [1.0], [2.0], [4.0]]
-    clips = [(sources.sum(0), sources)]
+    mixture = sources.sum(0)
     for count in (1, 2, 3):
-        scores = separation_scores(
-            lambda mixture, count=count: np.stack([mixture / count] * count, axis=1), clips
-        )
+        scores = scores_of((mixture, sources, np.stack([mixture] * count)))
         assert scores["MSi"] == pytest.approx(0.0, abs=1e-6)
+        assert scores["under"] == 1.0
 
 
 def test_scores_by_number_of_sources():
     rng = np.random.default_rng(0)
     sources = rng.normal(size=(3, 1000))
     none = np.zeros(1000)
+    single = sources[0] + 0.1 * sources[1]
     clips = [
-        (sources[0] + 0.1 * sources[1], np.stack([sources[0], none])),
-        (sources[0] + sources[1], sources[:2]),
-        (sources.sum(0), sources),
+        (single, np.stack([sources[0], none]), np.stack([single, none])),
+        (sources[0] + sources[1], sources[:2], np.stack([sources[0] + sources[1]] * 2)),
+        (sources.sum(0), sources, np.stack([sources.sum(0)] * 3)),
+        (none, np.stack([none]), np.stack([none])),  # nothing to separate
     ]
-    scores = separation_scores(lambda mixture: np.stack([mixture / 2] * 3, axis=1), clips)
-    assert set(scores) == {"1S", "MSi", "SI-SNRi_2", "SI-SNRi_3"}
+    scores = scores_of(*clips)
+    expected = {"1S", "MSi", "SI-SNRi_2", "SI-SNRi_3", "under", "equal", "over"}
+    assert set(scores) == expected
     assert scores["1S"] == pytest.approx(20.0, abs=0.5)  # noise 20 dB below
     assert scores["MSi"] == pytest.approx(0.0, abs=1e-6)  # the mixture itself improves nothing
+    assert scores["equal"] == 1.0
+
+
+def test_improvement_is_over_all_sources_not_over_clips():
+    rng = np.random.default_rng(1)
+    two, three = rng.normal(size=(2, 1000)), rng.normal(size=(3, 1000))
+    clips = [(two.sum(0), two, two), (three.sum(0), three, np.stack([three.sum(0)] * 3))]
+    scores = scores_of(*clips)
+    assert scores["SI-SNRi_3"] == pytest.approx(0.0, abs=1e-9)
+    assert scores["MSi"] == pytest.approx(scores["SI-SNRi_2"] * 2 / 5)
+
+
+def test_estimates_20_db_below_the_quietest_source_do_not_count():
+    rng = np.random.default_rng(2)
+    loud, quiet = 10 * rng.normal(size=1000), rng.normal(size=1000)
+    sources = np.stack([loud, quiet])
+    level = np.sqrt(np.mean(quiet**2))
+
+    def estimates_at(db):
+        third = rng.normal(size=1000)
+        third *= level * 10 ** (db / 20) / np.sqrt(np.mean(third**2))
+        return np.stack([loud, quiet, third])
+
+    def rates(estimates):
+        scores = scores_of((loud + quiet, sources, estimates))
+        return scores["under"], scores["equal"], scores["over"]
+
+    assert rates(estimates_at(-19.9)) == (0, 0, 1)
+    assert rates(estimates_at(-20.1)) == (0, 1, 0)
+    assert rates(np.stack([loud, 0.09 * quiet])) == (1, 0, 0)
+    # The estimate of the quiet source is silent by that rule: only the loud one counts.
+    scores = scores_of((loud + quiet, sources, np.stack([loud, 0.09 * quiet])))
+    expected = si_snr(loud, loud) - si_snr(loud, loud + quiet)
+    assert scores["SI-SNRi_2"] == pytest.approx(float(expected))
 
 
 def test_momi_of_a_perfect_and_of_an_idle_separator():
@@ -77,5 +130,5 @@ def test_momi_of_a_perfect_and_of_an_idle_separator():
     def idle(mixture):
         return np.stack([mixture / 2] * 2, axis=1)
 
-    assert momi(perfect, recordings, mixit_loss) > 60
-    assert momi(idle, recordings, mixit_loss) == pytest.approx(0.0, abs=1e-3)
+    assert momi(perfect, recordings, best_mixing) > 60
+    assert momi(idle, recordings, best_mixing) == pytest.approx(0.0, abs=1e-3)

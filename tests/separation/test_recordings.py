@@ -7,8 +7,8 @@ import soundfile
 from sepssl.errors import InputError
 from sepssl.separation import TDCN, Separator, STFTBasis
 from sepssl.separation.recordings import (
+    channel_activity,
     list_recordings,
-    separate_recording,
     separate_recordings,
 )
 
@@ -20,15 +20,6 @@ def separator():
 
 def sine(samples, rate):
     return (0.3 * np.sin(2 * np.pi * 440 * np.arange(samples) / rate)).astype(np.float32)
-
-
-@pytest.mark.parametrize("rate", [16000, 8000, 44100])
-@pytest.mark.parametrize("seconds", [0.001, 0.5, 2.3])
-def test_channels_add_up_at_any_rate_and_length(separator, rate, seconds):
-    waveform = 0.2 * np.random.default_rng(0).normal(size=int(seconds * rate)).astype(np.float32)
-    channels = separate_recording(separator, waveform, rate, chunk_seconds=1.0)
-    assert channels.shape == (3, len(waveform))
-    np.testing.assert_allclose(channels.sum(axis=0), waveform, atol=1e-5)
 
 
 def test_files_add_up_to_the_input_but_for_rounding(separator, tmp_path):
@@ -80,3 +71,51 @@ def test_a_single_file_is_never_overwritten(separator, tmp_path):
         separate_recordings(separator, recordings, tmp_path)
     with pytest.raises(InputError, match=r"missing\.wav"):
         list_recordings(pathlib.Path(tmp_path) / "missing.wav")
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_a_file_in_chunks_equals_the_waveform_in_chunks(separator, tmp_path, rate):
+    waveform = 0.1 * np.random.default_rng(0).normal(size=5 * rate).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", waveform, rate, subtype="FLOAT")
+    recordings = list_recordings(tmp_path / "a.wav")
+    separate_recordings(separator, recordings, tmp_path / "out", True, chunk_seconds=1.0)
+    read = [soundfile.read(tmp_path / "out" / f"a_channel{c}.wav")[0] for c in (1, 2, 3)]
+    expected = separator.separate(waveform, rate, chunk_seconds=1.0)
+    # Files share what resampling lost in blocks of another length.
+    tolerance = 0.5 / 32768 + (1e-6 if rate == 16000 else 1e-3)
+    np.testing.assert_allclose(read, expected, atol=tolerance)
+
+
+def test_levels_and_activity_hand_worked(tmp_path):
+    loud = np.tile([0.5, -0.5], 8000)  # one second of power 1/4
+    half = np.tile([0.1, -0.1, -0.1, 0.1], 4000)
+    half[8000:] = 0.0
+    files = [tmp_path / "1.wav", tmp_path / "2.wav", tmp_path / "3.wav"]
+    for file, channel in zip(files, (loud, half, 0 * loud), strict=True):
+        soundfile.write(file, channel, 16000, subtype="FLOAT")
+    levels, active = channel_activity(files)
+    # The two are orthogonal: power 0.25 + 0.01 for half of the time.
+    expected = 10 * np.log10([0.25 / 0.255, 0.005 / 0.255])
+    np.testing.assert_allclose(levels, [*expected, -100.0], atol=1e-4)
+    np.testing.assert_allclose(active, [1.0, 0.5, 0.0])
+
+
+def test_a_table_of_all_recordings_is_written_and_kept(separator, tmp_path):
+    output = tmp_path / "out"
+    for name in ("a", "b"):
+        soundfile.write(tmp_path / f"{name}.wav", sine(3000, 16000), 16000)
+        recordings = list_recordings(tmp_path / f"{name}.wav")
+        summary = separate_recordings(separator, recordings, output)
+        assert summary.table == output / "summary.csv"
+    rows = [line.split(",") for line in summary.table.read_text().split()]
+    assert rows[0] == ["recording", "channel", "level_db", "active"]
+    assert [row[:2] for row in rows[1:]] == [[n, c] for n in "ab" for c in "123"]
+    assert [row[2:] for row in rows[1:4]] == [row[2:] for row in rows[4:]]
+
+
+def test_a_silent_recording_leaves_nothing(separator, tmp_path):
+    soundfile.write(tmp_path / "silent.wav", np.zeros(3000), 16000)
+    recordings = list_recordings(tmp_path / "silent.wav")
+    with pytest.raises(InputError, match=r"silent\.wav: is silent"):
+        separate_recordings(separator, recordings, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,5 +1,3 @@
-import pathlib
-
 import keras
 import numpy as np
 import pytest
@@ -9,46 +7,11 @@ import sepssl
 from sepssl.separation import TDCN, LearnedBasis, Separator, STFTBasis
 from sepssl.serialization import save_model
 
-REFERENCE = pathlib.Path(__file__).parents[1] / "data" / "google_mixit_small"
-
 
 def test_defaults_have_the_published_number_of_parameters():
     separator = Separator()
     separator.build((None, None))
     assert separator.count_params() == 9_067_009
-
-
-def test_equals_googles_graph():
-    """Weights and outputs of Google's MixIT network at a small size; see tests/data."""
-    read = tf.train.load_checkpoint(str(REFERENCE / "model.ckpt")).get_tensor
-    separator = Separator(4, LearnedBasis(32), TDCN(16, 24, 3, 2))
-    separator.build((None, None))
-    tdcn = separator.tdcn
-    weights = [
-        (separator.basis.encoder.kernel, "conv_encoder/dense/kernel"),
-        (separator.basis.decoder.kernel, "conv_decoder/dense_1/kernel"),
-        (tdcn.bottleneck.dense.kernel, "initial_dense/dense/kernel"),
-        (tdcn.bottleneck.dense.bias, "initial_dense/dense/bias"),
-        (tdcn.bottleneck.scale, "initial_dense/dense_scale/scale_layer"),
-        (separator.mask.kernel, "dense/kernel"),
-        (separator.consistency.kernel, "mix_weights/dense/kernel"),
-    ]
-    for b, block in enumerate(tdcn.blocks):
-        prefix = f"improved_tdcn/conv_block_{b}/tdcn_block/"
-        for dense, name in ((block.up, "dense1"), (block.down, "dense2")):
-            weights.append((dense.dense.kernel, f"{prefix}{name}/dense/kernel"))
-            weights.append((dense.scale, f"{prefix}{name}/dense_scale/scale_layer"))
-        for norm, name in ((block.norm1, "normact1"), (block.norm2, "normact2")):
-            weights.append((norm.slope, f"{prefix}{name}/prelu/prelu"))
-            weights.append((norm.gain, f"{prefix}{name}/instance_norm/gamma"))
-            weights.append((norm.bias, f"{prefix}{name}/instance_norm/beta"))
-        weights.append((block.conv.kernel, f"{prefix}timeconv/separable_conv/depthwise_kernel"))
-        weights.append((block.conv.bias, f"{prefix}timeconv/separable_conv/bias"))
-    assert len(weights) == len(separator.weights)
-    for variable, name in weights:
-        variable.assign(np.reshape(read(name), variable.shape))
-    data = np.load(REFERENCE / "io.npz")
-    np.testing.assert_allclose(separator(data["mixture"]), data["separated"], atol=1e-5)
 
 
 VARIANTS = {

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sepssl.errors import InputError
-from sepssl.separation import TDCN, MixITLearner, Separator, STFTBasis
+from sepssl.separation import TDCN, Separator, SeparatorLearner, STFTBasis
 from sepssl.training.checkpoints import Resume, RunFolder
 from sepssl.training.monitors import FiniteGuard, MetricsLog, TrainingDiverged, read_metrics
 
@@ -35,7 +35,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 
 
 def learner(channels):
-    model = MixITLearner(Separator(2, STFTBasis(64, 32), TDCN(channels, 12, 2, 1)))
+    model = SeparatorLearner(Separator(2, STFTBasis(64, 32), TDCN(channels, 12, 2, 1)))
     model.build()
     model.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=False)
     model.optimizer.build(model.trainable_variables)

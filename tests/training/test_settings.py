@@ -4,7 +4,7 @@ import pytest
 from sepssl.configs import encoder_smoke, separator_smoke
 from sepssl.errors import InputError
 from sepssl.locks import lock_folder
-from sepssl.separation import TDCN, MixITLearner, Separator, STFTBasis, mixit_loss
+from sepssl.separation import TDCN, Separator, SeparatorLearner, STFTBasis, mixit_loss
 from sepssl.training.encoder import train_encoder
 from sepssl.training.loop import LearningRate
 from sepssl.training.separator import _hold_out, train_separator
@@ -27,6 +27,17 @@ BAD = [
     ("separator", "train.strategy", "mirror", "strategy='mirror'"),
     ("separator", "separator.num_sources", 1, "1 sources"),
     ("separator", "separator.num_sources", 17, "17 sources"),
+    ("separator", "train.num_mixtures", 1, "train.num_mixtures=1"),
+    ("separator", "train.num_mixtures", 3, "train.batch_size=8, of which 0 with sources"),
+    ("separator", "train.batch_size", 7, "train.batch_size=7, of which 0 with sources"),
+    ("separator", "train.supervised_fraction", 0.4, "train.batch_size=8, of which 3 with sources"),
+    ("separator", "train.supervised_fraction", 1.5, "train.supervised_fraction=1.5"),
+    ("separator", "train.single_mixture_fraction", -0.1, "train.single_mixture_fraction=-0.1"),
+    ("separator", "train.gain_range_db", (3.0, -3.0), "train.gain_range_db=(3.0, -3.0)"),
+    ("separator", "train.gain_range_db", (3.0,), "train.gain_range_db=(3.0,)"),
+    ("separator", "train.signal_loss", "mse", "signal_loss='mse'"),
+    ("separator", "train.search", "greedy", "search='greedy'"),
+    ("separator", "train.sparsity_weight", -1.0, "train.sparsity_weight=-1"),
     ("separator", "separator.hop", 0, "hop=0"),
     ("separator", "separator.hop", 300, "hop=300"),
     ("separator", "separator.repeats", 0, "repeats"),
@@ -74,7 +85,7 @@ def test_a_folder_that_another_process_trains_in_is_refused(tmp_path):
 
 
 def test_snr_compares_the_loss_with_that_of_silence():
-    learner = MixITLearner(Separator(2, STFTBasis(64, 32), TDCN(8, 12, 2, 1)))
+    learner = SeparatorLearner(Separator(2, STFTBasis(64, 32), TDCN(8, 12, 2, 1)))
     learner.build()
     learner.compile(optimizer="adam", jit_compile=False)
     rng = np.random.default_rng(0)

@@ -33,7 +33,7 @@ import keras  # noqa: E402
 
 from sepssl.audio.log_mel import LogMel  # noqa: E402
 from sepssl.representation import Encoder, SimilarityLearner, SmallBackbone  # noqa: E402
-from sepssl.separation import TDCN, MixITLearner, Separator, STFTBasis  # noqa: E402
+from sepssl.separation import TDCN, Separator, SeparatorLearner, STFTBasis  # noqa: E402
 from sepssl.training.checkpoints import RunFolder  # noqa: E402
 from sepssl.training.loop import LearningRate, train  # noqa: E402
 from sepssl.training.strategy import make_strategy  # noqa: E402
@@ -63,7 +63,7 @@ class Encoders(Separators):
 
 
 def separator_learner():
-    return MixITLearner(Separator(3, STFTBasis(64, 32), TDCN(8, 12, 2, 2)), clip_norm=1.0)
+    return SeparatorLearner(Separator(3, STFTBasis(64, 32), TDCN(8, 12, 2, 2)), clip_norm=1.0)
 
 
 def encoder_learner():

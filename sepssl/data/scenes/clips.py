@@ -45,6 +45,10 @@ class SceneClips:
         """float32 [samples]."""
         return self.scene(index).mixture
 
+    def read_sources(self, index: int) -> np.ndarray:
+        """The true sources, float32 [max_sources, samples]; silent where there are fewer."""
+        return self.scene(index).sources
+
     @functools.cached_property
     def labels(self) -> np.ndarray:
         """int8 [clips, classes]."""

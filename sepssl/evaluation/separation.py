@@ -1,0 +1,139 @@
+"""A separator's scores on a dataset, beside what masks could do at best."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from sepssl.data.folder import Folder, list_audio
+from sepssl.data.fuss import FussFolder, without_sources
+from sepssl.data.read_ahead import read_ahead, value_or_error
+from sepssl.data.scenes import SceneConfig
+from sepssl.data.scenes.clips import SceneClips
+from sepssl.data.segments import Segments
+from sepssl.errors import InputError
+from sepssl.separation.metrics import SeparationScores, momi
+from sepssl.separation.mixit import MAX_ASSIGNMENTS, best_mixing, least_squares_mixing
+from sepssl.separation.oracle import KINDS, oracle_masks
+
+SEGMENT_SECONDS = 10.0  # of unlabelled recordings, for MoMi
+
+
+def evaluate_separator(
+    separator, dataset: str, num_clips: int = 0, seed: int = 0
+) -> tuple[dict, list[tuple[str, str]]]:
+    """Scores a separator, the unprocessed mixture, and two oracle masks.
+
+    Args:
+        separator: `Separator`.
+        dataset: "scenes" (the built-in scenes, test split), a folder of mixtures with their sources
+            laid out as FUSS is, or a folder of recordings, of which only MoMi can be told.
+        num_clips: how many clips at most, 0 for all; scenes: 500 by default.
+        seed: of the scenes and of the pairs for MoMi.
+
+    Returns:
+        {"clips": their number, "scores": {system: scores as in `SeparationScores.result`, for
+        "separator", "mixture", "oracle binary mask" and "oracle ratio mask"}, "MoMi": dB}, and
+        (name, reason) of the clips that were skipped. "scores" is absent without sources, "MoMi"
+        with a single clip.
+
+    Raises:
+        InputError: if the folder has nothing to read.
+    """
+    rate = separator.sample_rate
+    if dataset == "scenes":
+        clips = SceneClips(SceneConfig(sample_rate=rate), seed, "test", num_clips or 500)
+    else:
+        files = list_audio(dataset)
+        mixtures = without_sources(files)
+        if len(mixtures) < len(files):
+            clips = FussFolder(dataset, rate)
+        else:
+            clips = Segments(Folder(dataset, rate, 0.1, labels=None), SEGMENT_SECONDS)
+    count = min(num_clips or len(clips), len(clips))
+    order = np.random.default_rng([seed, 4]).permutation(len(clips))[:count].tolist()
+    result, skipped = {"clips": 0}, list(clips.skipped)
+    if hasattr(clips, "read_sources"):
+        result["scores"], result["clips"], unread = _scores(separator, clips, order)
+        skipped += unread
+    value, used, unread = _momi(separator, clips, order)
+    if value is not None:
+        result["MoMi"] = value
+    result["clips"] = max(result["clips"], used)
+    if not result["clips"]:
+        raise InputError(f"{dataset}: no clip could be read; the first: {unread[0][1]}")
+    known = {name for name, _ in skipped}
+    return result, [*skipped, *(entry for entry in unread if entry[0] not in known)]
+
+
+def _scores(separator, clips, order) -> tuple[dict[str, dict[str, float]], int, list]:
+    rate = separator.sample_rate
+    systems: dict[str, Callable] = {
+        "separator": lambda mixture, sources: separator.separate(mixture, rate),
+        "mixture": lambda mixture, sources: np.stack([mixture] * len(sources)),
+    }
+    for kind in KINDS:
+        systems[f"oracle {kind} mask"] = lambda mixture, sources, kind=kind: oracle_masks(
+            mixture, sources, rate, kind
+        )
+    scores = {name: SeparationScores() for name in systems}
+    print(f"separating: {len(order)} clips", flush=True)
+    progress = keras.utils.Progbar(len(order), unit_name="clip")
+    read = value_or_error(lambda index: (clips.read(index), clips.read_sources(index)))
+    used, skipped = 0, []
+    for done, (index, clip) in enumerate(
+        zip(order, read_ahead(read, order, workers=1), strict=True), start=1
+    ):
+        if isinstance(clip, InputError):
+            skipped.append((clips.names[index], str(clip)))
+        else:
+            mixture, sources = clip
+            active = sources[np.any(sources != 0, axis=-1)]
+            for name, separate in systems.items():
+                scores[name].add(mixture, active, separate(mixture, active))
+            used += 1
+        progress.update(done)
+    return {name: score.result() for name, score in scores.items()}, used, skipped
+
+
+def _momi(separator, clips, order) -> tuple[float | None, int, list]:
+    """MoMi over pairs of clips, the longer of two cut to the shorter."""
+    exhaustive = 2**separator.num_sources <= MAX_ASSIGNMENTS
+    search = best_mixing if exhaustive else least_squares_mixing
+    gains, first, skipped, used = [], None, [], 0
+    print(f"separating mixtures of two: {len(order) // 2}", flush=True)
+    progress = keras.utils.Progbar(len(order), unit_name="clip")
+    for done, index in enumerate(order, start=1):
+        clip = value_or_error(clips.read)(index)
+        progress.update(done)
+        if isinstance(clip, InputError):
+            skipped.append((clips.names[index], str(clip)))
+            continue
+        used += 1
+        if first is None:
+            first = clip
+            continue
+        length = min(len(first), len(clip))
+        pair = np.stack([first[:length], clip[:length]])
+        gains.append(momi(separator.predict_on_batch, pair, search))
+        first = None
+    return (float(np.mean(gains)) if gains else None), used, skipped
+
+
+def format_scores(scores: dict[str, dict[str, float]]) -> str:
+    """A table of text, a row per system; in dB, and in percent of clips."""
+    columns = list(dict.fromkeys(name for row in scores.values() for name in row))
+    width = max(len(name) for name in scores)
+    lines = [" " * width + "".join(f"{name:>11}" for name in columns)]
+    for name, row in scores.items():
+        cells = ""
+        for column in columns:
+            if column not in row:
+                cell = "-"
+            elif column in ("under", "equal", "over"):
+                cell = f"{100 * row[column]:.0f} %"
+            else:
+                cell = f"{row[column]:.1f}"
+            cells += f"{cell:>11}"
+        lines.append(f"{name:<{width}}{cells}")
+    return "\n".join(lines)

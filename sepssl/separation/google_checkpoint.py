@@ -1,0 +1,124 @@
+"""Weights of Google's released MixIT models, as a separator.
+
+The released networks (github.com/google-research/sound-separation, models/neurips2020_mixit and
+models/bird_mixit) are those of `Separator` with a learned basis. A checkpoint holds their sizes in
+the shapes of its variables, but neither the sample rate nor how blocks are arranged in repeats.
+"""
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from sepssl.errors import InputError
+from sepssl.separation.basis import LearnedBasis
+from sepssl.separation.separator import Separator
+from sepssl.separation.tdcn import TDCN
+
+FRAME_SECONDS = 0.0025
+
+
+def import_google_checkpoint(
+    prefix: str | os.PathLike,
+    sample_rate: int = 16000,
+    hop: int | None = None,
+    dilations_per_repeat: int | None = None,
+) -> Separator:
+    """Reads a TensorFlow 1 checkpoint of the MixIT network.
+
+    What training left in it besides (optimizer slots, the global step) is ignored.
+
+    Args:
+        prefix: path of the checkpoint without `.index` and `.data-...`.
+        sample_rate: in Hz, of the recordings the model was trained on: 16000 for the YFCC100M
+            model, 22050 for the bird models.
+        hop: samples from one frame to the next; None: 1.25 ms, as in the released models.
+        dilations_per_repeat: blocks with dilations 1, 2, 4, ... before they start over; None: 8, as
+            in the released models.
+
+    Raises:
+        InputError: if there is no such checkpoint, a variable is missing or of another shape than
+            the rest of the network implies, or the sizes do not fit together.
+    """
+    prefix = os.fspath(prefix)
+    for suffix in (".index", ".meta", ".data-00000-of-00001"):
+        prefix = prefix.removesuffix(suffix)
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{prefix}: no TensorFlow checkpoint ({str(error).splitlines()[0]}); expected the path "
+            "of PREFIX.index and PREFIX.data-... without these endings"
+        ) from error
+    shapes = reader.get_variable_to_shape_map()
+
+    def shape(name: str) -> list[int]:
+        if name not in shapes:
+            raise InputError(
+                f"{prefix}: has no variable {name}; expected a checkpoint of Google's MixIT network"
+            )
+        return shapes[name]
+
+    frame_length, num_coefficients = shape("conv_encoder/dense/kernel")
+    bottleneck_channels = shape("initial_dense/dense/kernel")[-1]
+    conv_channels = shape("improved_tdcn/conv_block_0/tdcn_block/dense1/dense/kernel")[-1]
+    num_sources = shape("mix_weights/dense/kernel")[-1]
+    if hop is None:
+        if frame_length != round(FRAME_SECONDS * sample_rate):
+            raise InputError(
+                f"{prefix}: has frames of {frame_length} samples, which at {sample_rate} Hz are "
+                "not the 2.5 ms of the released models; expected another rate, or a hop as well"
+            )
+        hop = round(FRAME_SECONDS / 2 * sample_rate)
+    blocks = {n.split("/")[1] for n in shapes if n.startswith("improved_tdcn/conv_block_")}
+    num_blocks = 1 + max(int(name.removeprefix("conv_block_")) for name in blocks)
+    per_repeat = 8 if dilations_per_repeat is None else dilations_per_repeat
+    if per_repeat < 1 or num_blocks % per_repeat:
+        raise InputError(
+            f"{prefix}: has {num_blocks} blocks, dilations_per_repeat is {per_repeat}; expected a "
+            "number of dilations that divides that of blocks"
+        )
+    try:
+        separator = Separator(
+            num_sources,
+            LearnedBasis(num_coefficients, frame_length, hop),
+            TDCN(bottleneck_channels, conv_channels, per_repeat, num_blocks // per_repeat),
+            sample_rate=sample_rate,
+        )
+    except ValueError as error:
+        raise InputError(f"{prefix}: {error}") from error
+    separator.build((None, None))
+    for variable, name in _names(separator):
+        if np.prod(shape(name)) != np.prod(variable.shape):
+            raise InputError(
+                f"{prefix}: {name} is of shape {shape(name)}; expected {list(variable.shape)}, "
+                "which the other variables imply"
+            )
+        variable.assign(np.reshape(reader.get_tensor(name), variable.shape))
+    return separator
+
+
+def _names(separator: Separator) -> list[tuple]:
+    """Every variable of the separator, and what it is called in a checkpoint."""
+    tdcn = separator.tdcn
+    names = [
+        (separator.basis.encoder.kernel, "conv_encoder/dense/kernel"),
+        (separator.basis.decoder.kernel, "conv_decoder/dense_1/kernel"),
+        (tdcn.bottleneck.dense.kernel, "initial_dense/dense/kernel"),
+        (tdcn.bottleneck.dense.bias, "initial_dense/dense/bias"),
+        (tdcn.bottleneck.scale, "initial_dense/dense_scale/scale_layer"),
+        (separator.mask.kernel, "dense/kernel"),
+        (separator.consistency.kernel, "mix_weights/dense/kernel"),
+    ]
+    for b, block in enumerate(tdcn.blocks):
+        prefix = f"improved_tdcn/conv_block_{b}/tdcn_block/"
+        for dense, name in ((block.up, "dense1"), (block.down, "dense2")):
+            names.append((dense.dense.kernel, f"{prefix}{name}/dense/kernel"))
+            names.append((dense.scale, f"{prefix}{name}/dense_scale/scale_layer"))
+        for norm, name in ((block.norm1, "normact1"), (block.norm2, "normact2")):
+            names.append((norm.slope, f"{prefix}{name}/prelu/prelu"))
+            names.append((norm.gain, f"{prefix}{name}/instance_norm/gamma"))
+            names.append((norm.bias, f"{prefix}{name}/instance_norm/beta"))
+        names.append((block.conv.kernel, f"{prefix}timeconv/separable_conv/depthwise_kernel"))
+        names.append((block.conv.bias, f"{prefix}timeconv/separable_conv/bias"))
+    return names

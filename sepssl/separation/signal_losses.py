@@ -1,0 +1,84 @@
+"""How far an estimate is from its reference, from energies alone.
+
+Every loss is a function of four energies (sums over time, any shape):
+
+    power      ||x||^2 of the reference x
+    error      ||x - y||^2 of the estimate y
+    cross      <x, x - y>
+    threshold  the power that `max_snr` is relative to: `power`, but for silent references
+
+so that one Gram matrix serves for every pair of signals and every assignment of sources. Estimates
+that are `max_snr` dB or more above their error are not pushed further.
+"""
+
+from keras import ops
+
+EPSILON = 1e-8
+
+
+def log_mse(power, error, cross, threshold, max_snr: float = 30.0):
+    """Energy of the error in dB: `10 log10(error + 10^(-max_snr/10) threshold + 1e-8)`.
+
+    Reference: Wisdom et al., Unsupervised Sound Separation Using Mixture Invariant Training
+    (2020), eq. 4, and the constants of its released code.
+    """
+    return _decibel(error + 10.0 ** (-max_snr / 10.0) * threshold)
+
+
+def negative_snr(power, error, cross, threshold, max_snr: float = 30.0):
+    """Negative signal-to-noise ratio in dB: `log_mse` without the level of the reference."""
+    return log_mse(power, error, cross, threshold, max_snr) - _decibel(threshold)
+
+
+def negative_si_snr(power, error, cross, threshold, max_snr: float = 30.0):
+    """Negative scale-invariant signal-to-noise ratio in dB, without removal of the mean.
+
+    Of a silent reference, which has no direction to project on, it is the negative SNR; a silent
+    estimate of a reference that sounds counts 80 dB.
+
+    Reference: Le Roux et al., SDR - half-baked or well done? (2019); the threshold as in `log_mse`.
+    """
+    # With y = x - n: <x, y> = power - cross, and what of n is orthogonal to x is the noise. Both as
+    # shares of the power of y.
+    silent = power < threshold
+    reference = ops.where(silent, threshold, power) + EPSILON
+    estimate = ops.maximum(power - 2.0 * cross + error, EPSILON * reference)
+    target = ops.minimum(ops.square(power - cross) / (reference * estimate), 1.0)
+    noise = ops.maximum(error - ops.square(cross) / reference, 0.0) / estimate
+    # Each formula where it is precise.
+    noise = ops.where(target < 0.5, 1.0 - target, noise)
+    loss = _decibel(noise + 10.0 ** (-max_snr / 10.0) * target) - _decibel(target)
+    return ops.where(silent, negative_snr(power, error, cross, threshold, max_snr), loss)
+
+
+SIGNAL_LOSSES = {"log_mse": log_mse, "snr": negative_snr, "si_snr": negative_si_snr}
+
+
+def energies(references, estimates):
+    """Energies of references with the estimate that belongs to each.
+
+    Args:
+        references, estimates: [batch, n, samples], float32.
+
+    Returns:
+        power, error, cross, threshold: [batch, n] each.
+    """
+    residual = references - estimates
+    power = ops.sum(ops.square(references), axis=-1)
+    error = ops.sum(ops.square(residual), axis=-1)
+    cross = ops.sum(references * residual, axis=-1)
+    return power, error, cross, thresholds(power)
+
+
+def thresholds(power):
+    """The powers of references [batch, n], of silent ones that of the loudest of the example.
+
+    Silent means 60 dB below the loudest (our choice). A threshold of zero would make the gradient
+    of such a reference about 1,000 times that of the others.
+    """
+    loudest = ops.max(power, axis=-1, keepdims=True)
+    return ops.where(power < 1e-6 * loudest, loudest, power)
+
+
+def _decibel(energy):
+    return 10.0 * ops.log10(energy + EPSILON)

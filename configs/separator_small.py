@@ -19,8 +19,8 @@ def get_config() -> ConfigDict:
                 "cache": "",  # folder for decoded clips and channels; "" for the run's own
                 "sample_rate": 16000,  # Hz
                 "seed": 0,
-                "num_clips": 4000,  # of the built-in scenes
-                "num_validation": 60,  # held out of a folder: at most this, and a tenth of it
+                "num_clips": 8000,  # of the built-in scenes
+                "num_validation": 200,  # held out of a folder: at most this, and a tenth of it
                 "clip_seconds": 4.0,  # of scenes; recordings are cut into about as long ones
                 "ambience_range_db": (-20.0, -5.0),  # () for none
             },
@@ -35,12 +35,15 @@ def get_config() -> ConfigDict:
                 "dilations_per_repeat": 6,
                 "repeats": 3,
                 "long_skips": False,
+                "causal": False,
+                "unroll": True,  # faster where the network is small
+                "rematerialize": False,
                 "mixture_consistency": "uniform",
                 "normalize_input": True,
             },
             "train": {
                 "strategy": "auto",
-                "steps": 3000,
+                "steps": 10000,
                 "batch_size": 16,  # recordings
                 "num_mixtures": 2,  # recordings in a mixture of mixtures
                 "crop_seconds": 3.0,
@@ -56,7 +59,7 @@ def get_config() -> ConfigDict:
                 "warmup_steps": 50,
                 "clip_norm": 5.0,
                 "log_every": 20,
-                "checkpoint_every": 200,
+                "checkpoint_every": 500,
                 "state_steps": (),  # kept; (): 0, 30, 100, 300, ... and the last
             },
         }

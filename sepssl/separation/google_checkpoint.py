@@ -88,37 +88,47 @@ def import_google_checkpoint(
     except ValueError as error:
         raise InputError(f"{prefix}: {error}") from error
     separator.build((None, None))
-    for variable, name in _names(separator):
-        if np.prod(shape(name)) != np.prod(variable.shape):
-            raise InputError(
-                f"{prefix}: {name} is of shape {shape(name)}; expected {list(variable.shape)}, "
-                "which the other variables imply"
-            )
-        variable.assign(np.reshape(reader.get_tensor(name), variable.shape))
+    for variable, names in variable_names(separator):
+        expected = variable.shape[1:] if len(names) > 1 else variable.shape
+        for name in names:
+            if np.prod(shape(name)) != np.prod(expected):
+                raise InputError(
+                    f"{prefix}: {name} is of shape {shape(name)}; expected {list(expected)}, "
+                    "which the other variables imply"
+                )
+        values = np.stack([reader.get_tensor(name) for name in names])
+        variable.assign(np.reshape(values, variable.shape))
     return separator
 
 
-def _names(separator: Separator) -> list[tuple]:
-    """Every variable of the separator, and what it is called in a checkpoint."""
+def variable_names(separator: Separator) -> list[tuple]:
+    """Every variable of the separator, and what it, or its part for each block, is called."""
     tdcn = separator.tdcn
-    names = [
-        (separator.basis.encoder.kernel, "conv_encoder/dense/kernel"),
-        (separator.basis.decoder.kernel, "conv_decoder/dense_1/kernel"),
-        (tdcn.bottleneck.dense.kernel, "initial_dense/dense/kernel"),
-        (tdcn.bottleneck.dense.bias, "initial_dense/dense/bias"),
-        (tdcn.bottleneck.scale, "initial_dense/dense_scale/scale_layer"),
-        (separator.mask.kernel, "dense/kernel"),
-        (separator.consistency.kernel, "mix_weights/dense/kernel"),
+    stacked = {
+        "dense1/dense/kernel": tdcn.up_kernel,
+        "dense1/dense_scale/scale_layer": tdcn.up_scale,
+        "normact1/prelu/prelu": tdcn.slope1,
+        "normact1/instance_norm/gamma": tdcn.gain1,
+        "normact1/instance_norm/beta": tdcn.bias1,
+        "timeconv/separable_conv/depthwise_kernel": tdcn.conv_kernel,
+        "timeconv/separable_conv/bias": tdcn.conv_bias,
+        "normact2/prelu/prelu": tdcn.slope2,
+        "normact2/instance_norm/gamma": tdcn.gain2,
+        "normact2/instance_norm/beta": tdcn.bias2,
+        "dense2/dense/kernel": tdcn.down_kernel,
+        "dense2/dense_scale/scale_layer": tdcn.down_scale,
+    }
+    blocks = [f"improved_tdcn/conv_block_{b}/tdcn_block" for b in range(tdcn.num_blocks)]
+    return [
+        (separator.basis.encoder.kernel, ["conv_encoder/dense/kernel"]),
+        (separator.basis.decoder.kernel, ["conv_decoder/dense_1/kernel"]),
+        (tdcn.bottleneck.dense.kernel, ["initial_dense/dense/kernel"]),
+        (tdcn.bottleneck.dense.bias, ["initial_dense/dense/bias"]),
+        (tdcn.bottleneck.scale, ["initial_dense/dense_scale/scale_layer"]),
+        (separator.mask.kernel, ["dense/kernel"]),
+        (separator.consistency.kernel, ["mix_weights/dense/kernel"]),
+        *(
+            (variable, [f"{block}/{name}" for block in blocks])
+            for name, variable in stacked.items()
+        ),
     ]
-    for b, block in enumerate(tdcn.blocks):
-        prefix = f"improved_tdcn/conv_block_{b}/tdcn_block/"
-        for dense, name in ((block.up, "dense1"), (block.down, "dense2")):
-            names.append((dense.dense.kernel, f"{prefix}{name}/dense/kernel"))
-            names.append((dense.scale, f"{prefix}{name}/dense_scale/scale_layer"))
-        for norm, name in ((block.norm1, "normact1"), (block.norm2, "normact2")):
-            names.append((norm.slope, f"{prefix}{name}/prelu/prelu"))
-            names.append((norm.gain, f"{prefix}{name}/instance_norm/gamma"))
-            names.append((norm.bias, f"{prefix}{name}/instance_norm/beta"))
-        names.append((block.conv.kernel, f"{prefix}timeconv/separable_conv/depthwise_kernel"))
-        names.append((block.conv.bias, f"{prefix}timeconv/separable_conv/bias"))
-    return names

@@ -7,7 +7,7 @@ import tensorflow as tf
 import sepssl
 from sepssl.errors import InputError
 from sepssl.separation import TDCN, LearnedBasis, Separator
-from sepssl.separation.google_checkpoint import _names, import_google_checkpoint
+from sepssl.separation.google_checkpoint import import_google_checkpoint, variable_names
 from sepssl.serialization import save_model
 
 REFERENCE = pathlib.Path(__file__).parents[1] / "data" / "google_mixit_small"
@@ -45,10 +45,12 @@ def test_sizes_are_read_off_the_variables_and_other_variables_ignored(tmp_path):
     written = Separator(3, LearnedBasis(24, 55, 28), TDCN(10, 14, 8, 1), sample_rate=22050)
     written.build((None, None))
     tensors = {"global_step": np.int64(7), "beta1_power": np.float32(0.9)}
-    for variable, name in _names(written):
+    for variable, names in variable_names(written):
         variable.assign(rng.normal(size=variable.shape).astype(np.float32))
-        tensors[name] = np.asarray(variable)
-        tensors[f"{name}/Adam"] = np.zeros(variable.shape, np.float32)
+        parts = np.asarray(variable) if len(names) > 1 else [np.asarray(variable)]
+        for name, part in zip(names, parts, strict=True):
+            tensors[name] = part
+            tensors[f"{name}/Adam"] = np.zeros(part.shape, np.float32)
     write_checkpoint(tmp_path / "model.ckpt-7", tensors)
     read = import_google_checkpoint(tmp_path / "model.ckpt-7", 22050)
     assert (read.basis.frame_length, read.basis.hop, read.sample_rate) == (55, 28, 22050)

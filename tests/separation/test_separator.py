@@ -87,11 +87,76 @@ def test_a_block_equals_its_formula():
         return gain * (y - y.mean(0)) / np.sqrt(y.var(0) + 1e-3) + bias
 
     y = x[0] @ np.asarray(tdcn.bottleneck.dense.kernel)
-    for block, dilation, scale in zip(tdcn.blocks, (1, 2), (1.0, 0.9), strict=True):
-        z = norm(y @ np.asarray(block.up.dense.kernel), 0.1, 1.0, 0.0)
+    for b, (dilation, scale) in enumerate([(1, 1.0), (2, 0.9)]):
+        z = norm(y @ np.asarray(tdcn.up_kernel[b]), 0.1, 1.0, 0.0)
         padded = np.pad(z, ((dilation, dilation), (0, 0)))
-        kernel = np.asarray(block.conv.kernel)
+        kernel = np.asarray(tdcn.conv_kernel[b])
         z = sum(kernel[k] * padded[k * dilation : k * dilation + 9] for k in range(3))
         z = norm(z, 0.1, 1.0, 0.0)
-        y = y + scale * (z @ np.asarray(block.down.dense.kernel))
+        y = y + scale * (z @ np.asarray(tdcn.down_kernel[b]))
     np.testing.assert_allclose(found[0], y, atol=1e-4)
+
+
+def randomized(separator):
+    """All weights random, so that none is a neutral 0 or 1."""
+    separator.build((None, None))
+    rng = np.random.default_rng(0)
+    for variable in separator.weights:
+        value = np.asarray(variable)
+        variable.assign(value + 0.1 * rng.normal(size=value.shape).astype(np.float32))
+    return separator
+
+
+def loss_and_gradients(separator, mixture, compile_):
+    @tf.function(jit_compile=compile_)
+    def step(mixture):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.square(separator(mixture)))
+        return loss, tape.gradient(loss, [v.value for v in separator.trainable_variables])
+
+    loss, gradients = step(mixture)
+    return float(loss), [np.asarray(gradient) for gradient in gradients]
+
+
+@pytest.mark.parametrize("compile_", [False, True])
+@pytest.mark.parametrize("long_skips", [False, True])
+def test_a_loop_over_blocks_equals_their_graph(long_skips, compile_):
+    """Unrolled, in a loop, and with activations computed again: the same loss and gradients."""
+    mixture = np.random.default_rng(1).normal(size=(2, 900)).astype(np.float32)
+    options = {"long_skips": long_skips}
+    variants = [{"unroll": True}, {}, {"rematerialize": True}]
+    separators = [
+        randomized(Separator(3, STFTBasis(64, 32), TDCN(6, 8, 3, 2, **options, **variant)))
+        for variant in variants
+    ]
+    for separator in separators[1:]:
+        separator.set_weights(separators[0].get_weights())
+    expected, expected_gradients = loss_and_gradients(separators[0], mixture, False)
+    for separator in separators:
+        loss, gradients = loss_and_gradients(separator, mixture, compile_)
+        assert loss == pytest.approx(expected, rel=1e-5)
+        for found, gradient in zip(gradients, expected_gradients, strict=True):
+            np.testing.assert_allclose(found, gradient, rtol=1e-3, atol=1e-3 * abs(gradient).max())
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+def test_a_causal_network_does_not_look_ahead(unroll):
+    tdcn = TDCN(6, 8, 3, 2, causal=True, unroll=unroll)
+    separator = randomized(Separator(2, LearnedBasis(8, 10, 5), tdcn, "uniform"))
+    mixture = np.random.default_rng(1).normal(size=(1, 600)).astype(np.float32)
+    changed = mixture.copy()
+    changed[:, 400:] = 3.0
+    # A frame of 10 samples is the whole latency.
+    before, after = (np.asarray(separator(x))[..., :390] for x in (mixture, changed))
+    np.testing.assert_allclose(before, after, atol=1e-6)
+    assert np.abs(before).max() > 0.1
+
+
+def test_causal_norms_take_the_moments_of_the_frames_so_far():
+    tdcn = TDCN(4, 5, 2, 1, causal=True)
+    x = np.random.default_rng(0).normal(size=(1, 50, 5)).astype(np.float32)
+    found = np.asarray(tdcn._norm(x, 1.5, 0.25))[0]
+    for t in range(50):
+        past = x[0, : t + 1].astype(np.float64)
+        expected = 1.5 * (past[-1] - past.mean(0)) / np.sqrt(past.var(0) + 1e-3) + 0.25
+        np.testing.assert_allclose(found[t], expected, atol=1e-4)

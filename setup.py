@@ -40,7 +40,7 @@ setup(
     },
     install_requires=[
         "absl-py>=2.1",
-        "keras>=3.8",
+        "keras>=3.9",
         "matplotlib>=3.8",
         "ml_collections>=1.0",
         "numpy>=1.26",
@@ -74,6 +74,8 @@ setup(
         ],
         "hub": ["tensorflow-hub>=0.16", "tf-keras>=2.17"],
         "beam": ["apache-beam>=2.60"],
+        # What tests/benchmarks compares with.
+        "benchmark": ["asteroid>=0.7", "torch>=2.0"],
         "colab": ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5.10"],
     },
     entry_points={

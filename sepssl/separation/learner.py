@@ -43,7 +43,6 @@ class SeparatorLearner(keras.Model):
     Either kind may be missing. Every mixture that is separated counts the same.
     """
 
-    gains_from_xla = True  # matrix products and elementwise operations: about twice as fast on CPUs
     shown_metrics = ("loss", "snr")
 
     def __init__(
@@ -73,6 +72,11 @@ class SeparatorLearner(keras.Model):
         self.sparsity_weight = sparsity_weight
         self.covariance_weight = covariance_weight
         self.clip_norm = clip_norm
+
+    @property
+    def gains_from_xla(self) -> bool:
+        """Matrix products and elementwise operations are about twice as fast on CPUs."""
+        return self.separator.tdcn.unroll  # XLA has no gradient of a scan
 
     @property
     def product(self) -> keras.Model:

@@ -13,6 +13,7 @@ from sepssl.audio.files import resampled_length
 CHUNK_SECONDS = 30.0
 CONTEXT_SHARE = 0.1  # of a chunk, on each side
 FADE_SHARE = 0.02
+COMPILED_FROM = 4  # chunks: XLA takes seconds to compile, and is faster from then on
 
 
 def separate_stream(
@@ -59,7 +60,14 @@ def _separated(separator, blocks, sample_rate, chunk_seconds):
         return
     chunk = round(chunk_seconds * sample_rate)
     context, fade = round(CONTEXT_SHARE * chunk), round(FADE_SHARE * chunk)
-    yield from separate_chunks(separator.predict_on_batch, blocks, chunk, context, fade)
+    calls = itertools.count()
+
+    def separate(mixture):
+        if next(calls) < COMPILED_FROM:
+            return separator.predict_on_batch(mixture)
+        return separator.compiled_call(mixture)
+
+    yield from separate_chunks(separate, blocks, chunk, context, fade)
 
 
 def separate_chunks(

@@ -127,3 +127,10 @@ def test_a_stream_is_resampled_as_a_whole_recording_is(separator):
 def test_what_is_no_recording_is_refused(separator, shape):
     with pytest.raises(ValueError, match="waveform of shape"):
         separator.separate(np.zeros(shape, np.float32), 16000)
+
+
+def test_chunks_of_a_long_recording_are_compiled_to_the_same(separator):
+    waveform = np.random.default_rng(0).normal(size=32000).astype(np.float32)
+    found = separator.separate(waveform, 16000, chunk_seconds=0.25)  # 10 chunks
+    expected = separate_chunks(separator.predict_on_batch, [waveform], 4000, 400, 80)
+    np.testing.assert_allclose(found, np.concatenate(list(expected), axis=1), atol=1e-5)

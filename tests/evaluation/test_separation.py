@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import soundfile
+
+from sepssl.data.scenes import SceneConfig
+from sepssl.data.scenes.clips import SceneClips
+from sepssl.errors import InputError
+from sepssl.evaluation.separation import evaluate_separator, format_scores
+from sepssl.separation import TDCN, Separator, STFTBasis
+from sepssl.separation.metrics import SeparationScores
+from sepssl.separation.oracle import oracle_masks
+
+
+@pytest.fixture(scope="module")
+def separator():
+    return Separator(2, STFTBasis(64, 32), TDCN(8, 12, 2, 1), "uniform")
+
+
+def test_scenes_are_scored_beside_the_mixture_and_oracles(separator):
+    result, skipped = evaluate_separator(separator, "scenes", num_clips=6, seed=3)
+    assert (result["clips"], skipped) == (6, [])
+    clips = SceneClips(SceneConfig(), 3, "test", 6)
+    expected = {name: SeparationScores() for name in ("separator", "oracle ratio mask")}
+    for i in range(6):
+        scene = clips.scene(i)
+        sources = scene.sources[: scene.num_sources]
+        estimates = separator.predict_on_batch(scene.mixture[None])[0]
+        expected["separator"].add(scene.mixture, sources, estimates)
+        masked = oracle_masks(scene.mixture, sources, 16000, "ratio")
+        expected["oracle ratio mask"].add(scene.mixture, sources, masked)
+    for name, scores in expected.items():
+        for key, value in scores.result().items():
+            assert result["scores"][name][key] == pytest.approx(value, abs=1e-3)
+    assert result["scores"]["mixture"]["MSi"] == pytest.approx(0.0, abs=1e-6)
+    assert result["scores"]["oracle binary mask"]["MSi"] > 8
+    assert np.isfinite(result["MoMi"])
+
+
+def test_recordings_without_sources_have_momi_only(separator, tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        soundfile.write(tmp_path / f"{i}.wav", 0.1 * rng.normal(size=8000 + i), 16000)
+    (tmp_path / "broken.wav").write_text("no sound")
+    result, skipped = evaluate_separator(separator, str(tmp_path))
+    assert set(result) == {"clips", "MoMi"}
+    assert result["clips"] == 3
+    assert len(skipped) == 1
+
+
+def test_a_fuss_folder_is_scored(separator, tmp_path):
+    sources = 0.1 * np.random.default_rng(0).normal(size=(2, 8000))
+    (tmp_path / "a_sources").mkdir()
+    soundfile.write(tmp_path / "a.wav", sources.sum(axis=0), 16000)
+    for n in (0, 1):
+        soundfile.write(tmp_path / "a_sources" / f"{n}.wav", sources[n], 16000)
+    result, _ = evaluate_separator(separator, str(tmp_path))
+    assert set(result["scores"]["separator"]) >= {"MSi", "SI-SNRi_2", "under", "equal", "over"}
+    assert "MoMi" not in result  # there is no second recording to mix it with
+    assert result["scores"]["oracle ratio mask"]["equal"] == 1.0
+
+
+def test_a_folder_of_nothing_is_refused(separator, tmp_path):
+    with pytest.raises(InputError, match="holds no sound file"):
+        evaluate_separator(separator, str(tmp_path))
+
+
+def test_the_table_reads():
+    scores = {"separator": {"1S": 9.96, "MSi": 5.0, "under": 0.25}, "mixture": {"MSi": 0.0}}
+    lines = format_scores(scores).splitlines()
+    assert [line.split() for line in lines] == [
+        ["1S", "MSi", "under"],
+        ["separator", "10.0", "5.0", "25", "%"],
+        ["mixture", "-", "0.0", "-"],
+    ]
+    assert len({len(line) for line in lines}) == 1

@@ -1,0 +1,74 @@
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from sepssl.configs import separator_smoke
+from sepssl.errors import InputError
+from sepssl.training.curves import draw_curves
+from sepssl.training.loop import log_spaced_steps
+from sepssl.training.separator import train_separator
+
+
+def write_fuss(folder, count, num_sources=2):
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        sources = 0.1 * rng.normal(size=(num_sources, 8000))
+        (folder / f"{i:02d}_sources").mkdir(parents=True)
+        soundfile.write(folder / f"{i:02d}.wav", sources.sum(axis=0), 16000)
+        for n, source in enumerate(sources):
+            soundfile.write(folder / f"{i:02d}_sources" / f"{n}.wav", source, 16000)
+
+
+def config_of(folder, **train):
+    config = separator_smoke.get_config()
+    config.data.update(directory=str(folder), clip_seconds=0.5)
+    config.train.update(steps=2, warmup_steps=0, crop_seconds=0.25, state_steps=())
+    config.train.update(train)
+    return config
+
+
+def records_of(run):
+    return [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_steps_of_the_kept_states():
+    assert log_spaced_steps(10000) == (0, 30, 100, 300, 1000, 3000, 10000)
+    assert log_spaced_steps(2000) == (0, 30, 100, 300, 1000, 2000)
+    assert log_spaced_steps(5) == (0, 5)
+
+
+def test_a_fuss_folder_trains_with_and_without_its_sources(tmp_path):
+    write_fuss(tmp_path / "data", 24)
+    mixed = train_separator(
+        config_of(tmp_path / "data", supervised_fraction=0.5), tmp_path / "mixed"
+    )
+    # A tenth is held out, with sources: scores and MoMi.
+    validated = [r for r in records_of(mixed) if "validation/MoMi" in r]
+    assert [r["step"] for r in validated] == [0, 2]
+    assert "validation/SI-SNRi_2" in validated[0]
+    assert {p.name for p in (mixed.path / "states").glob("*.keras")} == {
+        "step-0000000.keras",
+        "step-0000002.keras",
+    }
+    alone = train_separator(config_of(tmp_path / "data"), tmp_path / "alone")
+    index = (alone.path / "clips" / "index.jsonl").read_text().splitlines()
+    names = [json.loads(line)["name"] for line in index]
+    assert names == [f"{i:02d}.wav" for i in range(24)]  # no source among the recordings
+    draw_curves([mixed.path, alone.path], ["loss", "validation/MoMi"], tmp_path / "curves.svg")
+    assert "mixed" in (tmp_path / "curves.svg").read_text()
+    with pytest.raises(InputError, match=r"accuracy: no run has it; they have .*validation/MoMi"):
+        draw_curves([mixed.path], ["accuracy"], tmp_path / "other.png")
+
+
+def test_more_sources_than_outputs_are_refused(tmp_path):
+    write_fuss(tmp_path / "data", 8, num_sources=5)
+    config = config_of(tmp_path / "data", supervised_fraction=1.0)
+    with pytest.raises(InputError, match=r"00\.wav: has 5 sources; expected no more than .*=4"):
+        train_separator(config, tmp_path / "run")
+    with pytest.raises(InputError, match="holds no mixture with sources"):
+        train_separator(
+            config_of(tmp_path / "data" / "00_sources", supervised_fraction=1.0), tmp_path / "none"
+        )
+    assert not (tmp_path / "none").exists()

@@ -95,7 +95,7 @@ class SeparatorLearner(keras.Model):
         self.built = True
 
     def call(self, mixtures):
-        return self.separator(mixtures)
+        return self.separator(mixtures, training=True)
 
     def train_step(self, data):
         with tf.GradientTape() as tape:

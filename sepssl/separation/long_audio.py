@@ -13,6 +13,7 @@ from sepssl.audio.files import resampled_length
 CHUNK_SECONDS = 30.0
 CONTEXT_SHARE = 0.1  # of a chunk, on each side
 FADE_SHARE = 0.02
+CLEARLY = 0.1
 COMPILED_FROM = 4  # chunks: XLA takes seconds to compile, and is faster from then on
 
 
@@ -58,16 +59,18 @@ def _separated(separator, blocks, sample_rate, chunk_seconds):
     if chunk_seconds is None:
         yield np.asarray(separator.predict_on_batch(np.concatenate(list(blocks))[None]))[0]
         return
-    chunk = round(chunk_seconds * sample_rate)
-    context, fade = round(CONTEXT_SHARE * chunk), round(FADE_SHARE * chunk)
+    # Whole frames: off the grid of the basis, even steady sounds are separated differently.
+    grid = separator.basis.hop
+    samples = (chunk_seconds * sample_rate * share for share in (1, CONTEXT_SHARE, FADE_SHARE))
+    chunk, context, fade = (round(length / grid) * grid for length in samples)
     calls = itertools.count()
 
     def separate(mixture):
-        if next(calls) < COMPILED_FROM:
+        if mixture.shape[1] != chunk or next(calls) < COMPILED_FROM:
             return separator.predict_on_batch(mixture)
         return separator.compiled_call(mixture)
 
-    yield from separate_chunks(separate, blocks, chunk, context, fade)
+    yield from separate_chunks(separate, blocks, chunk, context, fade, grid)
 
 
 def separate_chunks(
@@ -76,15 +79,16 @@ def separate_chunks(
     chunk: int,
     context: int,
     fade: int,
+    grid: int = 1,
 ) -> Iterator[np.ndarray]:
     """Separates a recording chunk by chunk.
 
     The first and last `context` samples of a chunk, which it sees from one side only, are
-    discarded. Between what is left of two chunks, estimates are faded over linearly. The channels
-    of a chunk are put into the order of the chunk before by the best one-to-one matching of their
-    overlap, so that a channel keeps its identity. A recording that fits into one chunk is separated
-    whole, and the last chunk is as long as the others, since the network normalises over the time
-    it sees. Pieces add up to the recording as the separator's outputs do.
+    discarded. Between what is left of two chunks, estimates are faded over linearly. Where the
+    channels of a chunk are clearly those of the chunk before in another order, they are put back
+    into its order, so that a channel keeps its identity. A recording that fits into one chunk is
+    separated whole, and the last chunk is as long as the others (but for `grid`), since the network
+    normalises over the time it sees. Pieces add up to the recording as the separator's outputs do.
 
     Args:
         separate: mixtures [1, samples] -> estimates [1, sources, samples].
@@ -92,6 +96,8 @@ def separate_chunks(
         chunk: samples in a chunk, more than `2 * context + fade`.
         context: samples, 0 or more.
         fade: samples, 0 or more.
+        grid: chunks start at multiples of this many samples, where `chunk`, `context` and `fade`
+            are multiples of it too.
 
     Yields:
         float32 [sources, samples of the piece]; the pieces in order make up the recording.
@@ -106,18 +112,15 @@ def separate_chunks(
             "the context and the fade"
         )
     ramp = (np.arange(fade, dtype=np.float32) + 0.5) / max(fade, 1)
-    order = overlapping = None
-    for waveform, skip, is_last in _chunks(blocks, chunk, chunk - overlap):
+    overlapping = None
+    for waveform, skip, is_last in _chunks(blocks, chunk, chunk - overlap, grid):
         estimates = np.asarray(separate(waveform[None]))[0, :, skip:]
         first = overlapping is None
         if not first:
-            order = _matched(overlapping, estimates[:, :overlap], order)
-            estimates = estimates[order]
+            estimates = estimates[_matched(overlapping, estimates[:, :overlap])]
             fading = slice(context, context + fade)
             estimates[:, fading] *= ramp
             estimates[:, fading] += (1 - ramp) * overlapping[:, fading]
-        else:
-            order = np.arange(len(estimates))
         begin = 0 if first else context
         if is_last:
             yield estimates[:, begin:]
@@ -126,7 +129,7 @@ def separate_chunks(
             yield estimates[:, begin : -(context + fade) or None]
 
 
-def _chunks(blocks, chunk, hop) -> Iterator[tuple[np.ndarray, int, bool]]:
+def _chunks(blocks, chunk, hop, grid) -> Iterator[tuple[np.ndarray, int, bool]]:
     """Chunks every `hop` samples, the last one reaching back to be as long as the others.
 
     Yields:
@@ -142,19 +145,21 @@ def _chunks(blocks, chunk, hop) -> Iterator[tuple[np.ndarray, int, bool]]:
             yield buffer[:chunk], 0, False
             start += hop
     if end:
-        last = buffer if start == 0 else buffer[-chunk:]
+        begin = (end - chunk) // grid * grid if start else 0
+        last = buffer[len(buffer) - (end - begin) :]
         yield last, len(last) - (end - start), True
 
 
-def _matched(earlier: np.ndarray, later: np.ndarray, previous: np.ndarray) -> np.ndarray:
-    """The order of `later`'s channels with the largest inner products with `earlier`'s.
+def _matched(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
+    """The order of `later`'s channels that makes them `earlier`'s, or else their own order.
 
-    Where they do not tell, as in silence, the previous order stays.
+    A trained separator keeps to its own order, and the best matching of two estimates that differ
+    is often another one. So only an order that leaves less than a tenth of the difference counts.
     """
     products = earlier.astype(np.float64) @ later.T.astype(np.float64)
-    bonus = 1e-6 * np.sum(np.square(earlier)) + 1e-12
-    products[np.arange(len(previous)), previous] += bonus
-    return linear_sum_assignment(products, maximize=True)[1]
+    best = linear_sum_assignment(products, maximize=True)[1]
+    difference, left = (np.sum(np.square(earlier - x)) for x in (later, later[best]))
+    return best if left < CLEARLY * difference else np.arange(len(later))
 
 
 def _resample(blocks, from_rate: int, to_rate: int) -> Iterator[np.ndarray]:

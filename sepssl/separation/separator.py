@@ -91,19 +91,19 @@ class Separator(keras.Model):
                 layer.build(shape)
         self.built = True
 
-    def call(self, waveform):
+    def call(self, waveform, training=None):
         waveform = ops.cast(waveform, "float32")
         if self.normalize_input:
             power = ops.mean(ops.square(waveform), axis=-1, keepdims=True)
             rms = ops.sqrt(power + 1e-10)
-            sources = self._separate(waveform / rms)
+            sources = self._separate(waveform / rms, training)
             return sources * ops.expand_dims(rms, 1)
-        return self._separate(waveform)
+        return self._separate(waveform, training)
 
-    def _separate(self, waveform):
+    def _separate(self, waveform, training):
         samples = ops.shape(waveform)[-1]
         features, coefficients = self.basis.analyze(waveform)
-        core = self.tdcn(features)
+        core = self.tdcn(features, training=training)
         # [batch, frames, sources * coefficients] -> [batch, sources, frames, coefficients]
         masks = self.mask(core)
         masks = ops.reshape(

@@ -10,6 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from sepssl.separation.fused import fused
+
 EPSILON = 1e-3  # of the norms
 
 
@@ -156,6 +158,8 @@ class TDCN(keras.layers.Layer):
         return (
             self.up_kernel,
             self.up_scale,
+            self.down_kernel,
+            self.down_scale,
             self.slope1,
             self.gain1,
             self.bias1,
@@ -164,11 +168,9 @@ class TDCN(keras.layers.Layer):
             self.slope2,
             self.gain2,
             self.bias2,
-            self.down_kernel,
-            self.down_scale,
         )
 
-    def call(self, x):
+    def call(self, x, training=None):
         x = self.bottleneck(x)
         weights = [ops.convert_to_tensor(weight) for weight in self._block_weights]
         run_inputs = []
@@ -179,45 +181,44 @@ class TDCN(keras.layers.Layer):
                 x = x + skip(earlier)
             run_inputs.append(x)
             blocks = self.dilations_per_repeat if self.long_skips else self.num_blocks
-            x = self._blocks(x, weights, run * blocks, (run + 1) * blocks)
+            x = self._blocks(x, weights, run * blocks, (run + 1) * blocks, training)
         return x
 
-    def _blocks(self, x, weights, first: int, end: int):
+    def _blocks(self, x, weights, first: int, end: int, training):
         """Blocks `first` to `end`, unrolled or in a loop."""
         wrap = keras.remat if self.rematerialize else lambda block: block
         dilations = [2 ** (b % self.dilations_per_repeat) for b in range(first, end)]
         if self.unroll:
+            block = functools.partial(self._block, self._between)
             parts = zip(*(ops.unstack(weight)[first:end] for weight in weights), strict=True)
             for dilation, part in zip(dilations, parts, strict=True):
-                x = wrap(functools.partial(self._block, dilation))(x, *part)
+                x = wrap(functools.partial(block, dilation))(x, *part)
             return x
+        # Compiled for every length of input, which training has one of.
+        between = self._fused_between if training else self._between
+        block = wrap(functools.partial(self._block, between))
         # A scan, not a loop that slices: its gradient is written part by part, not added up.
         parts = [ops.convert_to_tensor(dilations, "int32"), *(w[first:end] for w in weights)]
-        block = wrap(self._block)
         return ops.scan(lambda x, part: (block(part[0], x, *part[1:]), None), x, parts)[0]
 
     def _block(
-        self,
-        dilation,
-        x,
-        up_kernel,
-        up_scale,
-        slope1,
-        gain1,
-        bias1,
-        conv_kernel,
-        conv_bias,
-        slope2,
-        gain2,
-        bias2,
-        down_kernel,
-        down_scale,
+        self, between, dilation, x, up_kernel, up_scale, down_kernel, down_scale, *between_weights
     ):
         y = ops.matmul(x, up_kernel * up_scale)
+        y = between(dilation, y, *between_weights)
+        return x + ops.matmul(y, down_kernel * down_scale)
+
+    def _between(
+        self, dilation, y, slope1, gain1, bias1, conv_kernel, conv_bias, slope2, gain2, bias2
+    ):
+        """What lies between a block's dense layers: memory-bound, where they are not."""
         y = self._norm(_prelu(y, slope1), gain1, bias1)
         y = self._convolve(y, dilation, conv_kernel) + conv_bias
-        y = self._norm(_prelu(y, slope2), gain2, bias2)
-        return x + ops.matmul(y, down_kernel * down_scale)
+        return self._norm(_prelu(y, slope2), gain2, bias2)
+
+    @functools.cached_property
+    def _fused_between(self):
+        return fused(self._between)
 
     def _convolve(self, x, dilation, kernel):
         """Depthwise, three taps, as long as its input.

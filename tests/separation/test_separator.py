@@ -107,11 +107,11 @@ def randomized(separator):
     return separator
 
 
-def loss_and_gradients(separator, mixture, compile_):
+def loss_and_gradients(separator, mixture, compile_, training=True):
     @tf.function(jit_compile=compile_)
     def step(mixture):
         with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(tf.square(separator(mixture)))
+            loss = tf.reduce_sum(tf.square(separator(mixture, training=training)))
         return loss, tape.gradient(loss, [v.value for v in separator.trainable_variables])
 
     loss, gradients = step(mixture)
@@ -131,7 +131,7 @@ def test_a_loop_over_blocks_equals_their_graph(long_skips):
     ]
     for separator in separators[1:]:
         separator.set_weights(separators[0].get_weights())
-    expected, expected_gradients = loss_and_gradients(separators[0], mixture, False)
+    expected, expected_gradients = loss_and_gradients(separators[0], mixture, False, False)
     for separator in separators:
         # XLA has no gradient of a scan.
         loss, gradients = loss_and_gradients(separator, mixture, separator.tdcn.unroll)

@@ -63,9 +63,7 @@ class Encoders(Separators):
 
 
 def separator_learner():
-    return SeparatorLearner(
-        Separator(3, STFTBasis(64, 32), TDCN(8, 12, 2, 2, unroll=True)), clip_norm=1.0
-    )
+    return SeparatorLearner(Separator(3, STFTBasis(64, 32), TDCN(8, 12, 2, 2)), clip_norm=1.0)
 
 
 def encoder_learner():

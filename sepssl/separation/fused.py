@@ -1,0 +1,39 @@
+"""Parts of a network that XLA compiles on their own, forward and backward."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+
+def fused(function: Callable) -> Callable:
+    """Compiles `function(setting, *tensors)` to one operation that keeps only its inputs.
+
+    For chains of elementwise operations and reductions between matrix products: XLA makes a few
+    passes over memory out of dozens, and what the gradient needs is computed again from the inputs
+    in the same passes, which takes less time than to store and to read it. Matrix products stay
+    outside, where TensorFlow's are faster than XLA's.
+
+    Args:
+        function: returns one tensor; compiled anew for every shape of its inputs. No gradient is
+            taken with respect to `setting`, an integer tensor.
+
+    Returns:
+        A function of the same arguments with the same value and gradient.
+    """
+    forward = tf.function(function, jit_compile=True)
+
+    @tf.function(jit_compile=True)
+    def backward(upstream, setting, *tensors):
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            output = function(setting, *tensors)
+        return tape.gradient(output, tensors, upstream)
+
+    @tf.custom_gradient
+    def apply(setting, *tensors):
+        def gradient(upstream):
+            return (None, *backward(upstream, setting, *tensors))
+
+        return forward(setting, *tensors), gradient
+
+    return apply

@@ -13,7 +13,6 @@ from sepssl.data.scenes.clips import SceneClips
 from sepssl.data.segments import Segments
 from sepssl.errors import InputError
 from sepssl.separation.metrics import SeparationScores, momi
-from sepssl.separation.mixit import MAX_ASSIGNMENTS, best_mixing, least_squares_mixing
 from sepssl.separation.oracle import KINDS, oracle_masks
 
 SEGMENT_SECONDS = 10.0  # of unlabelled recordings, for MoMi
@@ -98,8 +97,6 @@ def _scores(separator, clips, order) -> tuple[dict[str, dict[str, float]], int, 
 
 def _momi(separator, clips, order) -> tuple[float | None, int, list]:
     """MoMi over pairs of clips, the longer of two cut to the shorter."""
-    exhaustive = 2**separator.num_sources <= MAX_ASSIGNMENTS
-    search = best_mixing if exhaustive else least_squares_mixing
     gains, first, skipped, used = [], None, [], 0
     print(f"separating mixtures of two: {len(order) // 2}", flush=True)
     progress = keras.utils.Progbar(len(order), unit_name="clip")
@@ -115,7 +112,7 @@ def _momi(separator, clips, order) -> tuple[float | None, int, list]:
             continue
         length = min(len(first), len(clip))
         pair = np.stack([first[:length], clip[:length]])
-        gains.append(momi(separator.predict_on_batch, pair, search))
+        gains.append(momi(separator.predict_on_batch, pair))
         first = None
     return (float(np.mean(gains)) if gains else None), used, skipped
 

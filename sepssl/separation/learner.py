@@ -83,8 +83,8 @@ class SeparatorLearner(keras.Model):
         """The model that training is for."""
         return self.separator
 
-    def best_mixing(self, references, estimates):
-        """The assignment of sources that training takes, [batch, mixtures, sources]."""
+    def _mixing(self, references, estimates):
+        """The assignment of sources, [batch, mixtures, sources]."""
         if self.search == "least_squares":
             return least_squares_mixing(references, estimates)
         return best_mixing(references, estimates, SIGNAL_LOSSES[self.signal_loss])
@@ -120,7 +120,7 @@ class SeparatorLearner(keras.Model):
         losses, metrics, snr = [], {}, []
         if "mixit" in references:
             found = estimates[:unsupervised]
-            mixing = self.best_mixing(references["mixit"], found)
+            mixing = self._mixing(references["mixit"], found)
             losses.append(mixit_loss(references["mixit"], found, signal_loss, mixing)[0])
             snr.append(_snr(references["mixit"], ops.matmul(mixing, found)))
             used = ops.sum(mixing, axis=-1) > 0

@@ -9,6 +9,9 @@ import collections
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from sepssl.separation.mixit import MAX_ASSIGNMENTS, best_mixing, least_squares_mixing
+from sepssl.separation.signal_losses import negative_si_snr
+
 EPSILON = 1e-8
 SILENT_RMS = 1e-8
 ACTIVE_SHARE = 0.01
@@ -109,17 +112,20 @@ class SeparationScores:
         return scores
 
 
-def momi(separate, recordings: np.ndarray, best_mixing) -> float:
+def momi(separate, recordings: np.ndarray) -> float:
     """SI-SNR improvement of remixed mixtures of mixtures: needs recordings only, no sources.
+
+    The remix is the best one by SI-SNR, as references and estimates are matched by SI-SNR where
+    sources are known (our choice: the assignment that training takes may leave a mixture without
+    any source, whose SI-SNR of -80 dB would drown the others'). Above 16 sources, it is that of
+    `least_squares_mixing`.
 
     Args:
         separate: mixtures [batch, samples] -> estimates [batch, sources, samples].
         recordings: [2 n, samples]; neighbours make a mixture of mixtures.
-        best_mixing: (references [1, 2, samples], estimates) -> mixing matrix, as `best_mixing`
-            or `least_squares_mixing`.
 
     Returns:
-        Mean improvement in dB over the pairs.
+        Mean improvement in dB over the recordings.
 
     Reference: Wisdom et al., Unsupervised Sound Separation Using Mixture Invariant Training
     (2020), "MoMi".
@@ -128,6 +134,10 @@ def momi(separate, recordings: np.ndarray, best_mixing) -> float:
     for references in np.reshape(recordings, (-1, 1, 2, recordings.shape[-1])):
         mixture = references.sum(axis=1)
         estimates = np.asarray(separate(mixture))
-        remixed = np.asarray(best_mixing(references, estimates)) @ estimates
+        if 2 ** estimates.shape[1] <= MAX_ASSIGNMENTS:
+            mixing = best_mixing(references, estimates, negative_si_snr)
+        else:
+            mixing = least_squares_mixing(references, estimates)
+        remixed = np.asarray(mixing) @ estimates
         gains.append(si_snr(references, remixed) - si_snr(references, mixture[:, None]))
     return float(np.mean(gains))

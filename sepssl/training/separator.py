@@ -88,7 +88,7 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
     settings = loop_settings(config.train)
     keras.utils.set_random_seed(config.seed)
     make_learner = functools.partial(_make_learner, config)
-    learner = make_learner()  # A network that cannot be made is found out here.
+    make_learner()  # A network that cannot be made is found out here.
     strategy = make_strategy(config.train.strategy)
     supervised = _supervised_clips(config.train, strategy.num_replicas_in_sync)
     clips = (clips_with_sources if supervised else training_clips)(config.data)
@@ -116,7 +116,7 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
     )
     recordings = [mixtures.read(i, 0, crop)[0] for i in held_out.tolist()]
     true = [sources.read(i, 0, crop) for i in held_out.tolist()] if supervised else []
-    evaluate = _evaluator(config, learner.best_mixing, recordings, true)
+    evaluate = _evaluator(config, recordings, true)
     train(run, strategy, make_learner, batches, evaluate, **settings)
     return run
 
@@ -193,7 +193,7 @@ def _hold_out(config: ConfigDict, names: list[str]) -> tuple[np.ndarray, np.ndar
     return clips[~held_out], chosen[: len(chosen) // 2 * 2]
 
 
-def _evaluator(config: ConfigDict, best_mixing, held_out, held_out_sources):
+def _evaluator(config: ConfigDict, held_out, held_out_sources):
     """Scores on validation scenes, or on recordings held out; MoMi where no sources are known."""
     recordings = held_out
     clips = list(zip(held_out, held_out_sources, strict=True)) if held_out_sources else []
@@ -210,7 +210,7 @@ def _evaluator(config: ConfigDict, best_mixing, held_out, held_out_sources):
             scores.add(mixture, sources, separator.predict_on_batch(mixture[None])[0])
         result = scores.result()
         if recordings:
-            result["MoMi"] = momi(separator.predict_on_batch, np.stack(recordings), best_mixing)
+            result["MoMi"] = momi(separator.predict_on_batch, np.stack(recordings))
         return result
 
     return evaluate

@@ -16,6 +16,7 @@ from sepssl.separation import TDCN, Separator, STFTBasis
 from sepssl.serialization import save_model
 
 ROOT = pathlib.Path(__file__).parents[2]
+CHECKPOINT = ROOT / "tests" / "data" / "google_mixit_small" / "model.ckpt"
 SMALL = [
     "--config.train.warmup_steps=1",
     "--config.data.num_clips=8",
@@ -161,6 +162,27 @@ def test_bad_input_is_one_line_and_leaves_nothing(things, tmp_path):
             "empty: holds no sound file",
         ),
         ("quickstart", [f"--workdir={tmp_path}"], "holds files but no config.json"),
+        ("evaluate", ["--dataset=scenes", f"--output={out}.json"], "(encoder, separator)"),
+        (
+            "evaluate",
+            [separator, f"--dataset={things}/empty", f"--output={out}.json"],
+            "empty: holds no sound file",
+        ),
+        (
+            "import_google_checkpoint",
+            [f"--checkpoint={things}/none", f"--output={out}.keras"],
+            "none: no TensorFlow checkpoint",
+        ),
+        (
+            "import_google_checkpoint",
+            [f"--checkpoint={CHECKPOINT}", f"--output={out}.h5"],
+            "ends in .keras",
+        ),
+        (
+            "curves",
+            [f"--runs={tmp_path}", "--metrics=loss", f"--output={out}.png"],
+            "has no metrics.jsonl",
+        ),
     ]
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         finished = list(pool.map(lambda case: run(case[0], *case[1]), cases))
@@ -168,7 +190,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(things, tmp_path):
         lines = process.stderr.strip().splitlines()
         assert process.returncode == 1, (arguments, process.stderr)
         assert len(lines) == 1, process.stderr
-        assert lines[0].startswith(f"sepssl-{command}: error: "), lines
+        assert lines[0].startswith(f"sepssl-{command.replace('_', '-')}: error: "), lines
         assert says in lines[0]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "there.npz"]
     assert (tmp_path / "there.npz").read_text() == "precious"
@@ -241,3 +263,31 @@ def test_evaluation_of_a_labelled_folder(things, tmp_path):
     assert scores["qbe_map"] > scores["qbe_chance"]
     assert scores["train_clips"] + scores["validation_clips"] + scores["test_clips"] == 50
     assert "Warning" not in process.stderr
+
+
+def test_a_google_checkpoint_from_import_to_scores(things, tmp_path):
+    separator = tmp_path / "google.keras"
+    process = run("import_google_checkpoint", f"--checkpoint={CHECKPOINT}",
+                  f"--output={separator}", "--dilations_per_repeat=3")  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    assert "4 sources at 16000 Hz, frames of 40 samples every 20" in process.stdout
+
+    process = run("separate", f"--separator={separator}", f"--input={things}/mixed/a.wav",
+                  f"--output={tmp_path}/channels", "--chunk_seconds=0")  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    table = (tmp_path / "channels" / "summary.csv").read_text().splitlines()
+    assert [row.split(",")[:2] for row in table[1:]] == [["a", str(c)] for c in (1, 2, 3, 4)]
+
+    process = run("evaluate", f"--separator={separator}", "--dataset=scenes", "--num_clips=4",
+                  f"--output={tmp_path}/scores.json")  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert set(scores["scores"]) == {
+        "separator",
+        "mixture",
+        "oracle binary mask",
+        "oracle ratio mask",
+    }
+    for name in scores["scores"]:
+        assert f"\n{name} " in process.stdout
+    assert f"MoMi: {scores['MoMi']:.1f} dB" in process.stdout

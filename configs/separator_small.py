@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
                 "dilations_per_repeat": 6,
                 "repeats": 3,
                 "long_skips": False,
-                "causal": False,
+                "causal": False,  # True needs normalize_input False, consistency uniform or none
                 "unroll": True,  # faster where the network is small
                 "rematerialize": False,
                 "mixture_consistency": "uniform",

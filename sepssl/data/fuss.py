@@ -5,18 +5,19 @@ import pathlib
 
 import numpy as np
 
-from sepssl.audio.files import audio_info, read_audio, resampled_length
+from sepssl.audio.files import audio_info, read_audio
 from sepssl.data.folder import Folder, list_audio
 from sepssl.errors import InputError
 
 SOURCES_SUFFIX = "_sources"
+TOLERANCE_SECONDS = 0.1  # our choice: lossy formats pad
 
 
 class FussFolder:
     """Mixtures `NAME.wav`, each beside a folder `NAME_sources` with a file per source.
 
-    Any format and sample rate is read; sources are as long as their mixture. Mixtures that cannot
-    be used, or whose sources cannot, are left out.
+    Any format and sample rate is read; sources are as long as their mixture, but for 0.1 s.
+    Mixtures that cannot be used, or whose sources cannot, are left out.
 
     Args:
         directory: the folder; mixtures may lie in subfolders of it.
@@ -61,17 +62,15 @@ class FussFolder:
             )
 
     def _check_sources(self, mixture: pathlib.Path) -> None:
-        info = audio_info(mixture)
+        duration = audio_info(mixture).duration
         sources = _source_files(mixture)
         if not sources:
             raise InputError(f"{_sources_folder(mixture)}: holds no sound file; expected sources")
         for source in sources:
-            frames = audio_info(source).frames
-            rate = audio_info(source).sample_rate
-            if resampled_length(frames, rate, info.sample_rate) != info.frames:
+            found = audio_info(source).duration
+            if abs(found - duration) > TOLERANCE_SECONDS:
                 raise InputError(
-                    f"{source}: is {frames / rate:g} s long; expected the {info.duration:g} s of "
-                    "its mixture"
+                    f"{source}: is {found:.3f} s long; expected the {duration:.3f} s of its mixture"
                 )
 
     @property
@@ -89,14 +88,18 @@ class FussFolder:
         """The mixture, float32 [samples]."""
         return read_audio(self.directory / self.names[index], self.sample_rate)
 
-    def read_sources(self, index: int) -> np.ndarray:
-        """Its sources, float32 [count, samples]."""
+    def read_with_sources(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The mixture, float32 [samples], and its true sources, float32 [count, samples].
+
+        Raises:
+            InputError: as `read_audio`; silent sources are none that are broken.
+        """
         files = _source_files(self.directory / self.names[index])
         sources = np.zeros((len(files), self._num_samples[index]), np.float32)
         for row, file in zip(sources, files, strict=True):
             source = read_audio(file, self.sample_rate, allow_silence=True)[: len(row)]
-            row[: len(source)] = source  # rates apart, a sample may be missing
-        return sources
+            row[: len(source)] = source
+        return self.read(index), sources
 
 
 def without_sources(paths: list[pathlib.Path]) -> list[pathlib.Path]:

@@ -32,8 +32,9 @@ def evaluate_separator(
 
     Returns:
         {"clips": their number, "scores": {system: scores as in `SeparationScores.result`, for
-        "separator", "mixture", "oracle binary mask" and "oracle ratio mask"}, "MoMi": dB}, and
-        (name, reason) of the clips that were skipped. "scores" is absent without sources, "MoMi"
+        "separator", "mixture", "oracle binary mask" and "oracle ratio mask"; the rates of
+        separation for the first only}, "MoMi": dB}, and (name, reason) of the clips that were
+        skipped. "scores" is absent without sources, "MoMi"
         with a single clip.
 
     Raises:
@@ -52,7 +53,7 @@ def evaluate_separator(
     count = min(num_clips or len(clips), len(clips))
     order = np.random.default_rng([seed, 4]).permutation(len(clips))[:count].tolist()
     result, skipped = {"clips": 0}, list(clips.skipped)
-    if hasattr(clips, "read_sources"):
+    if hasattr(clips, "read_with_sources"):
         result["scores"], result["clips"], unread = _scores(separator, clips, order)
         skipped += unread
     value, used, unread = _momi(separator, clips, order)
@@ -78,25 +79,33 @@ def _scores(separator, clips, order) -> tuple[dict[str, dict[str, float]], int, 
     scores = {name: SeparationScores() for name in systems}
     print(f"separating: {len(order)} clips", flush=True)
     progress = keras.utils.Progbar(len(order), unit_name="clip")
-    read = value_or_error(lambda index: (clips.read(index), clips.read_sources(index)))
+    read = value_or_error(clips.read_with_sources)
     used, skipped = 0, []
     for done, (index, clip) in enumerate(
         zip(order, read_ahead(read, order, workers=1), strict=True), start=1
     ):
+        progress.update(done)
         if isinstance(clip, InputError):
             skipped.append((clips.names[index], str(clip)))
         else:
             mixture, sources = clip
             active = sources[np.any(sources != 0, axis=-1)]
+            if not len(active):
+                skipped.append((clips.names[index], "has no source that sounds"))
+                continue
             for name, separate in systems.items():
                 scores[name].add(mixture, active, separate(mixture, active))
             used += 1
-        progress.update(done)
-    return {name: score.result() for name, score in scores.items()}, used, skipped
+    results = {name: score.result() for name, score in scores.items()}
+    for name in set(results) - {"separator"}:  # which are told how many sources there are
+        for rate_name in ("under", "equal", "over"):
+            results[name].pop(rate_name, None)
+    return results, used, skipped
 
 
 def _momi(separator, clips, order) -> tuple[float | None, int, list]:
     """MoMi over pairs of clips, the longer of two cut to the shorter."""
+    rate = separator.sample_rate
     gains, first, skipped, used = [], None, [], 0
     print(f"separating mixtures of two: {len(order) // 2}", flush=True)
     progress = keras.utils.Progbar(len(order), unit_name="clip")
@@ -112,7 +121,8 @@ def _momi(separator, clips, order) -> tuple[float | None, int, list]:
             continue
         length = min(len(first), len(clip))
         pair = np.stack([first[:length], clip[:length]])
-        gains.append(momi(separator.predict_on_batch, pair))
+        if separator.num_sources > 1:  # one cannot make up two recordings
+            gains.append(momi(lambda x: separator.separate(x[0], rate)[None], pair))
         first = None
     return (float(np.mean(gains)) if gains else None), used, skipped
 

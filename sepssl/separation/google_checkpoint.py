@@ -59,7 +59,7 @@ def import_google_checkpoint(
             )
         return shapes[name]
 
-    frame_length, num_coefficients = shape("conv_encoder/dense/kernel")
+    frame_length, num_coefficients = shape("conv_encoder/dense/kernel")[-2:]
     bottleneck_channels = shape("initial_dense/dense/kernel")[-1]
     conv_channels = shape("improved_tdcn/conv_block_0/tdcn_block/dense1/dense/kernel")[-1]
     num_sources = shape("mix_weights/dense/kernel")[-1]
@@ -91,12 +91,19 @@ def import_google_checkpoint(
     for variable, names in variable_names(separator):
         expected = variable.shape[1:] if len(names) > 1 else variable.shape
         for name in names:
-            if np.prod(shape(name)) != np.prod(expected):
+            # A checkpoint has axes of size 1 besides.
+            if [n for n in shape(name) if n != 1] != [n for n in expected if n != 1]:
                 raise InputError(
                     f"{prefix}: {name} is of shape {shape(name)}; expected {list(expected)}, "
                     "which the other variables imply"
                 )
-        values = np.stack([reader.get_tensor(name) for name in names])
+        try:
+            values = np.stack([reader.get_tensor(name) for name in names])
+        except (tf.errors.OpError, IndexError) as error:
+            raise InputError(
+                f"{prefix}: {names[0]} cannot be read ({str(error).splitlines()[0]}); expected a "
+                "whole checkpoint, with its PREFIX.data-... files"
+            ) from error
         variable.assign(np.reshape(values, variable.shape))
     return separator
 

@@ -32,7 +32,8 @@ class SeparatorLearner(keras.Model):
         clip_norm: largest global gradient norm, 0 for no clipping.
 
     Raises:
-        ValueError: if a name is unknown, or an exhaustive search has too many or too few sources.
+        ValueError: if a name is unknown, the separator has fewer than 2 sources, or too many for
+            an exhaustive search.
 
     `train_step` takes a dict of float32 arrays, and works under `model.fit` and `strategy.run`:
 
@@ -63,6 +64,8 @@ class SeparatorLearner(keras.Model):
         ):
             if value not in known:
                 raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}")
+        if separator.num_sources < 2:
+            raise ValueError(f"{separator.num_sources} sources: expected at least 2")
         if search == "exhaustive":
             num_assignments(num_mixtures, separator.num_sources)
         self.separator = separator

@@ -34,7 +34,8 @@ def separate_stream(
             `separate_chunks`; None separates it whole, in memory that grows with it.
         keep_rate: whether the channels are resampled back to `sample_rate`. What no channel then
             holds of the recording (above all what lies beyond the separator's band) is shared out
-            among them by their power, so that they add up to it.
+            among them by their power, so that they add up to it, whatever the separator's mixture
+            consistency.
 
     Yields:
         float32 [sources, samples of the piece], at `sample_rate` or the separator's rate.
@@ -117,7 +118,8 @@ def separate_chunks(
         estimates = np.asarray(separate(waveform[None]))[0, :, skip:]
         first = overlapping is None
         if not first:
-            estimates = estimates[_matched(overlapping, estimates[:, :overlap])]
+            if overlap:
+                estimates = estimates[_matched(overlapping, estimates[:, :overlap])]
             fading = slice(context, context + fade)
             estimates[:, fading] *= ramp
             estimates[:, fading] += (1 - ramp) * overlapping[:, fading]
@@ -125,7 +127,7 @@ def separate_chunks(
         if is_last:
             yield estimates[:, begin:]
         else:
-            overlapping = estimates[:, -overlap:]
+            overlapping = estimates[:, estimates.shape[1] - overlap :]
             yield estimates[:, begin : -(context + fade) or None]
 
 
@@ -178,7 +180,8 @@ def _resample(blocks, from_rate: int, to_rate: int) -> Iterator[np.ndarray]:
         if len(resampled):
             yield resampled
     rest = stream.resample_chunk(first[:0], last=True)
-    missing = resampled_length(received, from_rate, to_rate) - returned
+    # Of less than half a sample, one: there is a recording to separate.
+    missing = max(resampled_length(received, from_rate, to_rate), 1) - returned
     short = max(missing - len(rest), 0)
     rest = np.concatenate([rest, np.zeros((short, *first.shape[1:]), np.float32)])
     if missing > 0:

@@ -69,8 +69,8 @@ def best_mixing(
         [batch, mixtures, sources], float32, every column one-hot. No gradient flows through it.
 
     Raises:
-        ValueError: if there is no assignment left, one is malformed, there are more than 65,536,
-            or fewer than two mixtures or sources.
+        ValueError: if there is no assignment left, one is malformed, there are more than 16
+            sources or 65,536 assignments, or fewer than two mixtures or sources.
     """
     choices = _assignments(references.shape[1], estimates.shape[1], allowed, denied)
     references, gram, linear = _gram(references, estimates)
@@ -143,6 +143,8 @@ def _assignments(num_mixtures, num_sources, allowed, denied) -> np.ndarray:
     if allowed is None:
         num_assignments(num_mixtures, num_sources)
         allowed = itertools.product(range(num_mixtures), repeat=num_sources)
+    if num_sources > 16:  # whose 65,536 sets are tabulated
+        raise ValueError(f"{num_sources} sources: expected at most 16 for a search of assignments")
     denied = {tuple(assignment) for assignment in denied}
     choices = [tuple(assignment) for assignment in allowed]
     for choice in (*choices, *denied):

@@ -36,7 +36,7 @@ def oracle_masks(
     short = max(4 * hop - len(mixture), 0)  # shorter than a frame
     magnitudes = np.abs(transform.stft(np.pad(parts, ((0, 0), (0, short)))))
     if kind == "binary":
-        masks = magnitudes == np.max(magnitudes, axis=0)
+        masks = np.arange(len(parts))[:, None, None] == np.argmax(magnitudes, axis=0)
     else:
         masks = magnitudes / (np.sum(magnitudes, axis=0) + EPSILON)
     spectrum = transform.stft(np.pad(np.asarray(mixture, np.float64), (0, short)))

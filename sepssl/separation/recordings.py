@@ -21,6 +21,7 @@ SUMMARY = "summary.csv"
 FRAME_SECONDS = 0.1  # our choice, as is the threshold
 ACTIVE_DB = -20.0
 _WAV_BYTES = 2**32 - 2**16
+_TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # names may not be UTF-8
 
 
 def list_recordings(path: str | os.PathLike) -> dict[pathlib.Path, pathlib.Path]:
@@ -71,9 +72,10 @@ def separate_recordings(
     """Writes the channels of every recording to `output/NAME_channel1.wav` and so on.
 
     Recordings are read, separated and written piece by piece, so that one may be hours long.
-    Channels are 16-bit and add up to the recording (mono); where one exceeds full scale, those of
-    that recording are written as 32-bit float. No file is overwritten: a recording whose channels
-    are all there is left as it is, so that an interrupted run over a folder can be repeated.
+    Channels are 16-bit and add up to the recording (mono) as the separator's outputs do; where one
+    exceeds full scale, those of that recording are written as 32-bit float. No file is overwritten:
+    a recording whose channels are all there is left as it is, so that an interrupted run over a
+    folder can be repeated.
 
     At the end, `output/summary.csv` has a row for every channel: its level in dB relative to the
     recording, and the share of the time (0 to 1) in which it is active, that is, in which its power
@@ -119,19 +121,18 @@ def separate_recordings(
         progress.update(count)
     if written:
         summary.table = output / SUMMARY
-        _write_table(summary.table, written)
+        _write_table(summary.table, written, summary.skipped)
     return summary
 
 
 def _separate_file(separator, path, outputs, keep_input_rate, chunk_seconds) -> None:
-    """Writes all channels, then gives them their names: a full disk or a kill leaves none."""
+    """Writes all channels, then gives them their names: a full disk leaves none.
+
+    A kill leaves none either, but for what it leaves in a hidden folder `.separating-...`.
+    """
     info = audio_info(path)
     rate = info.sample_rate if keep_input_rate else separator.sample_rate
-    if 2 * info.duration * rate > _WAV_BYTES:
-        raise InputError(
-            f"{path}: is {info.duration / 3600:.1f} hours long; expected no more than a wav file "
-            f"of {rate} Hz holds, {_WAV_BYTES / 2 / rate / 3600:.0f} hours"
-        )
+    _require_fit(path, info.duration, rate, 2)
     pieces = separate_stream(
         separator, read_blocks(path), info.sample_rate, chunk_seconds, keep_input_rate
     )
@@ -150,6 +151,7 @@ def _separate_file(separator, path, outputs, keep_input_rate, chunk_seconds) -> 
                         stream.write(np.ascontiguousarray(channel, np.float32))
             # Only now it is known whether they fit into 16 bits.
             subtype = "PCM_16" if peak <= 1.0 else "FLOAT"
+            _require_fit(path, info.duration, rate, 2 if peak <= 1.0 else 4)
             for file, samples in zip(outputs, raw, strict=True):
                 channel = np.memmap(samples, np.float32, "r")
                 write_audio(temporary / file.name, channel, rate, subtype)
@@ -166,18 +168,36 @@ def _separate_file(separator, path, outputs, keep_input_rate, chunk_seconds) -> 
         raise InputError(f"{folder}: could not be written: {error.strerror}") from error
 
 
-def _write_table(file: pathlib.Path, written: dict[pathlib.Path, list[pathlib.Path]]) -> None:
+def _require_fit(path, duration: float, rate: int, sample_bytes: int) -> None:
+    if sample_bytes * duration * rate > _WAV_BYTES:
+        raise InputError(
+            f"{path}: is {duration / 3600:.1f} hours long; expected no more than a wav file of "
+            f"{8 * sample_bytes} bits and {rate} Hz holds, "
+            f"{_WAV_BYTES / sample_bytes / rate / 3600:.1f} hours"
+        )
+
+
+def _write_table(
+    file: pathlib.Path, written: dict[pathlib.Path, list[pathlib.Path]], skipped: list[str]
+) -> None:
     """Rows of recordings written earlier, from another folder say, stay."""
     rows = []
     if file.exists():
-        with open(file, newline="") as text:
+        with open(file, newline="", **_TEXT) as text:
             names = {name.as_posix() for name in written}
-            rows = [row for row in csv.reader(text) if row and row[0] not in names][1:]
+            rows = [row for row in list(csv.reader(text))[1:] if row and row[0] not in names]
     for name, outputs in written.items():
-        levels, active = channel_activity(outputs)
+        try:
+            levels, active = channel_activity(outputs)
+        except InputError as error:  # channels of an earlier run that something has happened to
+            skipped.append(str(error))
+            continue
         for c, (level, share) in enumerate(zip(levels, active, strict=True), start=1):
             rows.append([name.as_posix(), c, f"{level:.1f}", f"{share:.3f}"])
-    with atomic_file(file, overwrite=True) as temporary, open(temporary, "w", newline="") as text:
+    with (
+        atomic_file(file, overwrite=True) as temporary,
+        open(temporary, "w", newline="", **_TEXT) as text,
+    ):
         csv.writer(text).writerows([["recording", "channel", "level_db", "active"], *rows])
 
 
@@ -191,7 +211,14 @@ def channel_activity(files: list[pathlib.Path]) -> tuple[np.ndarray, np.ndarray]
         Levels in dB relative to the recording, -100 at the lowest, and the share of frames of
         0.1 s whose power is at most 20 dB below the recording's mean power, 0 to 1; [channels]
         each.
+
+    Raises:
+        InputError: if a file cannot be read, or is not as long as the others.
     """
+    frames = audio_info(files[0]).frames
+    for other in files:
+        if audio_info(other).frames != frames:
+            raise InputError(f"{other}: is not as long as {files[0]}; expected its other channels")
     frame = max(1, round(FRAME_SECONDS * audio_info(files[0]).sample_rate))
     powers = []  # [frames, channels + 1]: the recording comes last
     rest = np.zeros((len(files), 0), np.float32)

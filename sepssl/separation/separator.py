@@ -143,7 +143,8 @@ class Separator(keras.Model):
                 does not grow with them but for the result; None: whole.
 
         Returns:
-            float32 [num_sources, samples], adding up to `waveform`.
+            float32 [num_sources, samples], adding up to `waveform` as the separator's outputs do
+            (with a mixture consistency other than "none": exactly).
 
         Raises:
             ValueError: if `waveform` is not of that shape, or empty.

@@ -13,7 +13,8 @@ class RecordingBatches:
     """Random crops of recordings, for the separator, and of mixtures with their sources.
 
     Args:
-        mixtures: a store of one row per clip.
+        recordings: a store of clips whose row 0 is the recording, and whose other rows, if there
+            are any, its true sources.
         clips: which of its clips, int [count].
         batch_size: clips in a global batch.
         crop_samples: length of a crop.
@@ -23,14 +24,13 @@ class RecordingBatches:
         gain_range_db: (lowest, highest) gain of a recording in a mixture of mixtures, drawn evenly.
         single_mixture_fraction: of the mixtures of mixtures, how many have one recording only and
             silence for the others, 0 to 1.
-        sources: a store of the true sources of the same clips, a row per source; None without.
         num_sources: rows of "sources"; clips with fewer have silent ones.
         supervised_clips: how many of a batch's clips come with their sources, the last ones.
     """
 
     def __init__(
         self,
-        mixtures: ClipStore,
+        recordings: ClipStore,
         clips: np.ndarray,
         batch_size: int,
         crop_samples: int,
@@ -38,25 +38,23 @@ class RecordingBatches:
         num_mixtures: int = 2,
         gain_range_db: tuple[float, float] = (0.0, 0.0),
         single_mixture_fraction: float = 0.0,
-        sources: ClipStore | None = None,
         num_sources: int = 0,
         supervised_clips: int = 0,
     ):
-        self.mixtures = mixtures
+        self.recordings = recordings
         self.clips = clips
         self.crop_samples = crop_samples
         self.seed = seed
         self.num_mixtures = num_mixtures
         self.gain_range_db = gain_range_db
         self.single_mixture_fraction = single_mixture_fraction
-        self.sources = sources
         self.num_sources = num_sources
         self.unsupervised_clips = batch_size - supervised_clips
         self.shuffle = Shuffle(len(clips), batch_size, seed)
 
     def names(self, step: int) -> list[str]:
         """Names of the clips in a step's batch."""
-        names = self.mixtures.names
+        names = self.recordings.names
         return [names[i] for i in self.clips[self.shuffle.indices(step)]]
 
     def load(self, step: int) -> dict[str, np.ndarray]:
@@ -70,11 +68,11 @@ class RecordingBatches:
         rng = np.random.default_rng([self.seed, step, 1])
         crops, sources = [], []
         for index in self.clips[self.shuffle.indices(step)].tolist():
-            spare = max(self.mixtures.num_samples(index) - self.crop_samples, 0)
+            spare = max(self.recordings.num_samples(index) - self.crop_samples, 0)
             start = int(rng.integers(spare + 1))
-            crops.append(self.mixtures.read(index, start, self.crop_samples)[0])
+            recording, *true = self.recordings.read(index, start, self.crop_samples)
+            crops.append(recording)
             if len(crops) > self.unsupervised_clips:
-                true = self.sources.read(index, start, self.crop_samples)
                 missing = self.num_sources - len(true)
                 sources.append(np.pad(true, ((0, missing), (0, 0))))
         batch = {}

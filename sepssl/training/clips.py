@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from sepssl.data.folder import Folder, list_audio
@@ -56,27 +57,30 @@ def clips_with_sources(data: ConfigDict) -> FussFolder | SceneClips:
 
 def store_mixtures(clips, folder: pathlib.Path) -> ClipStore:
     """Decodes all clips into a store; those that cannot be read are skipped and listed."""
-    title = "making scenes" if isinstance(clips, SceneClips) else "decoding"
-    store, skipped = _store(clips, lambda index: clips.read(index)[None], folder, title)
-    report_skipped([*clips.skipped, *skipped])
-    return store
+    return _store(clips, lambda index: clips.read(index)[None], folder)
 
 
-def store_sources(clips: FussFolder | SceneClips, folder: pathlib.Path) -> ClipStore:
-    """Decodes the true sources of all clips into a store, a row per source."""
-    return _store(clips, clips.read_sources, folder, "sources")[0]
+def store_with_sources(clips: FussFolder | SceneClips, folder: pathlib.Path) -> ClipStore:
+    """The same with their true sources: the mixture is row 0 of a clip, its sources the others."""
+
+    def read(index):
+        mixture, sources = clips.read_with_sources(index)
+        return np.concatenate([mixture[None], sources])
+
+    return _store(clips, read, folder)
 
 
-def _store(clips, read, folder: pathlib.Path, title: str):
+def _store(clips, read, folder: pathlib.Path) -> ClipStore:
     store = ClipStore(folder)
     read = value_or_error(read)
     skipped = store.fill(
         clips.origin,
         clips.names,
         lambda first: read_ahead(read, range(first, len(clips)), os.cpu_count() or 1),
-        title,
+        "making scenes" if isinstance(clips, SceneClips) else "decoding",
     )
-    return store, skipped
+    report_skipped([*clips.skipped, *skipped])
+    return store
 
 
 def store_channels(

@@ -24,6 +24,8 @@ def draw_curves(
     Raises:
         InputError: if a run or a metric is not there, or `output` exists.
     """
+    if not runs or not metrics:
+        raise InputError("no run or no metric to draw; expected at least one of each")
     records = {}
     for run in map(pathlib.Path, runs):
         records[run] = read_metrics(run / "metrics.jsonl")
@@ -39,11 +41,11 @@ def draw_curves(
         for run, entries in records.items():
             points = [(entry["step"], entry[metric]) for entry in entries if metric in entry]
             if points:
-                axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=run.name)
+                axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=str(run))
         axes.set_xscale("symlog", linthresh=10)
         axes.set_xlabel("step")
         axes.set_title(metric.removeprefix("validation/"))
         axes.grid(alpha=0.3)
-    axes.legend()
+        axes.legend(fontsize="small")
     with atomic_file(output) as temporary:
         figure.savefig(temporary, dpi=120)

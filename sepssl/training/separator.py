@@ -11,9 +11,11 @@ from ml_collections import ConfigDict
 from sepssl.data.pipeline import require_batch
 from sepssl.data.scenes.clips import SceneClips
 from sepssl.data.segments import recording_name
+from sepssl.data.store import ClipStore
 from sepssl.errors import InputError
 from sepssl.separation import TDCN, LearnedBasis, Separator, SeparatorLearner, STFTBasis
 from sepssl.separation.metrics import SeparationScores, momi
+from sepssl.separation.permutation import MAX_SOURCES
 from sepssl.training.batches import RecordingBatches
 from sepssl.training.checkpoints import RunFolder
 from sepssl.training.clips import (
@@ -21,7 +23,7 @@ from sepssl.training.clips import (
     scene_config,
     settings_of_run,
     store_mixtures,
-    store_sources,
+    store_with_sources,
     training_clips,
 )
 from sepssl.training.loop import COMMON_MINIMUMS, loop_settings, require_at_least, train
@@ -91,18 +93,24 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
     make_learner()  # A network that cannot be made is found out here.
     strategy = make_strategy(config.train.strategy)
     supervised = _supervised_clips(config.train, strategy.num_replicas_in_sync)
+    if supervised and config.separator.num_sources > MAX_SOURCES:
+        raise InputError(
+            f"separator.num_sources={config.separator.num_sources}: expected at most {MAX_SOURCES} "
+            "to train with sources"
+        )
     clips = (clips_with_sources if supervised else training_clips)(config.data)
     require_batch(len(clips), config.train.batch_size)
     run = RunFolder(workdir, settings_of_run(config))
     cache = pathlib.Path(config.data.cache or run.path)
-    mixtures = store_mixtures(clips, cache / "clips")
-    sources = store_sources(clips, cache / "sources") if supervised else None
     if supervised:
-        _require_outputs(mixtures, sources, config.separator.num_sources)
-    used, held_out = _hold_out(config, mixtures.names)
+        recordings = store_with_sources(clips, cache / "clips_with_sources")
+        _require_outputs(recordings, config.separator.num_sources)
+    else:
+        recordings = store_mixtures(clips, cache / "clips")
+    used, held_out = _hold_out(config, recordings.names)
     crop = round(config.train.crop_seconds * config.data.sample_rate)
     batches = RecordingBatches(
-        mixtures,
+        recordings,
         used,
         config.train.batch_size,
         crop,
@@ -110,13 +118,10 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
         config.train.num_mixtures,
         tuple(config.train.gain_range_db),
         config.train.single_mixture_fraction,
-        sources,
         config.separator.num_sources,
         supervised,
     )
-    recordings = [mixtures.read(i, 0, crop)[0] for i in held_out.tolist()]
-    true = [sources.read(i, 0, crop) for i in held_out.tolist()] if supervised else []
-    evaluate = _evaluator(config, recordings, true)
+    evaluate = _evaluator(config, [recordings.read(i, 0, crop) for i in held_out.tolist()])
     train(run, strategy, make_learner, batches, evaluate, **settings)
     return run
 
@@ -143,31 +148,35 @@ def _supervised_clips(train: ConfigDict, replicas: int) -> int:
     for name in ("supervised_fraction", "single_mixture_fraction"):
         if not 0 <= train[name] <= 1:
             raise InputError(f"train.{name}={train[name]}: expected 0 to 1")
-    low, *high = train.gain_range_db
-    if len(high) != 1 or not low <= high[0]:
+    gains = tuple(train.gain_range_db)
+    if len(gains) != 2 or not gains[0] <= gains[1]:
         raise InputError(
-            f"train.gain_range_db={tuple(train.gain_range_db)}: expected the lowest and the "
-            "highest gain in dB"
+            f"train.gain_range_db={gains}: expected the lowest and the highest gain in dB"
         )
     supervised = round(train.supervised_fraction * train.batch_size)
+    if train.supervised_fraction and not supervised:
+        raise InputError(
+            f"train.supervised_fraction={train.supervised_fraction}: expected at least one of the "
+            f"train.batch_size={train.batch_size} clips"
+        )
     unsupervised = train.batch_size - supervised
     multiple = train.num_mixtures * replicas
     if train.batch_size < 1 or unsupervised % multiple or supervised % replicas:
         raise InputError(
-            f"train.batch_size={train.batch_size}, of which {supervised} with sources: expected a "
+            f"train.batch_size={train.batch_size}, of which {supervised} with sources "
+            f"(train.supervised_fraction={train.supervised_fraction}): expected a "
             f"multiple of {multiple} (train.num_mixtures * replicas) without sources"
             + (f", and of {replicas} with" if replicas > 1 else "")
         )
     return supervised
 
 
-def _require_outputs(mixtures, sources, num_sources: int) -> None:
-    for index, name in enumerate(sources.names):
-        if mixtures.names[index] != name:
-            raise InputError(f"{mixtures.names[index]}: has no sources that can be read")
-        if sources.num_rows(index) > num_sources:
+def _require_outputs(recordings: ClipStore, num_sources: int) -> None:
+    for index, name in enumerate(recordings.names):
+        count = recordings.num_rows(index) - 1
+        if count > num_sources:
             raise InputError(
-                f"{name}: has {sources.num_rows(index)} sources; expected no more than "
+                f"{name}: has {count} sources; expected no more than "
                 f"separator.num_sources={num_sources}"
             )
 
@@ -193,10 +202,10 @@ def _hold_out(config: ConfigDict, names: list[str]) -> tuple[np.ndarray, np.ndar
     return clips[~held_out], chosen[: len(chosen) // 2 * 2]
 
 
-def _evaluator(config: ConfigDict, held_out, held_out_sources):
-    """Scores on validation scenes, or on recordings held out; MoMi where no sources are known."""
-    recordings = held_out
-    clips = list(zip(held_out, held_out_sources, strict=True)) if held_out_sources else []
+def _evaluator(config: ConfigDict, held_out: list[np.ndarray]):
+    """Scores on validation scenes, or on recordings held out, with sources where they have any."""
+    recordings = [clip[0] for clip in held_out]
+    clips = [(clip[0], clip[1:]) for clip in held_out if len(clip) > 1]
     if not config.data.directory:
         count = config.data.num_validation // 2 * 2
         validation = SceneClips(scene_config(config.data), config.data.seed, "validation", count)

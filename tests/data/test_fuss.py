@@ -27,9 +27,11 @@ def test_mixtures_come_with_their_sources(sources, tmp_path):
     write_example(tmp_path, "example1", sources[:1])
     clips = FussFolder(tmp_path, 16000)
     assert clips.names == ["example1.wav", "sub/example0.wav"]
-    np.testing.assert_allclose(clips.read(1), sources.sum(axis=0), atol=1e-7)
-    np.testing.assert_array_equal(clips.read_sources(1), sources)
-    np.testing.assert_array_equal(clips.read_sources(0), sources[:1])
+    mixture, found = clips.read_with_sources(1)
+    np.testing.assert_array_equal(mixture, clips.read(1))
+    np.testing.assert_allclose(mixture, sources.sum(axis=0), atol=1e-7)
+    np.testing.assert_array_equal(found, sources)
+    np.testing.assert_array_equal(clips.read_with_sources(0)[1], sources[:1])
     assert len(without_sources(list_audio(tmp_path))) == 2
 
 
@@ -37,9 +39,9 @@ def test_mixtures_come_with_their_sources(sources, tmp_path):
 def test_sources_add_up_at_another_rate(sources, tmp_path, rate):
     write_example(tmp_path, "example", sources)
     clips = FussFolder(tmp_path, rate)
-    mixture = clips.read(0)
+    mixture, found = clips.read_with_sources(0)
     assert len(mixture) == clips.num_samples(0)
-    np.testing.assert_allclose(clips.read_sources(0).sum(axis=0), mixture, atol=1e-5)
+    np.testing.assert_allclose(found.sum(axis=0), mixture, atol=1e-5)
 
 
 def test_mixtures_whose_sources_cannot_be_used_are_left_out(sources, tmp_path):
@@ -53,7 +55,7 @@ def test_mixtures_whose_sources_cannot_be_used_are_left_out(sources, tmp_path):
     assert clips.names == ["good.wav"]
     reasons = {path.name: reason for path, reason in clips.skipped}
     assert set(reasons) == {"broken.wav", "empty.wav", "short.wav"}
-    assert "is 0.25 s long; expected the 0.5 s of its mixture" in reasons["short.wav"]
+    assert "is 0.250 s long; expected the 0.500 s of its mixture" in reasons["short.wav"]
     assert "empty_sources: holds no sound file" in reasons["empty.wav"]
 
 

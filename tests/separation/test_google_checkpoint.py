@@ -76,6 +76,14 @@ def test_what_is_missing_or_does_not_fit_is_named(tmp_path):
         import_google_checkpoint(PREFIX, hop=41, dilations_per_repeat=3)
     with pytest.raises(InputError, match="nothing: no TensorFlow checkpoint"):
         import_google_checkpoint(tmp_path / "nothing")
+    write_checkpoint(tmp_path / "cut", tensors)
+    next(tmp_path.glob("cut.data-*")).unlink()
+    with pytest.raises(InputError, match=r"cut: .*checkpoint"):
+        import_google_checkpoint(tmp_path / "cut", dilations_per_repeat=3)
+    name = "initial_dense/dense/kernel"
+    write_checkpoint(tmp_path / "transposed", tensors | {name: np.zeros([16, 32], np.float32)})
+    with pytest.raises(InputError, match="transposed: "):
+        import_google_checkpoint(tmp_path / "transposed", dilations_per_repeat=3)
     (tmp_path / "text.index").write_text("no checkpoint")
     with pytest.raises(InputError, match="text: no TensorFlow checkpoint"):
         import_google_checkpoint(tmp_path / "text")

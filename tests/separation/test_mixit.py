@@ -180,6 +180,8 @@ def test_assignments_can_be_allowed_and_denied():
     assert float(found[0]) == pytest.approx(np.mean(expected), abs=1e-3)
     with pytest.raises(ValueError, match=r"assignment \(0, 2, 0\): expected 3 indices of 0 to 1"):
         best_mixing(references, estimates, denied=[(0, 2, 0)])
+    with pytest.raises(ValueError, match="17 sources: expected at most 16"):
+        best_mixing(references, np.zeros([1, 17, 64], np.float32), allowed=[[0] * 17])
     with pytest.raises(ValueError, match="no assignment is left"):
         best_mixing(references, estimates, allowed=[(0, 1, 0)], denied=[(0, 1, 0)])
 

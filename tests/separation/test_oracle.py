@@ -27,6 +27,12 @@ def test_ratio_masks_share_out_in_proportion_to_the_magnitudes():
     np.testing.assert_allclose(estimates, [3 * x, x], atol=1e-6)
 
 
+def test_a_bin_is_given_to_one_source_only():
+    x = np.random.default_rng(0).normal(size=4000)
+    estimates = oracle_masks(2 * x, np.stack([x, x]), 16000, "binary")
+    np.testing.assert_allclose(estimates.sum(axis=0), 2 * x, atol=1e-6)
+
+
 def test_what_the_sources_do_not_explain_is_a_source_of_its_own():
     x = np.random.default_rng(0).normal(size=4000)
     for kind, share in (("ratio", 0.25), ("binary", 0.0)):

@@ -1,3 +1,4 @@
+import os
 import pathlib
 
 import numpy as np
@@ -119,3 +120,30 @@ def test_a_silent_recording_leaves_nothing(separator, tmp_path):
     with pytest.raises(InputError, match=r"silent\.wav: is silent"):
         separate_recordings(separator, recordings, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_table_survives_odd_names_and_damaged_channels(separator, tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    odd = os.fsdecode(b"odd\xff")
+    for name in ("recording", odd, "b"):
+        soundfile.write(os.fsencode(source / f"{name}.wav"), sine(3000, 16000), 16000)
+    recordings = list_recordings(source)
+    table = separate_recordings(separator, recordings, output).table
+    rows = table.read_bytes().split()
+    assert len(rows) == 1 + 3 * 3
+    (output / "b_channel1.wav").write_bytes(b"")
+    soundfile.write(os.fsencode(output / f"{odd}_channel2.wav"), sine(100, 16000), 16000)
+    summary = separate_recordings(separator, recordings, output)
+    assert (summary.separated, summary.found, len(summary.skipped)) == (0, 3, 2)
+    assert [row for row in table.read_bytes().split() if row.startswith(b"recording,")] == [
+        row for row in rows if row.startswith(b"recording,")
+    ]
+
+
+def test_a_recording_of_less_than_a_sample_of_the_separators(separator, tmp_path):
+    channels = separator.separate(np.full(1, 0.5, np.float32), 44100)
+    np.testing.assert_allclose(channels.sum(axis=0), [0.5], atol=1e-6)
+    soundfile.write(tmp_path / "one.wav", np.full(1, 0.5), 44100)
+    recordings = list_recordings(tmp_path / "one.wav")
+    assert separate_recordings(separator, recordings, tmp_path / "out").separated == 1

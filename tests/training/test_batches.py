@@ -25,11 +25,9 @@ def sources():
 
 
 def make(tmp_path, sources, **options):
-    mixtures = store(tmp_path / "mixtures", [s.sum(axis=0, keepdims=True) for s in sources])
+    clips = [np.concatenate([s.sum(axis=0, keepdims=True), s]) for s in sources]
     options = {"batch_size": 12, "crop_samples": 100, "seed": 0} | options
-    if options.get("supervised_clips"):
-        options["sources"] = store(tmp_path / "sources", sources)
-    return RecordingBatches(mixtures, np.arange(12), **options)
+    return RecordingBatches(store(tmp_path / "clips", clips), np.arange(12), **options)
 
 
 def test_sources_are_of_the_same_crop_as_their_mixture(tmp_path, sources):

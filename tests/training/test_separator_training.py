@@ -72,3 +72,18 @@ def test_more_sources_than_outputs_are_refused(tmp_path):
             config_of(tmp_path / "data" / "00_sources", supervised_fraction=1.0), tmp_path / "none"
         )
     assert not (tmp_path / "none").exists()
+
+
+def test_a_mixture_whose_sources_only_decoding_rejects_is_skipped(tmp_path, capsys):
+    write_fuss(tmp_path / "data", 10)
+    soundfile.write(tmp_path / "data" / "03.wav", np.zeros(8000), 16000)
+    for name in ("00", "09"):
+        file = tmp_path / "data" / f"{name}_sources" / "1.wav"
+        soundfile.write(file, np.full(8000, np.nan), 16000, subtype="FLOAT")
+    config = config_of(tmp_path / "data", supervised_fraction=1.0, batch_size=4)
+    run = train_separator(config, tmp_path / "run")
+    assert run.final.exists()
+    said = capsys.readouterr().out
+    assert "skipped 3:" in said
+    for reason in ("1.wav: holds NaN", "03.wav: is silent"):
+        assert reason in said

@@ -35,6 +35,8 @@ BAD = [
     ("separator", "train.single_mixture_fraction", -0.1, "train.single_mixture_fraction=-0.1"),
     ("separator", "train.gain_range_db", (3.0, -3.0), "train.gain_range_db=(3.0, -3.0)"),
     ("separator", "train.gain_range_db", (3.0,), "train.gain_range_db=(3.0,)"),
+    ("separator", "train.gain_range_db", (), "train.gain_range_db=()"),
+    ("separator", "train.supervised_fraction", 0.01, "expected at least one of the"),
     ("separator", "train.signal_loss", "mse", "signal_loss='mse'"),
     ("separator", "train.search", "greedy", "search='greedy'"),
     ("separator", "train.sparsity_weight", -1.0, "train.sparsity_weight=-1"),

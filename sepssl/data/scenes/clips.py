@@ -45,9 +45,10 @@ class SceneClips:
         """float32 [samples]."""
         return self.scene(index).mixture
 
-    def read_sources(self, index: int) -> np.ndarray:
-        """The true sources, float32 [max_sources, samples]; silent where there are fewer."""
-        return self.scene(index).sources
+    def read_with_sources(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The mixture, float32 [samples], and its true sources, float32 [count, samples]."""
+        scene = self.scene(index)
+        return scene.mixture, scene.sources[: scene.num_sources]
 
     @functools.cached_property
     def labels(self) -> np.ndarray:

@@ -76,6 +76,8 @@ setup(
         "beam": ["apache-beam>=2.60"],
         # What tests/benchmarks compares with.
         "benchmark": ["asteroid>=0.7", "torch>=2.0"],
+        # What sepssl-import-panns-checkpoint reads PyTorch's files with.
+        "panns": ["torch>=2.6"],
         "colab": ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5.10"],
     },
     entry_points={
@@ -85,6 +87,7 @@ setup(
             "sepssl-evaluate=sepssl.cli.evaluate:run",
             "sepssl-export=sepssl.cli.export:run",
             "sepssl-import-google-checkpoint=sepssl.cli.import_google_checkpoint:run",
+            "sepssl-import-panns-checkpoint=sepssl.cli.import_panns_checkpoint:run",
             "sepssl-quickstart=sepssl.cli.quickstart:run",
             "sepssl-separate=sepssl.cli.separate:run",
             "sepssl-train=sepssl.cli.train:run",

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     return ConfigDict(
         {
-            "task": "encoder",
+            "task": "encoder",  # or "supervised", on the labels of the clips
             "seed": 0,
             "data": {
                 "directory": "",  # of recordings; "" for the built-in scenes
@@ -25,8 +25,10 @@ def get_config() -> ConfigDict:
                 "ambience_range_db": (-20.0, -5.0),  # () for none
             },
             "views": {
-                "separators": "",  # .keras files, separated by commas
-                "max_distance_seconds": 3.0,
+                "separators": "",  # .keras files, separated by commas; or "true_sources"
+                "online": False,  # True: separated in every step, not once and stored
+                "max_distance_seconds": 3.0,  # between the starts of the two patches
+                "overlap": True,  # False: the two patches share nothing
                 "mixture_mixture": 0.0,
                 "mixture_channel": 1.0,
                 "channel_channel": 0.0,
@@ -34,16 +36,20 @@ def get_config() -> ConfigDict:
                 "example_mixing": 0.0,
                 "min_mixing_db": -20.0,
                 "max_mixing_db": -5.0,
+                "mixing_domain": "waveform",  # or "log_mel"
+                "equalization_db": 0.0,  # random frequency response of every view
                 "time_masks": 1,
                 "time_width": 24,  # frames of 10 ms
                 "frequency_masks": 1,
                 "frequency_width": 12,  # mel bands
             },
-            "encoder": {"backbone": "small", "embedding_size": 256},
+            # Sizes of 0 are the network's own. Width: channels of the first convolution.
+            "encoder": {"backbone": "small", "embedding_size": 0, "width": 0},
             "objective": {
                 "similarity_weight": 1.0,
                 "coincidence_weight": 1.0,
                 "temperature": 0.2,
+                "learn_temperature": False,
                 "projection_size": 128,
                 "hidden_size": 256,
             },
@@ -57,6 +63,8 @@ def get_config() -> ConfigDict:
                 "clip_norm": 0.0,
                 "log_every": 20,
                 "checkpoint_every": 200,
+                "probe_every": 500,  # steps; a linear classifier, where there are labels
+                "probe_clips": 400,
                 "state_steps": (),  # kept; (): 0, 30, 100, 300, ... and the last
             },
         }

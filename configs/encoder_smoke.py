@@ -14,6 +14,12 @@ def get_config() -> ConfigDict:
     config.views.update(mixture_mixture=1.0, mixture_channel=0.0, max_distance_seconds=1.0)
     config.encoder.embedding_size = 64
     config.train.update(
-        steps=20, batch_size=16, log_every=5, checkpoint_every=10, warmup_steps=2, state_steps=(20,)
+        steps=20,
+        batch_size=16,
+        log_every=5,
+        checkpoint_every=10,
+        warmup_steps=2,
+        state_steps=(20,),
+        probe_clips=40,
     )
     return config

@@ -23,7 +23,9 @@ def get_config(preset: str = "default") -> ConfigDict:
     encoder = encoder_small.get_config()
     encoder.data.update(num_clips=800)
     encoder.encoder.embedding_size = 256
-    encoder.train.update(steps=400, checkpoint_every=100, warmup_steps=30, state_steps=(400,))
+    encoder.train.update(
+        steps=400, checkpoint_every=100, warmup_steps=30, state_steps=(400,), probe_clips=0
+    )
     clips = {"train": 500, "validation": 150, "test": 300}
     if preset == "smoke":
         for stage in (separator, encoder):

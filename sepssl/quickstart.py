@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from sepssl.atomic import atomic_file
 from sepssl.data.scenes import CLASS_NAMES, render_source
 from sepssl.evaluation.baselines import log_mel_statistics
-from sepssl.evaluation.datasets import evaluate_on_splits, scene_splits
+from sepssl.evaluation.datasets import InMemory, evaluate_on_splits, scene_splits
 from sepssl.evaluation.report import Example, write_report
 from sepssl.export import check_exports, convert_encoder, save_encoder
 from sepssl.representation import Encoder, load_encoder
@@ -158,7 +158,7 @@ def _evaluate(config: ConfigDict, paths: Paths) -> dict[str, dict[str, float]]:
     evaluation = config.evaluation
     counts = tuple(evaluation.clips[split] for split in ("train", "validation", "test"))
     splits = scene_splits(scene_config(config.encoder.data), evaluation.seed, counts)
-    splits = [_InMemory(clips) for clips in splits]
+    splits = [InMemory(clips) for clips in splits]
     keras.utils.set_random_seed(evaluation.seed)
     representations = {
         "log-mel statistics": functools.partial(log_mel_statistics, Encoder().log_mel),
@@ -173,15 +173,6 @@ def _evaluate(config: ConfigDict, paths: Paths) -> dict[str, dict[str, float]]:
         name: evaluate_on_splits(embed, splits, evaluation.seed, name)[0]
         for name, embed in representations.items()
     }
-
-
-class _InMemory:
-    """Clips made once and read several times."""
-
-    def __init__(self, clips):
-        self.names, self.labels = clips.names, clips.labels
-        self._clips = clips
-        self.read = functools.cache(clips.read)
 
 
 def _export(paths: Paths, results: dict[str, dict[str, float]]) -> dict:

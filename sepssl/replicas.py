@@ -25,20 +25,39 @@ def gather(values: tf.Tensor) -> tf.Tensor:
     own = tf.one_hot(replica_id(), replicas, dtype=values.dtype)
     scattered = tf.reshape(own, [replicas] + [1] * len(values.shape)) * values[tf.newaxis]
     total = context.all_reduce(tf.distribute.ReduceOp.SUM, scattered)
-    return tf.reshape(total, tf.concat([[-1], tf.shape(values)[1:]], axis=0))
+    return tf.reshape(total, [-1, *values.shape[1:]])
 
 
-def moments_over_replicas(values: tf.Tensor, axes: tuple[int, ...]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mean and variance over `axes` and over all replicas, which hold equally much; differentiable.
+def batch_norm_over_replicas(x, gamma, beta, epsilon: float):
+    """Normalises the last axis by mean and variance over all others and over all replicas.
 
-    Outside replica context: over `axes` alone.
+    Replicas hold equally much. Outside replica context: over this `x` alone.
+
+    Args:
+        x: [..., channels], of any floating type.
+        gamma, beta: float32 [channels], scale and shift afterwards.
+        epsilon: added to the variance.
+
+    Returns:
+        Normalised [..., channels] of the type of `x`, and mean and variance, float32 [channels].
     """
     context = tf.distribute.get_replica_context()
+    channels = x.shape[-1]
     if context is None or context.num_replicas_in_sync == 1:
-        return tf.nn.moments(values, axes)
-    mean = context.all_reduce(tf.distribute.ReduceOp.MEAN, tf.reduce_mean(values, axes))
-    variance = tf.reduce_mean(tf.math.squared_difference(values, mean), axes)
-    return mean, context.all_reduce(tf.distribute.ReduceOp.MEAN, variance)
+        rows = tf.reshape(x, [1, 1, -1, channels])
+        normalized, mean, unbiased, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=rows, scale=gamma, offset=beta, mean=[], variance=[], epsilon=epsilon
+        )
+        count = tf.cast(tf.shape(rows)[2], tf.float32)
+        variance = unbiased * (count - 1.0) / count
+        return tf.reshape(normalized, tf.shape(x)), mean, variance
+    wide, axes = tf.cast(x, tf.float32), list(range(len(x.shape) - 1))
+    mean = context.all_reduce(tf.distribute.ReduceOp.MEAN, tf.reduce_mean(wide, axes))
+    variance = tf.reduce_mean(tf.math.squared_difference(wide, mean), axes)
+    variance = context.all_reduce(tf.distribute.ReduceOp.MEAN, variance)
+    scale = gamma * tf.math.rsqrt(variance + epsilon)
+    shift = beta - mean * scale
+    return x * tf.cast(scale, x.dtype) + tf.cast(shift, x.dtype), mean, variance
 
 
 def mean_over_replicas(values: dict) -> dict:

@@ -111,7 +111,15 @@ class LogMel(keras.layers.Layer):
         # The floor keeps the gradient finite on silence and is far below float32's resolution
         # of anything that the offset lets through.
         magnitude = ops.sqrt(ops.maximum(real * real + imag * imag, 1e-20))
-        return ops.log(ops.matmul(magnitude, self._mel) + self.offset)
+        return self.from_magnitude(ops.matmul(magnitude, self._mel))
+
+    def to_magnitude(self, log_mel):
+        """Log-mel spectrogram -> the mel magnitudes it shows, at least 0, of any one shape."""
+        return ops.maximum(ops.exp(log_mel) - self.offset, 0.0)
+
+    def from_magnitude(self, magnitude):
+        """Mel magnitudes, at least 0 -> log-mel spectrogram, of any one shape."""
+        return ops.log(magnitude + self.offset)
 
     def call(self, waveform):
         samples = ops.shape(waveform)[-1]

@@ -1,11 +1,15 @@
 """Evaluates an encoder on labelled clips, or a separator on mixtures.
 
-sepssl-evaluate --encoder=PATH.keras --dataset=scenes|DIR --output=FILE.json
+sepssl-evaluate --encoder=PATH.keras --dataset=scenes|DIR|tfds:NAME[/CONFIG] --output=FILE.json
 sepssl-evaluate --separator=PATH.keras --dataset=scenes|DIR --output=FILE.json
 
 An encoder is scored by query by example and shallow classifiers. A folder is labelled by its
 `labels.csv` (`filename,labels`, labels separated by `;`), or by the names of its subfolders. Its
 files are split 60/20/20 into training, validation and test clips by a hash of their names.
+
+`tfds:NAME` is a TFDS dataset with sound and labels, one or several a clip, that was prepared before
+(`tfds build NAME`): nothing is downloaded. Its own splits are used; those it lacks are taken out of
+its training split, in the same proportions.
 
 A separator is scored by SI-SNR and its improvement over the mixture (FUSS protocol), beside oracle
 masks, on a folder laid out as FUSS is: mixtures NAME.wav, each beside a folder NAME_sources with a
@@ -21,7 +25,13 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("encoder", None, "Encoder, a .keras file.")
 flags.DEFINE_string("separator", None, "Separator, a .keras file.")
 flags.mark_flags_as_mutual_exclusive(["encoder", "separator"], required=True)
-flags.DEFINE_string("dataset", None, '"scenes" (built in) or a folder.', required=True)
+flags.DEFINE_string(
+    "dataset",
+    None,
+    '"scenes" (built in), a folder, or for an encoder "tfds:NAME[/CONFIG]".',
+    required=True,
+)
+flags.DEFINE_string("data_dir", "", "Of TFDS datasets; TFDS's own default if empty.")
 flags.DEFINE_string("output", None, "File to write, ending in .json.", required=True)
 flags.DEFINE_integer(
     "num_clips",
@@ -70,6 +80,7 @@ def _evaluate_encoder():
         encoder.sample_rate,
         FLAGS.num_clips or 1000,
         FLAGS.seed,
+        FLAGS.data_dir or None,
     )
     return results, skipped, json.dumps(results, indent=2)
 

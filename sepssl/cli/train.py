@@ -1,4 +1,4 @@
-"""Trains a separator or an encoder.
+"""Trains a separator or an encoder, or a table of encoders.
 
 sepssl-train --config=FILE --workdir=DIR [--config.key=value ...]
 """
@@ -20,6 +20,7 @@ flags.DEFINE_string("workdir", None, "Folder of the run, new or to be continued.
 
 
 def main(argv):
+    from sepssl.ablation import run_ablation
     from sepssl.errors import InputError
     from sepssl.training.encoder import train_encoder
     from sepssl.training.separator import train_separator
@@ -27,10 +28,18 @@ def main(argv):
     config_file = config_flags.get_config_filename(FLAGS["config"]).split(":")[0]
     if not pathlib.Path(config_file).is_file():
         raise InputError(f"{config_file}: no such file; expected a configuration in Python")
-    tasks = {"separator": train_separator, "encoder": train_encoder}
+    tasks = {
+        "separator": train_separator,
+        "encoder": train_encoder,
+        "supervised": train_encoder,
+        "ablation": run_ablation,
+    }
     if FLAGS.config.get("task") not in tasks:
         raise InputError(f"task={FLAGS.config.get('task')!r}: expected one of {', '.join(tasks)}")
     run = tasks[FLAGS.config.task](FLAGS.config, FLAGS.workdir)
+    if FLAGS.config.task == "ablation":
+        print(f"table: {run / 'table.md'}; figure: {run / 'figure.svg'}")
+        return
     print(f"{FLAGS.config.task}: {run.final}")
     print(f"states: {run.path / 'states'}; metrics: {run.path / 'metrics.jsonl'}")
     print(f"curves: tensorboard --logdir={run.path / 'tensorboard'}")

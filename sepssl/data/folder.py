@@ -202,6 +202,16 @@ class Folder:
         return _read_labels_csv(file, set(names))
 
 
+def labelled_folder(directory: str | os.PathLike, sample_rate: int) -> Folder:
+    """Recordings of any length with their labels, from `labels.csv` or else from subfolders.
+
+    Raises:
+        InputError: as `Folder`.
+    """
+    has_file = pathlib.Path(directory, LABELS_FILE).is_file()
+    return Folder(directory, sample_rate, min_duration=0.0, labels="csv" if has_file else "folder")
+
+
 def _read_labels_csv(file: pathlib.Path, names: set[str]) -> dict[str, set[str]]:
     """Label set of each file name in `labels.csv`; each name must be in `names`."""
     expected = "expected a CSV file with the header filename,labels"

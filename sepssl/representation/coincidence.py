@@ -7,12 +7,16 @@ network and the weighting of pairs are our choice.
 import keras
 from keras import ops
 
+from sepssl.representation.pair_logits import pair_logits
+
 
 @keras.saving.register_keras_serializable(package="sepssl")
 class CoincidenceHead(keras.layers.Layer):
     """A two-layer perceptron on every pair of embeddings.
 
-    The first layer is split, `W [z; z'] = W1 z + W2 z'`, so that no pair is ever concatenated.
+    The first layer is split, `W [z; z'] = W1 z + W2 z'`, so that no pair is ever concatenated. In
+    training, where the shapes are known, no hidden layer of all pairs is stored either; see
+    `pair_logits`. What follows the split layer is in float32 under every dtype policy.
 
     Args:
         hidden_size: units of the hidden layer.
@@ -34,10 +38,16 @@ class CoincidenceHead(keras.layers.Layer):
         self.logit.build((None, None, self.hidden_size))
         self.built = True
 
-    def call(self, left, right):
-        left, right = self.left(left), self.right(right)
-        hidden = ops.relu(ops.expand_dims(left, 1) + ops.expand_dims(right, 0))
-        return ops.cast(ops.squeeze(self.logit(hidden), -1), "float32")
+    def call(self, left, right, training=False):
+        left = ops.cast(self.left(left), "float32")
+        right = ops.cast(self.right(right), "float32")
+        weights = ops.cast(self.logit.kernel, "float32")[:, 0]
+        if training and None not in (left.shape[0], right.shape[0]):
+            logits = pair_logits(left, right, weights)
+        else:
+            hidden = ops.relu(ops.expand_dims(left, 1) + ops.expand_dims(right, 0))
+            logits = ops.matmul(hidden, weights)
+        return logits + ops.cast(self.logit.bias, "float32")
 
     def compute_output_shape(self, left_shape, right_shape):
         return (left_shape[0], right_shape[0])
@@ -63,3 +73,21 @@ def coincidence_loss(logits, offset=0):
     positive = ops.sum(own * ops.softplus(-logits)) / ops.cast(rows, "float32")
     others = ops.cast(rows * (columns - 1), "float32")
     return positive + ops.sum((1.0 - own) * ops.softplus(logits)) / others
+
+
+def coincidence_auc(logits, offset=0):
+    """Share of the other pairs of a row that its coinciding pair is above, mean over rows, scalar.
+
+    The area under the ROC curve row by row: 0.5 is chance, 1 perfect. Pairs of equal logits count
+    half.
+
+    Args:
+        logits, offset: as of `coincidence_loss`.
+    """
+    logits = ops.cast(logits, "float32")
+    rows, columns = ops.shape(logits)
+    own = ops.expand_dims(ops.arange(rows) + offset, 1) == ops.expand_dims(ops.arange(columns), 0)
+    positive = ops.sum(ops.where(own, logits, 0.0), axis=1, keepdims=True)
+    above = ops.cast(positive > logits, "float32") + 0.5 * ops.cast(positive == logits, "float32")
+    others = ops.cast(rows * (columns - 1), "float32")
+    return ops.sum(ops.where(own, 0.0, above)) / others

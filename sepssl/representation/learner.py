@@ -1,13 +1,19 @@
 """Training of an encoder: similarity maximization and coincidence prediction, jointly."""
 
+import math
+
 import keras
 import tensorflow as tf
 from keras import ops
 
 from sepssl.replicas import gather, global_mean_step, mean_over_replicas, replica_id
-from sepssl.representation.coincidence import CoincidenceHead, coincidence_loss
+from sepssl.representation.coincidence import CoincidenceHead, coincidence_auc, coincidence_loss
+from sepssl.representation.collapse import spread_and_rank
 from sepssl.representation.heads import ProjectionHead
 from sepssl.representation.nt_xent import alignment, contrastive_accuracy, nt_xent, uniformity
+from sepssl.views.channels import pairing_shares
+
+MIN_TEMPERATURE = 0.01
 
 
 @keras.saving.register_keras_serializable(package="sepssl")
@@ -18,7 +24,9 @@ class SimilarityLearner(keras.Model):
         encoder: `Encoder`.
         front_end: `FrontEnd`, which makes the views.
         similarity_weight, coincidence_weight: of the two objectives in the loss.
-        temperature: of NT-Xent.
+        temperature: of NT-Xent, where training starts if it is learned.
+        learn_temperature: whether its logarithm is trained with the rest, down to a temperature of
+            0.01, as in Radford et al., CLIP (2021).
         projection_size: of the similarity head.
         hidden_size: of both heads.
         clip_norm: largest global gradient norm, 0 for no clipping.
@@ -39,6 +47,7 @@ class SimilarityLearner(keras.Model):
         similarity_weight: float = 1.0,
         coincidence_weight: float = 1.0,
         temperature: float = 0.1,
+        learn_temperature: bool = False,
         projection_size: int = 128,
         hidden_size: int = 256,
         clip_norm: float = 0.0,
@@ -52,6 +61,7 @@ class SimilarityLearner(keras.Model):
         self.similarity_weight = similarity_weight
         self.coincidence_weight = coincidence_weight
         self.temperature = temperature
+        self.learn_temperature = learn_temperature
         self.projection_size = projection_size
         self.hidden_size = hidden_size
         self.clip_norm = clip_norm
@@ -69,11 +79,16 @@ class SimilarityLearner(keras.Model):
         shape = (None, self.encoder.embedding_size)
         self.projection.build(shape)
         self.coincidence.build(shape, shape)
+        if self.learn_temperature:
+            start = keras.initializers.Constant(math.log(self.temperature))
+            self.log_temperature = self.add_weight(
+                shape=(), initializer=start, dtype="float32", name="log_temperature"
+            )
         self.built = True
 
     def train_step(self, data):
         with tf.GradientTape() as tape:
-            a, b, channel_share = self.front_end(data)
+            a, b, shown = self.front_end(data)
             batch = ops.shape(a)[0]
             # One pass over both views: batch norm then sees mixtures and channels together.
             embeddings = self.encoder.backbone(ops.concatenate([a, b]), training=True)
@@ -82,26 +97,36 @@ class SimilarityLearner(keras.Model):
             offset = replica_id() * batch
             za, zb = projections[:batch], projections[batch:]
             all_a, all_b = gather(za), gather(zb)
-            similarity = ops.mean(nt_xent(za, zb, self.temperature, all_a, all_b, offset))
-            logits = self.coincidence(embeddings[:batch], gather(embeddings[batch:]))
+            temperature = self.current_temperature()
+            similarity = ops.mean(nt_xent(za, zb, temperature, all_a, all_b, offset))
+            logits = self.coincidence(embeddings[:batch], gather(embeddings[batch:]), training=True)
             coincidence = coincidence_loss(logits, offset)
             loss = self.similarity_weight * similarity + self.coincidence_weight * coincidence
         norms = global_mean_step(self, loss, tape, self.clip_norm)
-        normalized = all_a / (ops.norm(all_a, axis=-1, keepdims=True) + 1e-9)
+        spread, rank = spread_and_rank(embeddings)
         return mean_over_replicas(
             {
                 "loss": loss,
                 "similarity_loss": similarity,
                 "coincidence_loss": coincidence,
                 "contrastive_accuracy": contrastive_accuracy(za, zb, all_b, offset),
+                "coincidence_auc": coincidence_auc(logits, offset),
+                "temperature": temperature,
                 "alignment": alignment(za, zb),
                 "uniformity": uniformity(all_a),
-                "projection_std": ops.mean(ops.std(normalized, axis=0)),
                 "embedding_std": ops.mean(ops.std(embeddings, axis=0)),
-                "channel_share": channel_share,
+                "embedding_spread": spread,
+                "embedding_rank": rank,
             }
+            | pairing_shares(shown)
             | norms
         )
+
+    def current_temperature(self):
+        """Of NT-Xent, scalar; never below `MIN_TEMPERATURE`, where it is learned."""
+        if not self.learn_temperature:
+            return ops.convert_to_tensor(self.temperature, "float32")
+        return ops.maximum(ops.exp(self.log_temperature), MIN_TEMPERATURE)
 
     def get_config(self):
         return super().get_config() | {
@@ -110,6 +135,7 @@ class SimilarityLearner(keras.Model):
             "similarity_weight": self.similarity_weight,
             "coincidence_weight": self.coincidence_weight,
             "temperature": self.temperature,
+            "learn_temperature": self.learn_temperature,
             "projection_size": self.projection_size,
             "hidden_size": self.hidden_size,
             "clip_norm": self.clip_norm,

@@ -99,13 +99,18 @@ class ViewBatches:
 
     Args:
         mixtures: a store of one row per clip.
-        channels: stores of separated channels of the same clips, one per separator, all with the
-            same number of rows; may be empty.
+        channels: stores of separated channels of the same clips, one per separator; may be empty.
+            Clips with fewer rows than others get silent ones.
         batch_size: clips in a global batch.
         patch_samples: length of a patch.
         max_distance_samples: largest distance of the two patches' starts.
+        overlap: whether the patches may share samples; see `draw_patch_starts`.
         num_uniforms: numbers in [0, 1) per clip.
         seed: of everything that is drawn.
+        labels: of the clips, [clips, classes]; None if they have none.
+        online_separators: for how many separators clips are loaded instead of patches, to be
+            separated in the graph; 0 for patches.
+        clip_samples: length of those clips; both patches lie in them.
     """
 
     def __init__(
@@ -115,13 +120,24 @@ class ViewBatches:
         batch_size: int,
         patch_samples: int,
         max_distance_samples: int,
+        overlap: bool,
         num_uniforms: int,
         seed: int,
+        labels: np.ndarray | None = None,
+        online_separators: int = 0,
+        clip_samples: int = 0,
     ):
         self.mixtures = mixtures
         self.channels = list(channels)
+        self.labels = labels
+        self.online_separators = online_separators
+        self.clip_samples = clip_samples
+        self._rows = max(
+            (store.num_rows(i) for store in self.channels for i in range(len(store))), default=0
+        )
         self.patch_samples = patch_samples
         self.max_distance_samples = max_distance_samples
+        self.overlap = overlap
         self.num_uniforms = num_uniforms
         self.seed = seed
         self.shuffle = Shuffle(len(mixtures), batch_size, seed)
@@ -135,24 +151,59 @@ class ViewBatches:
         """One global batch, float32.
 
         Returns:
-            "mixtures" [batch, 2, patch_samples], "uniforms" [batch, num_uniforms] and, with
-            separators, "channels" [batch, 2, sources, patch_samples].
+            "starts" int32 [batch, 2] of the patches in their clips, in samples, "uniforms" [batch,
+            num_uniforms] and "mixtures" [batch, 2, patch_samples]; with separators, "separator"
+            int32 [batch], which is drawn, and "channels" [batch, 2, sources, patch_samples]; with
+            labels, "labels" [batch, classes]. For separation in the graph, "clips" [batch,
+            clip_samples] and "window" int32 [batch], where they start, in place of mixtures and
+            channels.
         """
         rng = np.random.default_rng([self.seed, step, 2])
         indices = self.shuffle.indices(step)
-        patch = self.patch_samples
-        batch = {"mixtures": np.empty((len(indices), 2, patch), np.float32)}
-        if self.channels:
-            shape = (len(indices), 2, self.channels[0].num_rows(0), patch)
-            batch["channels"] = np.empty(shape, np.float32)
-        for i, index in enumerate(indices):
-            store = self.channels[rng.integers(len(self.channels))] if self.channels else None
-            starts = draw_patch_starts(
-                rng, self.mixtures.num_samples(index), patch, self.max_distance_samples
+        separators = len(self.channels) or self.online_separators
+        drawn, starts = [], []
+        for index in indices:
+            drawn.append(rng.integers(separators) if separators else 0)
+            starts.append(
+                draw_patch_starts(
+                    rng,
+                    self.mixtures.num_samples(index),
+                    self.patch_samples,
+                    self.max_distance_samples,
+                    self.overlap,
+                )
             )
-            for view, start in enumerate(starts):
-                batch["mixtures"][i, view] = self.mixtures.read(index, start, patch)[0]
-                if store is not None:
-                    batch["channels"][i, view] = store.read(index, start, patch)
+        batch = {"starts": np.array(starts, np.int32)}
+        if separators:
+            batch["separator"] = np.array(drawn, np.int32)
+        if self.online_separators:
+            batch |= self._clips(indices, batch["starts"])
+        else:
+            batch |= self._patches(indices, batch["starts"], drawn)
         batch["uniforms"] = rng.random((len(indices), self.num_uniforms), np.float32)
+        if self.labels is not None:
+            batch["labels"] = self.labels[indices].astype(np.float32)
         return batch
+
+    def _patches(self, indices, starts, drawn) -> dict[str, np.ndarray]:
+        patch = self.patch_samples
+        mixtures = np.empty((len(indices), 2, patch), np.float32)
+        channels = np.zeros((len(indices), 2, self._rows, patch), np.float32)
+        for i, index in enumerate(indices):
+            for view, start in enumerate(starts[i].tolist()):
+                mixtures[i, view] = self.mixtures.read(index, start, patch)[0]
+                if self.channels:
+                    rows = self.channels[drawn[i]].read(index, start, patch)
+                    channels[i, view, : len(rows)] = rows
+        return {"mixtures": mixtures} | ({"channels": channels} if self.channels else {})
+
+    def _clips(self, indices, starts) -> dict[str, np.ndarray]:
+        # The patches in the middle, as far as the recording reaches.
+        middle = (starts.min(axis=1) + starts.max(axis=1) + self.patch_samples) // 2
+        spare = [self.mixtures.num_samples(index) - self.clip_samples for index in indices]
+        window = np.clip(middle - self.clip_samples // 2, 0, np.maximum(spare, 0)).astype(np.int32)
+        clips = [
+            self.mixtures.read(index, start, self.clip_samples)[0]
+            for index, start in zip(indices, window.tolist(), strict=True)
+        ]
+        return {"clips": np.stack(clips), "window": window}

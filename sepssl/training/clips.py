@@ -6,13 +6,14 @@ import pathlib
 import numpy as np
 from ml_collections import ConfigDict
 
-from sepssl.data.folder import Folder, list_audio
+from sepssl.data.folder import Folder, labelled_folder, list_audio
 from sepssl.data.fuss import FussFolder, without_sources
 from sepssl.data.read_ahead import read_ahead, value_or_error
 from sepssl.data.scenes import SceneConfig
 from sepssl.data.scenes.clips import SceneClips
 from sepssl.data.segments import Segments, recording_name
 from sepssl.data.store import ClipStore
+from sepssl.errors import InputError
 
 
 def scene_config(data: ConfigDict) -> SceneConfig:
@@ -55,6 +56,27 @@ def clips_with_sources(data: ConfigDict) -> FussFolder | SceneClips:
     return training_clips(data)
 
 
+def labels_of(data: ConfigDict, names: list[str]) -> np.ndarray:
+    """Labels of training clips, multi-hot [clips, classes].
+
+    Args:
+        data: what the clips were made from.
+        names: of clips of `training_clips`; a part of a recording has the recording's labels.
+
+    Raises:
+        InputError: if `config.data.directory` has neither `labels.csv` nor subfolders.
+    """
+    clips = training_clips(data)
+    if data.directory:
+        clips = labelled_folder(data.directory, data.sample_rate)
+    rows = {name: row for row, name in enumerate(clips.names)}
+    known = [recording_name(name) for name in names] if data.directory else names
+    unlabelled = [name for name in known if name not in rows]
+    if unlabelled:
+        raise InputError(f"{data.directory}: {unlabelled[0]} has no label; expected one of each")
+    return clips.labels[[rows[name] for name in known]]
+
+
 def store_mixtures(clips, folder: pathlib.Path) -> ClipStore:
     """Decodes all clips into a store; those that cannot be read are skipped and listed."""
     return _store(clips, lambda index: clips.read(index)[None], folder)
@@ -80,6 +102,26 @@ def _store(clips, read, folder: pathlib.Path) -> ClipStore:
         "making scenes" if isinstance(clips, SceneClips) else "decoding",
     )
     report_skipped([*clips.skipped, *skipped])
+    return store
+
+
+def store_sources(
+    clips: FussFolder | SceneClips, mixtures: ClipStore, folder: pathlib.Path
+) -> ClipStore:
+    """The true sources of all clips of a store, a row each: what an oracle separator would find."""
+    rows = {name: row for row, name in enumerate(clips.names)}
+    indices = [rows[name] for name in mixtures.names]
+
+    def read(index):
+        return clips.read_with_sources(indices[index])[1]
+
+    store = ClipStore(folder)
+    store.fill(
+        f"{clips.origin}, sources",
+        mixtures.names,
+        lambda first: read_ahead(read, range(first, len(mixtures)), os.cpu_count() or 1),
+        "true sources",
+    )
     return store
 
 

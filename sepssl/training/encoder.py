@@ -4,34 +4,60 @@ import functools
 import hashlib
 import os
 import pathlib
+from collections.abc import Callable
 
 import keras
 from ml_collections import ConfigDict
 
 from sepssl.data.pipeline import require_batch
 from sepssl.errors import InputError
-from sepssl.representation import Encoder, SimilarityLearner, SmallBackbone
+from sepssl.representation import (
+    Cnn14Backbone,
+    EfficientNetB0Backbone,
+    Encoder,
+    MobileNetV1Backbone,
+    SimilarityLearner,
+    SmallBackbone,
+    SupervisedLearner,
+    VggishBackbone,
+)
+from sepssl.representation.collapse import collapse_warning
 from sepssl.separation import Separator, load_separator
 from sepssl.training.batches import ViewBatches
 from sepssl.training.checkpoints import RunFolder
 from sepssl.training.clips import (
+    clips_with_sources,
+    labels_of,
     settings_of_run,
     store_channels,
     store_mixtures,
+    store_sources,
     training_clips,
 )
 from sepssl.training.loop import COMMON_MINIMUMS, loop_settings, require_at_least, train
+from sepssl.training.probe import make_probe
 from sepssl.training.strategy import make_strategy, require_pairs_on_every_replica
-from sepssl.views import FrontEnd
+from sepssl.views import FrontEnd, OnlineSeparation
+from sepssl.views.picture import draw_views
 
-BACKBONES = {"small": SmallBackbone}
+BACKBONES = {
+    "small": SmallBackbone,
+    "cnn14": Cnn14Backbone,
+    "vggish": VggishBackbone,
+    "mobilenet_v1": MobileNetV1Backbone,
+    "efficientnet_b0": EfficientNetB0Backbone,
+}
+TRUE_SOURCES = "true_sources"  # in place of a separator's file: an oracle, for ablations
 MINIMUMS = COMMON_MINIMUMS | {
     "views.max_distance_seconds": 0,
-    "encoder.embedding_size": 1,
+    "encoder.embedding_size": 0,
+    "encoder.width": 0,
     "objective.similarity_weight": 0,
     "objective.coincidence_weight": 0,
     "objective.projection_size": 1,
     "objective.hidden_size": 1,
+    "train.probe_every": 0,
+    "train.probe_clips": 0,
 }
 
 
@@ -44,11 +70,14 @@ def make_encoder(config: ConfigDict) -> Encoder:
     if config.backbone not in BACKBONES:
         expected = ", ".join(BACKBONES)
         raise InputError(f"encoder.backbone={config.backbone!r}: expected one of {expected}")
-    return Encoder(BACKBONES[config.backbone](config.embedding_size))
+    sizes = {key: config[key] for key in ("embedding_size", "width") if config[key]}
+    return Encoder(BACKBONES[config.backbone](**sizes))
 
 
-def load_separators(config: ConfigDict) -> dict[str, Separator]:
+def load_separators(config: ConfigDict) -> dict[str, Separator | None]:
     """The separators that `config.views.separators` names, by a name that tells them apart.
+
+    `TRUE_SOURCES` is None.
 
     Raises:
         InputError: if one cannot be loaded, does not fit, or is missing though views need it.
@@ -64,6 +93,9 @@ def load_separators(config: ConfigDict) -> dict[str, Separator]:
         )
     separators = {}
     for path in paths:
+        if path == TRUE_SOURCES:
+            separators[path] = None
+            continue
         separator = load_separator(path)
         if separator.sample_rate != config.data.sample_rate:
             raise InputError(
@@ -72,9 +104,6 @@ def load_separators(config: ConfigDict) -> dict[str, Separator]:
             )
         digest = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:8]
         separators[f"{pathlib.Path(path).stem}-{digest}"] = separator
-    counts = {separator.num_sources for separator in separators.values()}
-    if len(counts) > 1:
-        raise InputError(f"views.separators: {sorted(counts)} sources; expected the same of all")
     return separators
 
 
@@ -82,7 +111,8 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     """Trains an encoder on pairs of views of recordings and of their separated channels.
 
     Clips and channels are stored once, in `config.data.cache` (which several runs on the same
-    clips may share) or in the run's folder.
+    clips may share) or in the run's folder. With `config.task` "supervised" it trains on the
+    labels of the clips instead, as a baseline.
 
     Args:
         config: as in `configs/encoder_small.py`.
@@ -94,17 +124,40 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     require_at_least(config, MINIMUMS)
     separators = load_separators(config)
     settings = loop_settings(config.train)
+    supervised = config.task == "supervised"
+    if supervised and separators:
+        raise InputError(
+            "a supervised encoder sees mixtures; expected views.mixture_mixture=1 and "
+            "views.mixture_channel=0"
+        )
     keras.utils.set_random_seed(config.seed)
-    make_learner = functools.partial(_make_learner, config)
-    front_end = make_learner().front_end
+    front_end = _make_learner(config).front_end
     if front_end.log_mel.sample_rate != config.data.sample_rate:
         raise InputError(
             f"data.sample_rate={config.data.sample_rate}: expected "
             f"{front_end.log_mel.sample_rate}, the encoder's"
         )
+    patch = front_end.log_mel.patch_samples
+    max_distance = round(config.views.max_distance_seconds * config.data.sample_rate)
+    if not config.views.overlap and max_distance < patch:
+        raise InputError(
+            f"views.max_distance_seconds={config.views.max_distance_seconds}: expected at least "
+            f"{patch / config.data.sample_rate:g}, a patch's length, where patches do not overlap"
+        )
+    clip_samples = round(config.data.clip_seconds * config.data.sample_rate)
+    if config.views.online:
+        if TRUE_SOURCES in separators:
+            raise InputError(f"views.separators={TRUE_SOURCES}: expected views.online=False")
+        if max_distance + patch > clip_samples:
+            raise InputError(
+                f"views.max_distance_seconds={config.views.max_distance_seconds}: two patches so "
+                f"far apart do not fit into clips of data.clip_seconds={config.data.clip_seconds}, "
+                "which views.online separates"
+            )
     strategy = make_strategy(config.train.strategy)
     require_pairs_on_every_replica(config.train.batch_size, strategy)
-    clips = training_clips(config.data)
+    oracle = TRUE_SOURCES in separators
+    clips = (clips_with_sources if oracle else training_clips)(config.data)
     require_batch(len(clips), config.train.batch_size)
     record = settings_of_run(config)
     record["views"]["separators"] = list(separators)  # what is in the files, not where they lie
@@ -112,46 +165,94 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
 
     cache = pathlib.Path(config.data.cache or run.path)
     mixtures = store_mixtures(clips, cache / "clips")
+    online = config.views.online and bool(separators)
     channels = [
-        store_channels(separator, name, mixtures, cache / "channels" / name)
+        store_sources(clips, mixtures, cache / "channels" / name)
+        if separator is None
+        else store_channels(separator, name, mixtures, cache / "channels" / name)
         for name, separator in separators.items()
+        if not online
     ]
+    labels = labels_of(config.data, mixtures.names) if supervised else None
     batches = ViewBatches(
         mixtures,
         channels,
         config.train.batch_size,
-        front_end.log_mel.patch_samples,
-        round(config.views.max_distance_seconds * config.data.sample_rate),
+        patch,
+        max_distance,
+        config.views.overlap,
         front_end.num_uniforms,
         config.seed,
+        labels,
+        len(separators) if online else 0,
+        clip_samples,
     )
-    train(run, strategy, make_learner, batches, lambda encoder: {}, **settings)
+    # Read a second time, where the strategy wants its variables made.
+    separation = functools.partial(_online_separation, config, patch) if online else lambda: None
+    make_learner = functools.partial(
+        _make_learner, config, separation, labels.shape[1] if supervised else 0
+    )
+    draw_views(
+        _make_learner(config, separation).front_end,
+        batches.load(0),
+        batches.names(0),
+        list(separators),
+        run.path / "views.png",
+    )
+    probe = make_probe(config.data, config.train.probe_clips)
+    keras.utils.set_random_seed(config.seed)
+    train(
+        run,
+        strategy,
+        make_learner,
+        batches,
+        probe or (lambda encoder: {}),
+        evaluate_every=config.train.probe_every,
+        warn=(lambda metrics: None) if supervised else collapse_warning,
+        **settings,
+    )
     return run
 
 
-def _make_learner(config: ConfigDict) -> SimilarityLearner:
+def _online_separation(config: ConfigDict, patch_samples: int) -> OnlineSeparation:
+    return OnlineSeparation(load_separators(config).values(), patch_samples)
+
+
+def _make_learner(
+    config: ConfigDict,
+    make_separation: Callable[[], OnlineSeparation | None] = lambda: None,
+    num_classes: int = 0,
+) -> keras.Model:
+    """The learner that a configuration describes; with classes, a supervised one."""
     encoder = make_encoder(config.encoder)
     views, objective = config.views, config.objective
     try:
+        front_end = FrontEnd(
+            encoder.log_mel,
+            mixture_mixture=views.mixture_mixture,
+            mixture_channel=views.mixture_channel,
+            channel_channel=views.channel_channel,
+            channel_floor_db=views.channel_floor_db,
+            example_mixing=views.example_mixing,
+            min_mixing_db=views.min_mixing_db,
+            max_mixing_db=views.max_mixing_db,
+            mixing_domain=views.mixing_domain,
+            equalization_db=views.equalization_db,
+            time_masks=views.time_masks,
+            time_width=views.time_width,
+            frequency_masks=views.frequency_masks,
+            frequency_width=views.frequency_width,
+            separation=make_separation(),
+        )
+        if num_classes:
+            return SupervisedLearner(encoder, front_end, num_classes, config.train.clip_norm)
         return SimilarityLearner(
             encoder,
-            FrontEnd(
-                encoder.log_mel,
-                mixture_mixture=views.mixture_mixture,
-                mixture_channel=views.mixture_channel,
-                channel_channel=views.channel_channel,
-                channel_floor_db=views.channel_floor_db,
-                example_mixing=views.example_mixing,
-                min_mixing_db=views.min_mixing_db,
-                max_mixing_db=views.max_mixing_db,
-                time_masks=views.time_masks,
-                time_width=views.time_width,
-                frequency_masks=views.frequency_masks,
-                frequency_width=views.frequency_width,
-            ),
+            front_end,
             similarity_weight=objective.similarity_weight,
             coincidence_weight=objective.coincidence_weight,
             temperature=objective.temperature,
+            learn_temperature=objective.learn_temperature,
             projection_size=objective.projection_size,
             hidden_size=objective.hidden_size,
             clip_norm=config.train.clip_norm,

@@ -76,6 +76,8 @@ def train(
     log_every: int,
     checkpoint_every: int,
     state_steps: Collection[int],
+    evaluate_every: int = 0,
+    warn: Callable[[dict[str, float]], str | None] = lambda metrics: None,
 ) -> keras.Model:
     """Trains a learner, from the start or from where the run stopped.
 
@@ -89,11 +91,14 @@ def train(
             keep, `gains_from_xla`, whether XLA makes its step faster, and
             `shown_metrics`, those beside the progress bar.
         batches: `load(step)`, a dict of arrays, and `names(step)`, the clips in them.
-        evaluate: product -> metrics, called at every kept state.
+        evaluate: product -> metrics, called at every kept state and every `evaluate_every` steps.
         steps: how many in all.
         learning_rate: of Adam.
         log_every, checkpoint_every: in steps.
         state_steps: steps whose product is kept; the last is always kept as `final.keras`.
+        evaluate_every: in steps; 0 for kept states only.
+        warn: logged metrics -> what is going wrong, or None; asked after the warm-up, and what it
+            says is printed once.
 
     Returns:
         The trained product.
@@ -124,14 +129,15 @@ def train(
             metrics = strategy.run(learner.train_step, (batch,))
             return {k: strategy.reduce("MEAN", v, axis=None) for k, v in metrics.items()}
 
-        def keep(step: int) -> None:
+        def evaluate_and_keep(step: int) -> None:
             metrics = {f"validation/{k}": v for k, v in evaluate(learner.product).items()}
-            run.keep_state(learner.product, step, metrics)
+            if step in state_steps:
+                run.keep_state(learner.product, step, metrics)
             if metrics:
                 log.write(step, metrics)
 
         if done == 0 and 0 in state_steps:
-            keep(0)
+            evaluate_and_keep(0)
         if done:
             said = f"continues after step {done}" if done < steps else "finished already"
             print(f"{run.path}: {said}", flush=True)
@@ -139,6 +145,7 @@ def train(
             steps, unit_name="step", stateful_metrics=learner.shown_metrics
         )
         started, started_at = time.perf_counter(), done
+        warned = False
         for step, batch in enumerate(
             distribute(strategy, batches.load, done, steps) if done < steps else (), start=done
         ):
@@ -153,8 +160,12 @@ def train(
                 log.write(after, metrics)
                 shown = [(name, metrics[name]) for name in learner.shown_metrics]
                 progress.update(after, shown, finalize=after == steps)
-            if after in state_steps:
-                keep(after)
+                problem = warn(metrics) if after > learning_rate.warmup_steps else None
+                if problem and not warned:
+                    warned = True
+                    print(f"\nstep {after}: {problem}", flush=True)
+            if after in state_steps or (evaluate_every and after % evaluate_every == 0):
+                evaluate_and_keep(after)
                 started = time.perf_counter()
             if checkpoint_due:
                 resume.save(after)

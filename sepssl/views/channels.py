@@ -5,27 +5,37 @@ from keras import ops
 PAIRINGS = ("mixture_mixture", "mixture_channel", "channel_channel")
 
 
-def choose_channel(channels, uniform, floor_db: float = -30.0):
+def choose_channel(channels, mixture, uniform, floor_db: float = -30.0):
     """Picks one channel of every example, with equal chances for all that can be heard.
 
     Args:
         channels: [batch, sources, samples].
+        mixture: [batch, samples], what they were separated from.
         uniform: [batch], in [0, 1): decides.
-        floor_db: channels whose power lies further below the loudest one's are passed over.
+        floor_db: channels whose power lies further below that of the loudest one and of the
+            mixture are passed over.
 
     Returns:
-        [batch, samples].
+        The channels [batch, samples], and which they are: int32 [batch]; the mixture itself and -1
+        where no channel can be heard, as of true sources that are silent for a while.
     """
-    power = ops.mean(ops.square(channels), axis=-1)
-    loudest = ops.max(power, axis=-1, keepdims=True)
-    audible = ops.cast(power >= loudest * 10.0 ** (floor_db / 10.0), "int32")
+    # As products of vectors: squares would be written to memory and read again.
+    power = ops.einsum("bcs,bcs->bc", channels, channels)
+    loudest = ops.maximum(ops.max(power, axis=-1), ops.einsum("bs,bs->b", mixture, mixture))
+    audible = ops.cast(power >= ops.expand_dims(loudest, -1) * 10.0 ** (floor_db / 10.0), "int32")
     count = ops.sum(audible, axis=-1)
     wanted = ops.cast(uniform * ops.cast(count, uniform.dtype), "int32")
     # uniform * count can round up to count.
     wanted = ops.expand_dims(ops.minimum(wanted, count - 1), -1)
     rank = ops.cumsum(audible, axis=-1) - 1
-    chosen = ops.cast((rank == wanted) & (audible > 0), channels.dtype)
-    return ops.sum(channels * ops.expand_dims(chosen, -1), axis=1)
+    number = ops.argmax(ops.cast((rank == wanted) & (audible > 0), "int32"), axis=-1)
+    number = ops.cast(number, "int32")
+    batch, sources, samples = ops.shape(channels)
+    rows = ops.reshape(channels, (-1, samples))
+    chosen = ops.take(rows, ops.arange(batch, dtype="int32") * sources + number, axis=0)
+    found = count > 0
+    chosen = ops.where(ops.expand_dims(found, -1), chosen, mixture)
+    return chosen, ops.where(found, number, -1)
 
 
 def choose_views(mixtures, channels, uniforms, probabilities, floor_db: float = -30.0):
@@ -39,7 +49,8 @@ def choose_views(mixtures, channels, uniforms, probabilities, floor_db: float = 
         floor_db: see `choose_channel`.
 
     Returns:
-        views [batch, 2, samples], and whether each is a channel: bool [batch, 2].
+        Views [batch, 2, samples], and which channel each shows, int32 [batch, 2], -1 for the
+        mixture.
     """
     mixture_mixture, mixture_channel, _ = probabilities
     both_mixtures = uniforms[:, 0] < mixture_mixture
@@ -53,8 +64,27 @@ def choose_views(mixtures, channels, uniforms, probabilities, floor_db: float = 
         ],
         axis=1,
     )
-    chosen = ops.stack(
-        [choose_channel(channels[:, view], uniforms[:, 2 + view], floor_db) for view in range(2)],
-        axis=1,
+    # The views of all examples at once: slices of channels would be copies.
+    *_, sources, samples = channels.shape
+    chosen, number = choose_channel(
+        ops.reshape(channels, (-1, sources, samples)),
+        ops.reshape(mixtures, (-1, samples)),
+        ops.reshape(uniforms[:, 2:4], (-1,)),
+        floor_db,
     )
-    return ops.where(ops.expand_dims(is_channel, -1), chosen, mixtures), is_channel
+    chosen = ops.reshape(chosen, ops.shape(mixtures))
+    views = ops.where(ops.expand_dims(is_channel, -1), chosen, mixtures)
+    return views, ops.where(is_channel, ops.reshape(number, ops.shape(is_channel)), -1)
+
+
+def pairing_shares(shown) -> dict:
+    """Shares of the pairs that are of each of `PAIRINGS`, scalars, by "<pairing>_share".
+
+    Args:
+        shown: int [batch, 2], which channel each view shows, -1 for the mixture.
+    """
+    count = ops.sum(ops.cast(shown >= 0, "int32"), axis=1)
+    return {
+        f"{pairing}_share": ops.mean(ops.cast(count == channels, "float32"))
+        for channels, pairing in enumerate(PAIRINGS)
+    }

@@ -1,4 +1,8 @@
-"""Example mixing: another recording, softly in the background."""
+"""Example mixing: another recording, softly in the background.
+
+Reference: example mixing as in Fonseca et al. (2021), mix-back as in their earlier work; the
+numbers, and that only one view of a pair is mixed, are our choice.
+"""
 
 from keras import ops
 
@@ -18,17 +22,37 @@ def mix_examples(views, uniforms, probability: float, min_gain_db: float, max_ga
 
     Returns:
         [batch, 2, samples].
-
-    Reference: example mixing as in Fonseca et al. (2021), mix-back as in their earlier work; the
-    numbers are our choice.
     """
-    shape = ops.shape(views)
-    neighbours = ops.reshape(ops.flip(ops.reshape(views, (-1, 2, *shape[1:])), axis=1), shape)
     energy = ops.mean(ops.square(views), axis=-1)
-    neighbour_energy = ops.mean(ops.square(neighbours), axis=-1)
+    gain = _gain(energy, uniforms, probability, min_gain_db, max_gain_db)
+    return views + ops.expand_dims(gain, -1) * _neighbours(views)
+
+
+def mix_spectrograms(magnitude, uniforms, probability, min_gain_db, max_gain_db):
+    """The same in the mel spectrogram, where the powers of the two views add up.
+
+    Args:
+        magnitude: [batch, 2, frames, bands], an even batch.
+        uniforms, probability, min_gain_db, max_gain_db: as in `mix_examples`.
+
+    Returns:
+        [batch, 2, frames, bands].
+    """
+    power = ops.square(magnitude)
+    energy = ops.mean(power, axis=(2, 3))
+    gain = _gain(energy, uniforms, probability, min_gain_db, max_gain_db)
+    return ops.sqrt(power + ops.square(gain)[:, :, None, None] * _neighbours(power))
+
+
+def _neighbours(views):
+    shape = ops.shape(views)
+    return ops.reshape(ops.flip(ops.reshape(views, (-1, 2, *shape[1:])), axis=1), shape)
+
+
+def _gain(energy, uniforms, probability, min_gain_db, max_gain_db):
+    """Energies [batch, 2] -> what each view's neighbour is multiplied by, 0 for nothing added."""
     level = min_gain_db + (max_gain_db - min_gain_db) * uniforms[:, 2:]  # [batch, 1]
-    gain = ops.sqrt(energy / (neighbour_energy + 1e-10)) * 10.0 ** (level / 20.0)
+    gain = ops.sqrt(energy / (_neighbours(energy) + 1e-10)) * 10.0 ** (level / 20.0)
     first = uniforms[:, 1:2] < 0.5
     mixed = (uniforms[:, :1] < probability) & ops.concatenate([first, ~first], axis=1)
-    gain = ops.where(mixed, gain, ops.zeros_like(gain))
-    return views + ops.expand_dims(gain, -1) * neighbours
+    return ops.where(mixed, gain, ops.zeros_like(gain))

@@ -8,13 +8,14 @@ from keras import ops
 from sepssl.audio.log_mel import LogMel
 from sepssl.errors import InputError
 from sepssl.views.channels import choose_views
-from sepssl.views.example_mixing import mix_examples
+from sepssl.views.equalization import KNOTS, equalize
+from sepssl.views.example_mixing import mix_examples, mix_spectrograms
 from sepssl.views.spec_augment import spec_augment
 
 
 @keras.saving.register_keras_serializable(package="sepssl")
 class FrontEnd(keras.layers.Layer):
-    """Channel choice, example mixing, log-mel, SpecAugment.
+    """Channel choice, example mixing, log-mel, random equalisation, SpecAugment.
 
     Nothing is drawn here: every decision is a function of the uniform numbers in the batch, so that
     a step's views depend on the seed and the step alone.
@@ -25,12 +26,16 @@ class FrontEnd(keras.layers.Layer):
         channel_floor_db: channels this far below the loudest one are not chosen.
         example_mixing: share of pairs one of whose views another recording is mixed into.
         min_mixing_db, max_mixing_db: level of that recording relative to the view.
+        mixing_domain: "waveform", or "log_mel" to add powers in the log-mel spectrogram.
+        equalization_db: largest gain of a random frequency response of every view; 0 for none.
         time_masks, time_width: stripes of time masked in a patch, and the widest, in frames.
         frequency_masks, frequency_width: the same for frequency, in bands.
+        separation: `OnlineSeparation`, where the batch holds clips without channels; else None.
 
     Shapes: a dict of "mixtures" [batch, 2, samples], "uniforms" [batch, num_uniforms] and, if a
-    pairing needs them, "channels" [batch, 2, sources, samples] -> two views [batch, frames,
-    bands], and the share of views that are channels (scalar).
+    pairing needs them, "channels" [batch, 2, sources, samples] (or what `separation` makes these
+    from) -> two views [batch, frames, bands], and which channel each shows, int32 [batch, 2], -1
+    for the mixture.
 
     Reference: the augmentation front-end of Fonseca et al. (2021); all numbers are our choice.
     """
@@ -45,10 +50,13 @@ class FrontEnd(keras.layers.Layer):
         example_mixing: float = 0.0,
         min_mixing_db: float = -20.0,
         max_mixing_db: float = -5.0,
+        mixing_domain: str = "waveform",
+        equalization_db: float = 0.0,
         time_masks: int = 1,
         time_width: int = 24,
         frequency_masks: int = 1,
         frequency_width: int = 12,
+        separation: keras.layers.Layer | None = None,
         **kwargs,
     ):
         super().__init__(**{"dtype": "float32", "trainable": False, **kwargs})
@@ -69,6 +77,11 @@ class FrontEnd(keras.layers.Layer):
                 f"time_masks={time_masks}, frequency_masks={frequency_masks}, "
                 f"example_mixing={example_mixing}: expected masks of 0 or more, a share of 0 to 1"
             )
+        if mixing_domain not in ("waveform", "log_mel") or equalization_db < 0:
+            raise InputError(
+                f"mixing_domain={mixing_domain!r}, equalization_db={equalization_db}: expected "
+                "waveform or log_mel, and 0 dB or more"
+            )
         self.log_mel = log_mel
         self.mixture_mixture = mixture_mixture
         self.mixture_channel = mixture_channel
@@ -77,10 +90,13 @@ class FrontEnd(keras.layers.Layer):
         self.example_mixing = example_mixing
         self.min_mixing_db = min_mixing_db
         self.max_mixing_db = max_mixing_db
+        self.mixing_domain = mixing_domain
+        self.equalization_db = equalization_db
         self.time_masks = time_masks
         self.time_width = time_width
         self.frequency_masks = frequency_masks
         self.frequency_width = frequency_width
+        self.separation = separation
 
     @property
     def needs_channels(self) -> bool:
@@ -89,42 +105,53 @@ class FrontEnd(keras.layers.Layer):
 
     @property
     def num_uniforms(self) -> int:
-        """Numbers that every example brings: 4 choices, 3 for mixing, 2 per stripe and view."""
-        return 7 + 4 * (self.time_masks + self.frequency_masks)
+        """Numbers that every example brings: 4 choices, 3 for mixing, then those of each view."""
+        knots = KNOTS if self.equalization_db > 0.0 else 0
+        return 7 + 2 * (knots + 2 * (self.time_masks + self.frequency_masks))
 
     def build(self, input_shape=None):
+        if self.separation is not None:
+            self.separation.build()
         self.built = True
 
     def call(self, batch):
+        if self.separation is not None:
+            batch = self.separation(batch)
         views, uniforms = batch["mixtures"], batch["uniforms"]
-        channel_share = 0.0
+        shown = ops.full(ops.shape(views)[:2], -1, "int32")
         if self.needs_channels:
-            views, is_channel = choose_views(
+            views, shown = choose_views(
                 views,
                 batch["channels"],
                 uniforms[:, :4],
                 (self.mixture_mixture, self.mixture_channel, self.channel_channel),
                 self.channel_floor_db,
             )
-            channel_share = ops.mean(ops.cast(is_channel, "float32"))
-        if self.example_mixing > 0.0:
-            views = mix_examples(
-                views, uniforms[:, 4:7], self.example_mixing, self.min_mixing_db, self.max_mixing_db
-            )
+        mixing = (uniforms[:, 4:7], self.example_mixing, self.min_mixing_db, self.max_mixing_db)
+        if self.example_mixing > 0.0 and self.mixing_domain == "waveform":
+            views = mix_examples(views, *mixing)
         mel = self.log_mel.spectrogram(views)[:, :, : self.log_mel.patch_frames]
-        masks = ops.split(uniforms[:, 7:], 2, axis=1) if self.num_uniforms > 7 else [None, None]
-        a, b = (
-            spec_augment(
-                mel[:, view],
-                masks[view],
-                self.time_masks,
-                self.time_width,
-                self.frequency_masks,
-                self.frequency_width,
-            )
-            for view in range(2)
+        if self.example_mixing > 0.0 and self.mixing_domain == "log_mel":
+            mixed = mix_spectrograms(self.log_mel.to_magnitude(mel), *mixing)
+            mel = self.log_mel.from_magnitude(mixed)
+        middle = 7 + (self.num_uniforms - 7) // 2
+        a = self._augment(mel[:, 0], uniforms[:, 7:middle])
+        b = self._augment(mel[:, 1], uniforms[:, middle:])
+        return a, b, shown
+
+    def _augment(self, patches, uniforms):
+        if self.equalization_db > 0.0:
+            magnitude = self.log_mel.to_magnitude(patches)
+            equalized = equalize(magnitude, uniforms[:, :KNOTS], self.equalization_db)
+            patches, uniforms = self.log_mel.from_magnitude(equalized), uniforms[:, KNOTS:]
+        return spec_augment(
+            patches,
+            uniforms,
+            self.time_masks,
+            self.time_width,
+            self.frequency_masks,
+            self.frequency_width,
         )
-        return a, b, ops.convert_to_tensor(channel_share, "float32")
 
     def get_config(self):
         return super().get_config() | {
@@ -136,13 +163,19 @@ class FrontEnd(keras.layers.Layer):
             "example_mixing": self.example_mixing,
             "min_mixing_db": self.min_mixing_db,
             "max_mixing_db": self.max_mixing_db,
+            "mixing_domain": self.mixing_domain,
+            "equalization_db": self.equalization_db,
             "time_masks": self.time_masks,
             "time_width": self.time_width,
             "frequency_masks": self.frequency_masks,
             "frequency_width": self.frequency_width,
+            "separation": keras.saving.serialize_keras_object(self.separation),
         }
 
     @classmethod
     def from_config(cls, config):
-        log_mel = keras.saving.deserialize_keras_object(config["log_mel"])
-        return cls(**(config | {"log_mel": log_mel}))
+        parts = {
+            key: keras.saving.deserialize_keras_object(config[key])
+            for key in ("log_mel", "separation")
+        }
+        return cls(**(config | parts))

@@ -4,27 +4,40 @@ import numpy as np
 
 
 def draw_patch_starts(
-    rng: np.random.Generator, num_samples: int, patch_samples: int, max_distance: int
+    rng: np.random.Generator,
+    num_samples: int,
+    patch_samples: int,
+    max_distance: int,
+    overlap: bool = True,
 ) -> tuple[int, int]:
     """Draws where two patches of a recording start.
 
-    The first start is uniform over the recording, the second uniform over what lies within
-    `max_distance` of it; the patches may overlap. A recording shorter than a patch gives (0, 0).
+    With `overlap`, the first start is uniform over the recording, the second uniform over what lies
+    within `max_distance` of it. Without, their distance is uniform from a patch's length to
+    `max_distance`, then their place uniform over the recording, then their order; patches of a
+    recording too short for two overlap as little as it allows. A recording shorter than a patch
+    gives (0, 0).
 
     Args:
         rng: where the numbers come from.
         num_samples: length of the recording.
         patch_samples: length of a patch.
-        max_distance: largest distance between the starts, in samples.
+        max_distance: largest distance between the starts, in samples; at least `patch_samples`
+            without overlap.
+        overlap: whether the patches may share samples.
 
     Returns:
         Two starts, in samples.
 
     Reference: temporal proximity as in Jansen et al., Unsupervised Learning of Semantic Audio
-    Representations (2018).
+    Representations (2018); the distributions are our choice.
     """
     last = max(num_samples - patch_samples, 0)
-    first_start = int(rng.integers(last + 1))
-    low = max(first_start - max_distance, 0)
-    high = min(first_start + max_distance, last)
-    return first_start, int(rng.integers(low, high + 1))
+    if overlap:
+        first = int(rng.integers(last + 1))
+        low, high = max(first - max_distance, 0), min(first + max_distance, last)
+        return first, int(rng.integers(low, high + 1))
+    largest = min(max_distance, last)
+    distance = int(rng.integers(min(patch_samples, largest), largest + 1))
+    early = int(rng.integers(last - distance + 1))
+    return (early, early + distance) if rng.random() < 0.5 else (early + distance, early)

@@ -3,38 +3,18 @@
     pip install -e '.[benchmark]'
     python tests/benchmarks/separation.py [inference training loss]
 
-One thread on one core. Every contestant runs in a process of its own, turn by turn, so that a busy
-machine hurts all alike; the table has medians of CPU time, ratios to Asteroid, and the share of the
-speed that the same core reaches at multiplying matrices. Memory is the peak over what the process
-held before the first run. Asteroid's ConvTasNet has the sizes of the released MixIT model: 256
+How it is measured, `contest.py` says. Ratios are to Asteroid's time; of inference, the share of the
+speed that the same core reaches at multiplying matrices is told as well.
+Asteroid's ConvTasNet has the sizes of the released MixIT model: 256
 filters of 40 samples, 4 repeats of 8 blocks, 256 and 512 channels.
 """
 
 import functools
-import json
-import os
-import resource
-import statistics
-import subprocess
-import sys
-import time
+
+from contest import main, noise, tensorflow
 
 RATE = 16000
 ROUNDS = {"inference": 7, "training": 9, "loss": 5}
-
-
-def tensorflow():
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    return tf
-
-
-def noise(*shape):
-    import numpy as np
-
-    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
 def gemm():
@@ -203,71 +183,22 @@ CONTESTANTS = {
 }
 
 
-def work(item: str, name: str) -> None:
-    """A contestant: runs once for every line it is sent."""
-    run = CONTESTANTS[item][name]()
-    before = peak_megabytes()
-    start = time.perf_counter()
-    run()
-    print(json.dumps({"first": time.perf_counter() - start}), flush=True)
-    for _ in sys.stdin:
-        start = time.process_time()
-        run()
-        seconds = time.process_time() - start
-        print(json.dumps({"cpu": seconds, "memory": peak_megabytes() - before}), flush=True)
+def base(item: str, name: str) -> str:
+    """Losses are compared at the same number of sources."""
+    return "asteroid" if item != "loss" else f"asteroid, {name.split(', ')[-1]}"
 
 
-def peak_megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def compare(item: str) -> None:
-    core = str(max(os.sched_getaffinity(0)))
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    workers, first = {}, {}
-    for name in CONTESTANTS[item]:
-        command = ["taskset", "-c", core, sys.executable, __file__, "--work", item, name]
-        workers[name] = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
-        line = workers[name].stdout.readline()
-        if not line:
-            print(f"{item}: {name} does not run here; expected pip install -e '.[benchmark]'")
-            del workers[name]
-            continue
-        first[name] = json.loads(line)["first"]
-    runs = {name: [] for name in workers}
-    for _ in range(ROUNDS[item]):
-        for name, worker in workers.items():
-            worker.stdin.write("run\n")
-            worker.stdin.flush()
-            runs[name].append(json.loads(worker.stdout.readline()))
-    for worker in workers.values():
-        worker.kill()
-    seconds = {name: statistics.median(run["cpu"] for run in found) for name, found in runs.items()}
-    peak = GEMM_FLOP / seconds["matrix products"] / 1e9 if item == "inference" else None
-    print(f"\n{item:<30} CPU s   ratio   first s   memory MB" + ("   of peak" if peak else ""))
-    for name, value in seconds.items():
-        # Losses are compared at the same number of sources.
-        base = "asteroid" if item != "loss" else f"asteroid, {name.split(', ')[-1]}"
-        ratio = f"{seconds[base] / value:.2f}" if base in seconds else "-"
-        memory = runs[name][-1]["memory"]
-        line = f"{name:<30}{value:6.3f} {ratio:>7} {first[name]:>9.1f} {memory:>11.0f}"
-        if peak and name != "matrix products":
-            line += f"{inference_flop(8, 10) / value / 1e9 / peak:>10.0%}"
-        print(line)
-    if peak:
-        print(f"matrix products: {peak:.0f} GFLOP/s")
+def remarks(item: str, seconds: dict[str, float]) -> list[str]:
+    """Shares of the core's speed at matrix products."""
+    if item != "inference" or "matrix products" not in seconds:
+        return []
+    peak = GEMM_FLOP / seconds["matrix products"]
+    return [f"matrix products: {peak / 1e9:.0f} GFLOP/s, of which"] + [
+        f"{name:<30}{inference_flop(8, 10) / value / peak:6.0%}"
+        for name, value in seconds.items()
+        if name != "matrix products"
+    ]
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--work"]:
-        work(*sys.argv[2:])
-    else:
-        for chosen in sys.argv[1:] or CONTESTANTS:
-            compare(chosen)
+    main(__file__, CONTESTANTS, ROUNDS, base, remarks)

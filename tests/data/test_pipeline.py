@@ -57,7 +57,7 @@ def test_clips_left_out_are_never_seen(stores):
 
 
 def test_views_show_mixture_and_channels_at_the_same_time(stores):
-    batches = ViewBatches(stores[0], [stores[1]], 3, 30, 50, num_uniforms=6, seed=0)
+    batches = ViewBatches(stores[0], [stores[1]], 3, 30, 50, True, num_uniforms=6, seed=0)
     distances = []
     for step in range(20):
         batch = batches.load(step)
@@ -73,8 +73,8 @@ def test_views_show_mixture_and_channels_at_the_same_time(stores):
 
 
 def test_without_separators_there_are_no_channels(stores):
-    batches = ViewBatches(stores[0], [], 2, 30, 50, num_uniforms=4, seed=0)
-    assert set(batches.load(0)) == {"mixtures", "uniforms"}
+    batches = ViewBatches(stores[0], [], 2, 30, 50, True, num_uniforms=4, seed=0)
+    assert set(batches.load(0)) == {"mixtures", "starts", "uniforms"}
     # An array without elements crashed the process after a few of these steps.
     for step, batch in enumerate(distribute(tf.distribute.get_strategy(), batches.load, 0, 200)):
         if step % 50 == 0:

@@ -47,14 +47,15 @@ def test_two_replicas_train_as_one(stage, straight, tmp_path):
     one = straight[stage]
     names = ["loss", "gradient_norm"]
     if stage == "encoder":
-        names += ["similarity_loss", "coincidence_loss", "contrastive_accuracy", "channel_share"]
+        names += ["similarity_loss", "coincidence_loss", "contrastive_accuracy"]
+        names += ["coincidence_auc", "mixture_channel_share"]
     for ours, theirs in zip(two["metrics"], one["metrics"], strict=True):
         # Before the first update the numbers are the same but for rounding. Then Adam, which
         # divides by the gradient's size, blows that rounding up where a gradient is nearly zero.
         tolerance = 5e-5 if ours["step"] == 1 else 2e-3
         for name in names:
-            if name == "gradient_norm" and ours["step"] > 1:
-                continue  # the most sensitive of all: 1 % apart after the first update
+            if name in ("gradient_norm", "coincidence_auc") and ours["step"] > 1:
+                continue  # the most sensitive: 1 % apart, or a rank, after the first update
             assert ours[name] == pytest.approx(theirs[name], rel=tolerance, abs=1e-5), name
     # The way that the two are apart is short beside the way they went. (Not so every weight of
     # its own: where its gradient is about zero, rounding decides in which direction Adam goes.)

@@ -7,10 +7,26 @@ from hypothesis import strategies as st
 from sepssl.audio.log_mel import LogMel
 from sepssl.errors import InputError
 from sepssl.views import FrontEnd
-from sepssl.views.channels import choose_channel, choose_views
-from sepssl.views.example_mixing import mix_examples
+from sepssl.views.channels import choose_channel, choose_views, pairing_shares
+from sepssl.views.equalization import KNOTS, equalize
+from sepssl.views.example_mixing import mix_examples, mix_spectrograms
 from sepssl.views.patches import draw_patch_starts
 from sepssl.views.spec_augment import mask_stripe, spec_augment
+
+
+@hypothesis.settings(max_examples=50, deadline=None)
+@hypothesis.given(st.integers(0, 10**6), st.integers(1, 700), st.integers(100, 300))
+def test_patches_that_may_not_overlap_do_not(seed, samples, distance):
+    starts = draw_patch_starts(np.random.default_rng(seed), samples, 100, distance, overlap=False)
+    assert all(0 <= start <= max(samples - 100, 0) for start in starts)
+    # Or as little as the recording allows.
+    assert min(100, max(samples - 100, 0)) <= abs(starts[0] - starts[1]) <= distance
+
+
+def test_patches_that_do_not_overlap_come_in_both_orders_and_everywhere():
+    rng = np.random.default_rng(0)
+    starts = {draw_patch_starts(rng, 5, 2, 3, overlap=False) for _ in range(300)}
+    assert starts == {(0, 2), (2, 0), (1, 3), (3, 1), (0, 3), (3, 0)}
 
 
 @hypothesis.settings(max_examples=50, deadline=None)
@@ -36,13 +52,25 @@ def channels_of_gains(gains):
 def test_near_silent_channels_are_passed_over():
     # 30 dB is a factor of 31.6: 0.02 is too quiet beside 1, 0.04 is not.
     channels = channels_of_gains([[0.02, 1.0, 0.0, 0.04]] * 4)
-    chosen = choose_channel(channels, np.array([0.0, 0.49, 0.51, 0.9999999], np.float32))
+    uniforms = np.array([0.0, 0.49, 0.51, 0.9999999], np.float32)
+    chosen, numbers = choose_channel(channels, channels.sum(axis=1), uniforms)
     np.testing.assert_allclose(chosen[:, 0], [1.0, 1.0, 0.04, 0.04])
+    np.testing.assert_array_equal(numbers, [1, 1, 3, 3])
 
 
 def test_silence_in_all_channels_is_silence():
-    chosen = choose_channel(np.zeros([1, 3, 4], np.float32), np.array([0.5], np.float32))
+    silence = np.zeros([1, 3, 4], np.float32)
+    chosen, _ = choose_channel(silence, silence[:, 0], np.array([0.5], np.float32))
     np.testing.assert_array_equal(chosen, np.zeros([1, 4]))
+
+
+def test_where_no_channel_is_heard_the_mixture_is_shown():
+    # True sources that pause, beside an ambience that is in none of them.
+    channels = channels_of_gains([[0.0, 0.001], [0.5, 0.0]])
+    mixtures = channels_of_gains([[1.0], [1.0]])[:, 0]
+    chosen, numbers = choose_channel(channels, mixtures, np.array([0.9, 0.9], np.float32))
+    np.testing.assert_allclose(chosen[:, 0], [1.0, 0.5])
+    np.testing.assert_array_equal(numbers, [-1, 0])
 
 
 def test_pairings_follow_the_uniform_numbers():
@@ -57,9 +85,15 @@ def test_pairings_follow_the_uniform_numbers():
         ],
         np.float32,
     )
-    views, is_channel = choose_views(mixtures, channels, uniforms, (0.25, 0.5, 0.25))
+    views, shown = choose_views(mixtures, channels, uniforms, (0.25, 0.5, 0.25))
     np.testing.assert_array_equal(views[..., 0], [[9, 9], [1, 9], [9, 2], [1, 2]])
-    np.testing.assert_array_equal(is_channel, [[0, 0], [1, 0], [0, 1], [1, 1]])
+    np.testing.assert_array_equal(shown, [[-1, -1], [0, -1], [-1, 1], [0, 1]])
+    shares = {name: float(share) for name, share in pairing_shares(shown).items()}
+    assert shares == {
+        "mixture_mixture_share": 0.25,
+        "mixture_channel_share": 0.5,
+        "channel_channel_share": 0.25,
+    }
 
 
 def test_example_mixing_matches_energies_in_one_view_of_a_pair():
@@ -77,6 +111,30 @@ def test_example_mixing_matches_energies_in_one_view_of_a_pair():
     # What is added is the neighbour: 1 for 0, 0 for 1, 2 for 3.
     for clip, view, neighbour in ((0, 0, 1), (1, 1, 0), (3, 0, 2)):
         assert np.corrcoef(added[clip, view], views[neighbour, view])[0, 1] > 0.999
+
+
+def test_example_mixing_in_the_spectrogram_adds_powers():
+    rng = np.random.default_rng(0)
+    magnitude = rng.uniform(0.01, 5.0, (2, 2, 3, 4)).astype(np.float32)
+    # Level 0 dB, second view: the neighbour's power is scaled to the view's own, then added.
+    uniforms = np.array([[0.0, 0.9, 0.5]] * 2, np.float32)
+    mixed = mix_spectrograms(magnitude, uniforms, 0.5, -20.0, 20.0)
+    expected = magnitude.astype(np.float64)
+    power = expected[:, 1] ** 2
+    for clip in range(2):
+        neighbour = power[1 - clip] * power[clip].mean() / power[1 - clip].mean()
+        expected[clip, 1] = np.sqrt(power[clip] + neighbour)
+    np.testing.assert_allclose(mixed, expected, rtol=1e-4)
+
+
+def test_equalization_is_a_gain_in_every_band():
+    rng = np.random.default_rng(0)
+    magnitude = rng.uniform(0.0, 5.0, (2, 7, 11)).astype(np.float32)
+    # All knots at +6 dB; then a line from -12 to +12 dB over the bands.
+    uniforms = np.stack([np.full(KNOTS, 0.75), np.linspace(0, 1, KNOTS)]).astype(np.float32)
+    found = equalize(magnitude, uniforms, 12.0)
+    gain_db = np.stack([np.full(11, 6.0), np.linspace(-12, 12, 11)])[:, None]
+    np.testing.assert_allclose(found, magnitude * 10 ** (gain_db / 20), rtol=1e-4)
 
 
 def test_stripes_hand_worked():
@@ -105,12 +163,12 @@ def test_spec_augment_masks_no_more_than_it_may(seed):
     assert np.max(np.sum(changed.all(axis=1), axis=1)) <= 10
 
 
-def make_batch(seed=0, batch=4):
+def make_batch(seed=0, batch=4, num_uniforms=15):
     rng = np.random.default_rng(seed)
     return {
         "mixtures": rng.normal(size=(batch, 2, 15600)).astype(np.float32),
         "channels": rng.normal(size=(batch, 2, 3, 15600)).astype(np.float32),
-        "uniforms": rng.random((batch, 15), np.float32),
+        "uniforms": rng.random((batch, num_uniforms), np.float32),
     }
 
 
@@ -119,15 +177,25 @@ def test_front_end_without_augmentation_is_log_mel():
         LogMel(), mixture_mixture=1.0, mixture_channel=0.0, time_masks=0, frequency_masks=0
     )
     batch = make_batch()
-    a, b, share = front_end(batch)
+    a, b, shown = front_end(batch)
     np.testing.assert_allclose(a, LogMel()(batch["mixtures"][:, 0])[:, 0], atol=1e-6)
     np.testing.assert_allclose(b, LogMel()(batch["mixtures"][:, 1])[:, 0], atol=1e-6)
-    assert float(share) == 0.0
+    np.testing.assert_array_equal(shown, np.full([4, 2], -1))
+
+
+def test_both_views_are_equalized_each_in_its_own_way():
+    options = {"mixture_mixture": 1.0, "mixture_channel": 0.0, "time_masks": 0}
+    front_end = FrontEnd(LogMel(), **options, frequency_masks=0, equalization_db=20.0)
+    batch = make_batch(num_uniforms=front_end.num_uniforms)
+    for view, uniforms in ((0, batch["uniforms"][:, 7:13]), (1, batch["uniforms"][:, 13:])):
+        plain = LogMel()(batch["mixtures"][:, view])[:, 0]
+        expected = np.log(equalize(np.exp(plain) - 0.001, uniforms, 20.0) + 0.001)
+        np.testing.assert_allclose(front_end(batch)[view], expected, atol=1e-4)
 
 
 def test_front_end_is_a_function_of_the_batch_alone_and_of_each_pair_alone():
-    front_end = FrontEnd(LogMel(), 0.2, 0.5, 0.3, example_mixing=0.5)
-    batch = make_batch()
+    front_end = FrontEnd(LogMel(), 0.2, 0.5, 0.3, example_mixing=0.5, equalization_db=6.0)
+    batch = make_batch(num_uniforms=front_end.num_uniforms)
     whole = front_end(batch)
     again = front_end(batch)
     halves = [front_end({k: v[s] for k, v in batch.items()}) for s in (slice(2), slice(2, 4))]
@@ -136,6 +204,30 @@ def test_front_end_is_a_function_of_the_batch_alone_and_of_each_pair_alone():
         np.testing.assert_allclose(
             whole[view], np.concatenate([h[view] for h in halves]), atol=1e-5
         )
+
+
+def test_mixing_in_the_log_mel_spectrogram_is_close_to_mixing_waveforms():
+    options = {"example_mixing": 1.0, "min_mixing_db": 0.0, "max_mixing_db": 0.0}
+    options |= {"time_masks": 0, "frequency_masks": 0}
+    batch = make_batch(num_uniforms=7)
+    waveform, spectrogram, plain = (
+        np.stack(FrontEnd(LogMel(), 1.0, 0.0, **more)(batch)[:2])
+        for more in (
+            options,
+            options | {"mixing_domain": "log_mel"},
+            options | {"example_mixing": 0.0},
+        )
+    )
+    # White noise of equal energy: 3 dB up, in the same views. (A little more in the spectrogram,
+    # where sums of powers fluctuate less.)
+    for found in (waveform, spectrogram):
+        raised = (found - plain).mean(axis=(2, 3))
+        np.testing.assert_allclose(np.sort(raised, axis=0)[0], 0.0, atol=1e-5)
+        np.testing.assert_allclose(np.sort(raised, axis=0)[1], np.log(2) / 2, atol=0.08)
+    np.testing.assert_array_equal(
+        np.argmax((waveform - plain).mean(axis=(2, 3)), 0),
+        np.argmax((spectrogram - plain).mean(axis=(2, 3)), 0),
+    )
 
 
 def test_front_end_round_trip():

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from sepssl.replicas import moments_over_replicas
+from sepssl.replicas import batch_norm_over_replicas
 
 
 @keras.saving.register_keras_serializable(package="sepssl")
@@ -12,25 +12,28 @@ class GlobalBatchNorm(keras.layers.Layer):
 
     Unlike `keras.layers.BatchNormalization(synchronized=True)` it takes the variance around the
     mean, not as a difference of large numbers: any number of replicas gives the same, and one
-    replica pays nothing. Statistics are in float32 under every dtype policy.
+    replica uses TensorFlow's fused kernel. Statistics are in float32 under every dtype policy.
 
     Args:
         momentum: of the moving statistics that inference uses.
         epsilon: added to the variance.
+        scale: whether there is a factor (gamma) per channel; there always is a shift (beta).
 
     Shapes: [..., channels] -> the same.
 
     Reference: Ioffe & Szegedy, Batch Normalization (2015).
     """
 
-    def __init__(self, momentum: float = 0.99, epsilon: float = 1e-3, **kwargs):
+    def __init__(self, momentum: float = 0.99, epsilon: float = 1e-3, scale: bool = True, **kwargs):
         super().__init__(**kwargs)
         self.momentum = momentum
         self.epsilon = epsilon
+        self.scale = scale
 
     def build(self, input_shape):
         shape = (input_shape[-1],)
-        self.gamma = self.add_weight(shape=shape, initializer="ones", name="gamma")
+        if self.scale:
+            self.gamma = self.add_weight(shape=shape, initializer="ones", name="gamma")
         self.beta = self.add_weight(shape=shape, initializer="zeros", name="beta")
         self.moving_mean = self.add_weight(
             shape=shape, initializer="zeros", trainable=False, autocast=False, name="moving_mean"
@@ -41,19 +44,23 @@ class GlobalBatchNorm(keras.layers.Layer):
         self.built = True
 
     def call(self, x, training=False):
+        beta = ops.cast(self.beta, "float32")
+        gamma = ops.cast(self.gamma, "float32") if self.scale else ops.ones_like(beta)
         if training and self.trainable:
-            axes = tuple(range(len(x.shape) - 1))
-            mean, variance = moments_over_replicas(ops.cast(x, "float32"), axes)
+            normalized, mean, variance = batch_norm_over_replicas(x, gamma, beta, self.epsilon)
             for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 moving.assign(self.momentum * moving + (1.0 - self.momentum) * new)
-        else:
-            mean, variance = self.moving_mean, self.moving_variance
-        scale = ops.cast(self.gamma, "float32") * ops.rsqrt(variance + self.epsilon)
-        shift = ops.cast(self.beta, "float32") - mean * scale
+            return normalized
+        scale = gamma * ops.rsqrt(self.moving_variance + self.epsilon)
+        shift = beta - self.moving_mean * scale
         return x * ops.cast(scale, x.dtype) + ops.cast(shift, x.dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
     def get_config(self):
-        return super().get_config() | {"momentum": self.momentum, "epsilon": self.epsilon}
+        return super().get_config() | {
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "scale": self.scale,
+        }

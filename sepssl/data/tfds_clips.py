@@ -1,0 +1,338 @@
+"""Labelled clips of a TFDS dataset that lies prepared on disk."""
+
+import contextlib
+import os
+import pathlib
+import re
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import soxr
+import tensorflow as tf
+
+from sepssl.audio.files import SILENCE, check_sample_rate, read_audio
+from sepssl.errors import InputError
+
+
+class TfdsClips:
+    """One split of a TFDS dataset with sound and labels; the interface is that of `Folder`.
+
+    The sound is a `tfds.features.Audio`, or else a string feature that holds encoded sound files
+    (what `SepsslScenes` writes); of several, the one named "audio". Channels are averaged.
+    Integers of 8 and 16 bits are scaled to [-1, 1) by their type, wider ones by the smallest of
+    16, 32 and 64 bits that holds the clip's peak (our choice): unless told otherwise, TFDS keeps
+    16-bit sound in int64. The sample rate is the Audio feature's, or else what a scalar feature
+    "sample_rate" or "rate" says of each clip.
+
+    The labels are a `ClassLabel`, a sequence of them, or a multi-hot tensor [classes] of integers
+    or bools; of several, the one named "label" or "labels". A label of -1 is none.
+
+    Construction reads the labels without decoding the sound. `read` is random access where the
+    records are stored as array_record; through tfrecord files it goes in order, and begins anew
+    when asked for an earlier clip. Nothing is downloaded or built.
+
+    Args:
+        dataset: "NAME" or "NAME/CONFIG"; ":VERSION" may follow.
+        split: name of a split.
+        sample_rate: in Hz, of the clips read.
+        data_dir: the folder of TFDS datasets; None means TFDS's default.
+
+    Attributes:
+        sample_rate: in Hz.
+        names: "NAME/CONFIG/VERSION/SPLIT[INDEX]" of each clip, in the order of the records.
+        skipped: empty, since only `read` finds what is broken.
+        labels: int8 `[clips, classes]`, 1 where a clip has a class.
+        class_names: of a multi-hot tensor, numbers.
+
+    Raises:
+        InputError: if the dataset is unknown, not prepared, damaged or of another format, or has
+            no such split; if no feature, or more than one, can be the sound or the labels, or none
+            tells the rate.
+
+    Example:
+
+        clips = TfdsClips("crema_d", "test", sample_rate=16000)
+        waveform, labels = clips.read(0), clips.labels[0]
+    """
+
+    def __init__(self, dataset: str, split: str, sample_rate: int, data_dir: str | None = None):
+        check_sample_rate(sample_rate)
+        self.sample_rate = int(sample_rate)
+        builder = _prepared(dataset, data_dir)
+        splits, features = builder.info.splits, builder.info.features
+        if split not in splits:
+            raise InputError(
+                f"tfds:{dataset}: has no split '{split}'; expected one of {' '.join(splits)}"
+            )
+        with _named(f"tfds:{dataset}"):
+            label = _label_feature(features)
+            self._audio = _audio_feature(features)
+            self._rate = _rate_or_its_feature(features, self._audio)
+        where = f"{builder.info.full_name}/{split}"
+        self.names = [f"{where}[{index}]" for index in range(splits[split].num_examples)]
+        self.skipped: list[tuple[str, str]] = []
+        self.class_names = _class_names(features[label])
+        self.labels = np.zeros((len(self.names), len(self.class_names)), np.int8)
+        with _named(where):
+            records = _Records(builder, split, [label])
+            for index, row in enumerate(self.labels):
+                _set_classes(row, records[index][label], features[label])
+            needed = {self._audio, self._rate} & set(features)
+            self._records = _Records(builder, split, needed)
+        self._directory = builder.data_dir
+
+    @property
+    def origin(self) -> str:
+        """What the clips depend on besides their names."""
+        return f"{self._directory} at {self.sample_rate} Hz"
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, index: int) -> np.ndarray:
+        """Reads a clip; cheapest in ascending order.
+
+        Args:
+            index: which clip, `0 <= index < len(self)`.
+
+        Returns:
+            float32 `[samples]`, mono, at `sample_rate`.
+
+        Raises:
+            InputError: if the clip cannot be decoded, is empty or silent (peak at or below
+                -120 dBFS), or holds NaN or infinity.
+        """
+        with _named(self.names[index]):
+            record = self._records[index]
+            sound = record[self._audio]
+            if isinstance(sound, bytes):
+                return _read_encoded(sound, self.sample_rate)
+            rate = self._rate if isinstance(self._rate, int) else int(record[self._rate])
+            check_sample_rate(rate)
+            waveform = _mono(np.asarray(sound))
+            if rate != self.sample_rate:
+                waveform = soxr.resample(waveform, rate, self.sample_rate, quality="HQ")
+            return waveform
+
+
+def prepared_splits(dataset: str, data_dir: str | None = None) -> list[str]:
+    """Names of the splits of a prepared TFDS dataset that hold records, in its order.
+
+    Raises:
+        InputError: as `TfdsClips`.
+    """
+    splits = _prepared(dataset, data_dir).info.splits
+    names = [name for name, split in splits.items() if split.num_examples]
+    if not names:
+        raise InputError(f"tfds:{dataset}: holds no record; expected labelled clips")
+    return names
+
+
+class _Records:
+    """Some features of the records of a split, as dicts; the others are not decoded."""
+
+    def __init__(self, builder, split: str, names: Iterable[str]):
+        import tensorflow_datasets as tfds
+
+        features = {name: builder.info.features[name] for name in names}
+        self._features = tfds.features.FeaturesDict(features)
+        self._decoders = {
+            name: tfds.decode.SkipDecoding() for name in names if _holds_files(features[name])
+        }
+        file_format = builder.info.file_format.value
+        if file_format == "array_record":
+            raw = tfds.decode.DeserializeMethod.RAW_BYTES
+            self._raw = builder.as_data_source(split, deserialize_method=raw)
+        elif file_format == "tfrecord":
+            self._raw = _TfRecords(builder.info.splits[split].filepaths)
+        else:  # reading Parquet by tf.data was seen to wait forever
+            raise InputError(f"is stored as {file_format}; expected tfrecord or array_record")
+
+    def __getitem__(self, index: int) -> dict:
+        return self._features.deserialize_example_np(self._raw[index], decoders=self._decoders)
+
+
+class _TfRecords:
+    """The bytes of each record of TFRecord files, one file after the other.
+
+    (`as_dataset` would interleave the files, in an order that depends on where it begins.)
+    """
+
+    def __init__(self, files: Sequence[os.PathLike]):
+        self._files = [os.fspath(file) for file in files]
+        self._stream: Iterator[bytes] | None = None
+        self._next = 0
+        self._lock = threading.Lock()
+
+    def __getitem__(self, index: int) -> bytes:
+        with self._lock:
+            stream, self._stream = self._stream, None  # an error ends the stream
+            if stream is None or index < self._next:
+                stream = tf.data.TFRecordDataset(self._files).skip(index).as_numpy_iterator()
+                self._next = index
+            for record in stream:
+                self._next += 1
+                if self._next > index:
+                    self._stream = stream
+                    return record
+        raise InputError("is not in the files, which end before; expected the whole dataset")
+
+
+def _prepared(dataset: str, data_dir: str | None):
+    """The builder of a dataset, made from its files alone.
+
+    `tfds.builder` would take the version that the installed code makes, not the one on disk, and
+    looks some names up in the net.
+    """
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import read_only_builder
+
+    title = f"tfds:{dataset}"
+    if not re.fullmatch(r"[A-Za-z]\w*(/[\w+.-]+)?(:[\d*]+\.[\d*]+\.[\d*]+)?", dataset):
+        raise InputError(f"{title}: is no name of a dataset; expected tfds:NAME or NAME/CONFIG")
+    with _named(title):
+        try:
+            return read_only_builder.builder_from_files(dataset, data_dir=data_dir or None)
+        except tfds.core.DatasetNotFoundError:
+            pass
+    folder = data_dir or "TFDS's default folder"
+    name = re.split("[/:]", dataset)[0]
+    try:
+        tfds.builder_cls(name)
+    except tfds.core.DatasetNotFoundError as error:
+        raise InputError(
+            f"{title}: TFDS knows no dataset '{name}', and none lies prepared in {folder}; "
+            "expected the name of a TFDS dataset"
+        ) from error
+    option = f" --data_dir={data_dir}" if data_dir else ""
+    raise InputError(
+        f"{title}: is not prepared in {folder}; expected it there, as `tfds build {dataset}"
+        f"{option}` (or tfds.builder(...).download_and_prepare() in Python) makes it"
+    )
+
+
+def _audio_feature(features) -> str:
+    import tensorflow_datasets as tfds
+
+    audio = [name for name, f in features.items() if isinstance(f, tfds.features.Audio)]
+    text = [name for name, f in features.items() if isinstance(f, tfds.features.Text)]
+    return _only("sound", audio or text, ("audio",), features)
+
+
+def _holds_files(feature) -> bool:
+    """Whether a feature holds encoded files. An Audio may, which TFDS would decode by pydub."""
+    import tensorflow_datasets as tfds
+
+    # TFDS has no public way to ask an Audio, but one that logs a warning.
+    return isinstance(feature, tfds.features.Text) or getattr(feature, "_lazy_decode", False)
+
+
+def _rate_or_its_feature(features, audio: str) -> int | str | None:
+    """In Hz, or the feature that tells it; None for encoded files, which say it themselves."""
+    if _holds_files(features[audio]):
+        return None
+    if features[audio].sample_rate:
+        return int(features[audio].sample_rate)
+    for name in ("sample_rate", "rate"):
+        if name in features and features[name].shape == ():
+            return name
+    raise InputError(
+        f"the sample rate of '{audio}' is unknown; expected it in the Audio feature, or a scalar "
+        "feature 'sample_rate' or 'rate'"
+    )
+
+
+def _label_feature(features) -> str:
+    import tensorflow_datasets as tfds
+
+    def can_be_labels(feature) -> bool:
+        if isinstance(feature, tfds.features.Sequence):
+            feature = feature.feature
+            return isinstance(feature, tfds.features.ClassLabel) and bool(feature.num_classes)
+        if isinstance(feature, tfds.features.ClassLabel):
+            return bool(feature.num_classes)
+        return (
+            isinstance(feature, tfds.features.Tensor)
+            and not isinstance(feature, tfds.features.Audio)
+            and np.dtype(feature.np_dtype).kind in "iub"
+            and len(feature.shape) == 1
+            and feature.shape[0] is not None
+        )
+
+    candidates = [name for name, feature in features.items() if can_be_labels(feature)]
+    return _only("labels", candidates, ("label", "labels"), features)
+
+
+def _only(what: str, candidates: list[str], preferred: tuple[str, ...], features) -> str:
+    found = [name for name in candidates if name in preferred] or candidates
+    if len(found) == 1:
+        return found[0]
+    trouble = f"several can: {', '.join(sorted(found))}" if found else "none can"
+    raise InputError(
+        f"which feature holds the {what} is not clear: of {', '.join(sorted(features))} {trouble}; "
+        f"expected one that can, or one named {' or '.join(preferred)}"
+    )
+
+
+def _class_names(feature) -> list[str]:
+    if hasattr(feature, "names"):  # also that of a sequence
+        return list(feature.names)
+    return [str(number) for number in range(feature.shape[0])]
+
+
+def _set_classes(row: np.ndarray, value, feature) -> None:
+    """Writes one record's labels into a row [classes] of zeros."""
+    value = np.atleast_1d(value).astype(np.int64)  # an empty sequence comes as floats
+    if hasattr(feature, "names"):
+        row[value[value >= 0]] = 1
+    elif np.isin(value, (0, 1)).all():
+        row[:] = value
+    else:
+        raise InputError(f"the labels hold {value.max()}; expected 0 and 1, or a ClassLabel")
+
+
+def _mono(sound: np.ndarray) -> np.ndarray:
+    """[samples] or [samples, channels] of any type of number -> checked float32 [samples]."""
+    if not sound.size:
+        raise InputError("holds no sample; expected a recording")
+    if sound.dtype.kind == "f":
+        offset, full_scale = 0.0, 1.0
+    elif sound.dtype.itemsize > 2:
+        peak = max(int(sound.max()), -int(sound.min()) - 1)
+        offset, full_scale = 0.0, next(2.0**bits for bits in (15, 31, 63, 64) if peak < 2**bits)
+    else:
+        full_scale = 2.0 ** (8 * sound.dtype.itemsize - 1)
+        offset = full_scale if sound.dtype.kind == "u" else 0.0
+    waveform = (sound.reshape(len(sound), -1).mean(axis=1, dtype=np.float64) - offset) / full_scale
+    if not np.isfinite(waveform).all():
+        raise InputError("holds NaN or infinity; expected finite samples")
+    if np.abs(waveform).max() <= SILENCE:
+        raise InputError("is silent; expected sound above -120 dBFS")
+    return waveform.astype(np.float32)
+
+
+def _read_encoded(file: bytes, sample_rate: int) -> np.ndarray:
+    """The bytes of a sound file, decoded with every check that a file on disk gets."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "clip.wav")  # libsndfile looks at the content, not the name
+        path.write_bytes(file)
+        try:
+            return read_audio(path, sample_rate)
+        except InputError as error:
+            raise InputError(str(error).removeprefix(f"{path}: ")) from error
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """What goes wrong within becomes an InputError of one line that begins with `name`."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    except (OSError, RuntimeError, ValueError, tf.errors.OpError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{name}: cannot be read ({reason}); expected the files as TFDS wrote them"
+        ) from error

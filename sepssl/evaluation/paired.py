@@ -1,0 +1,51 @@
+"""Is one method better than another, over seeds that both were run on?"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from sepssl.errors import InputError
+
+
+class PairedDifference(NamedTuple):
+    """Mean difference with its confidence interval.
+
+    Attributes:
+        mean: of the differences.
+        low, high: ends of the interval; infinite with a single seed.
+        seeds: number of seeds that both have.
+    """
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+
+def paired_difference(
+    first: Mapping[int, float], second: Mapping[int, float], confidence: float = 0.95
+) -> PairedDifference:
+    """`first - second`, seed by seed, with Student's t interval of the mean.
+
+    A seed stands for everything that is drawn anew: training, separator and test data. The interval
+    tells of the mean over such seeds, if differences are about normal.
+
+    Args:
+        first, second: scores by seed; seeds that only one has are left out.
+        confidence: probability mass of the interval.
+
+    Raises:
+        InputError: if they have no seed in common.
+    """
+    seeds = sorted(first.keys() & second.keys())
+    if not seeds:
+        raise InputError(f"no seed in common: {sorted(first)} and {sorted(second)}")
+    differences = np.array([first[seed] - second[seed] for seed in seeds])
+    mean = float(differences.mean())
+    if len(seeds) == 1:
+        return PairedDifference(mean, -np.inf, np.inf, 1)
+    error = differences.std(ddof=1) / np.sqrt(len(seeds))
+    half = float(stats.t.ppf((1 + confidence) / 2, len(seeds) - 1) * error)
+    return PairedDifference(mean, mean - half, mean + half, len(seeds))

@@ -1,0 +1,86 @@
+"""MobileNet v1, the network of YAMNet."""
+
+import keras
+from keras import ops
+
+from sepssl.representation.encoders.batch_norm import GlobalBatchNorm
+
+# The separable convolutions, as (multiple of the width, stride); the last is the embedding.
+LAYERS = (
+    (2, 1),
+    (4, 2),
+    (4, 1),
+    (8, 2),
+    (8, 1),
+    (16, 2),
+    *[(16, 1)] * 5,
+    (32, 2),
+    (32, 1),
+)
+DEPTHWISE_INITIALIZER = {  # He et al. (2015); Keras takes a depthwise kernel's fan-in for more
+    "class_name": "VarianceScaling",
+    "config": {"scale": 2.0, "mode": "fan_out", "distribution": "truncated_normal"},
+}
+
+
+@keras.saving.register_keras_serializable(package="sepssl")
+class MobileNetV1Backbone(keras.layers.Layer):
+    """A strided convolution and 13 depthwise-separable ones with batch norm, then their mean.
+
+    As in YAMNet: ReLU, batch norm without a scale, no dropout. 3,217,344 parameters. Weights start
+    such that each convolution keeps its input's variance (our choice: Keras's own start takes it
+    to 1e-40 before batch norm has seen data).
+
+    Args:
+        embedding_size: channels of the last convolution, which are the embedding.
+        width: channels of the first convolution; the others have 2, 4, 4, 8, 8 and so on times as
+            many.
+
+    Shapes: log-mel patches [batch, frames, bands] -> [batch, embedding_size].
+
+    Example:
+        >>> MobileNetV1Backbone(8, width=2)(np.zeros([1, 96, 64])).shape
+        (1, 8)
+
+    Reference: Howard et al., MobileNets (2017), table 1; Plakal & Ellis, YAMNet.
+    """
+
+    def __init__(self, embedding_size: int = 1024, width: int = 32, **kwargs):
+        super().__init__(**kwargs)
+        self.embedding_size = embedding_size
+        self.width = width
+
+    def build(self, input_shape):
+        shared = {"padding": "same", "use_bias": False, "dtype": self.dtype_policy}
+        full = {"kernel_initializer": "he_normal", **shared}
+        depthwise = {"depthwise_initializer": DEPTHWISE_INITIALIZER, **shared}
+        convs = [keras.layers.Conv2D(self.width, 3, strides=2, name="conv", **full)]
+        filters = [multiple * self.width for multiple, _ in LAYERS[:-1]] + [self.embedding_size]
+        for i, (_, stride) in enumerate(LAYERS):
+            convs += [
+                keras.layers.DepthwiseConv2D(3, stride, name=f"depthwise{i}", **depthwise),
+                keras.layers.Conv2D(filters[i], 1, name=f"pointwise{i}", **full),
+            ]
+        shape = (None, *input_shape[1:], 1)
+        self.convs = []
+        for conv in convs:
+            norm = GlobalBatchNorm(
+                epsilon=1e-4, scale=False, dtype=self.dtype_policy, name=f"{conv.name}_norm"
+            )
+            conv.build(shape)
+            shape = conv.compute_output_shape(shape)
+            norm.build(shape)
+            self.convs.append((conv, norm))
+        self.built = True
+
+    def call(self, patches, training=False):
+        x = ops.expand_dims(patches, -1)
+        for conv, norm in self.convs:
+            x = ops.relu(norm(conv(x), training=training))
+        return ops.mean(x, axis=(1, 2))
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.embedding_size)
+
+    def get_config(self):
+        return super().get_config() | {"embedding_size": self.embedding_size, "width": self.width}

@@ -1,0 +1,37 @@
+"""Random equalisation: every view as if through a microphone of its own.
+
+A control: channels of any separator, even of an untrained one, are coloured differently from the
+mixture, and that alone makes two views harder to tell by their colour.
+"""
+
+import numpy as np
+from keras import ops
+
+KNOTS = 6  # of the random curve, over the mel bands; our choice
+
+
+def equalize(magnitude, uniforms, range_db: float):
+    """Multiplies the bands of a mel spectrogram by a random smooth curve, constant over time.
+
+    The curve is linear in dB between `KNOTS` evenly spaced bands, where it is uniform from
+    `-range_db` to `range_db`. For a response that is flat within a band this equals a filter.
+
+    Args:
+        magnitude: [batch, frames, bands].
+        uniforms: [batch, KNOTS], in [0, 1).
+        range_db: largest gain and attenuation.
+
+    Returns:
+        [batch, frames, bands].
+
+    Reference: our choice.
+    """
+    knots_db = range_db * (2.0 * uniforms - 1.0)
+    gain_db = ops.matmul(knots_db, _interpolation(magnitude.shape[-1]))
+    return ops.expand_dims(10.0 ** (gain_db / 20.0), 1) * magnitude
+
+
+def _interpolation(bands: int) -> np.ndarray:
+    """[KNOTS, bands]: how much each knot weighs in each band."""
+    places = np.linspace(0, KNOTS - 1, bands)
+    return np.maximum(0.0, 1.0 - np.abs(places - np.arange(KNOTS)[:, None])).astype(np.float32)

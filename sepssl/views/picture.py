@@ -1,0 +1,82 @@
+"""A picture of pairs of views, each with the reason why it looks as it does."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from sepssl.atomic import atomic_file
+from sepssl.views.front_end import FrontEnd
+
+
+def view_reasons(
+    front_end: FrontEnd, batch: dict, shown: np.ndarray, separators: Sequence[str]
+) -> list[list[str]]:
+    """Says of every view where it is from and what was done to it.
+
+    Args:
+        front_end: what made the views.
+        batch: what it made them from, with "starts" [batch, 2] in samples.
+        shown: int [batch, 2], which channel each view shows, -1 for the mixture.
+        separators: names of the separators that batch["separator"] counts.
+
+    Returns:
+        A text for each view, [batch][2], as "1.20 s: channel 3 of step-0000300, + neighbour at
+        -12 dB".
+    """
+    uniforms = np.asarray(batch["uniforms"])
+    low, high = front_end.min_mixing_db, front_end.max_mixing_db
+    reasons = []
+    for clip, starts in enumerate(np.asarray(batch["starts"])):
+        pair = []
+        for view, start in enumerate(starts):
+            text = f"{start / front_end.log_mel.sample_rate:.2f} s: "
+            if shown[clip, view] < 0:
+                text += "mixture"
+            else:
+                text += f"channel {shown[clip, view] + 1}"
+                text += f" of {separators[batch['separator'][clip]]}"
+            mixes, which, level = uniforms[clip, 4:7]
+            if mixes < front_end.example_mixing and view == int(which >= 0.5):
+                text += f", + neighbour at {low + (high - low) * level:.0f} dB"
+            pair.append(text)
+        reasons.append(pair)
+    return reasons
+
+
+def draw_views(
+    front_end: FrontEnd,
+    batch: dict,
+    names: Sequence[str],
+    separators: Sequence[str],
+    output: str | os.PathLike,
+    count: int = 8,
+) -> None:
+    """Draws the log-mel spectrograms of pairs of views, a row for each pair.
+
+    Args:
+        front_end: makes the views.
+        batch: as `ViewBatches.load` returns it; an even number of clips.
+        names: of the clips.
+        separators: names of the separators.
+        output: a picture, ending in .png, .svg or .pdf; replaced if it exists.
+        count: pairs to draw, at most.
+    """
+    a, b, shown = (np.asarray(x) for x in front_end(batch))
+    reasons = view_reasons(front_end, batch, shown, separators)
+    count = min(count, len(names))
+    figure = Figure(figsize=(9, 1.6 * count), layout="constrained")
+    panels = figure.subplots(count, 2, squeeze=False)
+    for clip in range(count):
+        low, high = min(a[clip].min(), b[clip].min()), max(a[clip].max(), b[clip].max())
+        for axes, view, reason in zip(panels[clip], (a, b), reasons[clip], strict=True):
+            axes.imshow(view[clip].T, origin="lower", aspect="auto", vmin=low, vmax=high)
+            axes.set_title(reason, fontsize="small")
+            axes.set_xticks([])
+            axes.set_yticks([])
+        panels[clip, 0].set_ylabel(names[clip].rsplit("/", 1)[-1][-24:], fontsize="x-small")
+    figure.supxlabel("time (one patch)")
+    figure.supylabel("mel bands")
+    with atomic_file(output, overwrite=True) as temporary:
+        figure.savefig(temporary, dpi=100)

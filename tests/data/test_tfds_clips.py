@@ -1,0 +1,295 @@
+"""Clips of TFDS datasets, against what was written into them."""
+
+import importlib.util
+import io
+import pathlib
+
+import numpy as np
+import pytest
+import soundfile
+import tensorflow_datasets as tfds
+
+from sepssl.data.scenes import SceneConfig, make_scene
+from sepssl.data.scenes.builder import ScenesBuilderConfig, SepsslScenes
+from sepssl.data.scenes.sources import CLASS_NAMES
+from sepssl.data.tfds_clips import TfdsClips
+from sepssl.errors import InputError
+from sepssl.evaluation.protocol import embed_clips
+
+RATE = 8000
+LABEL = tfds.features.ClassLabel(names=["bird", "rain", "siren"])
+AUDIO = tfds.features.Audio(sample_rate=RATE, dtype=np.int16)
+ARRAY_RECORD = importlib.util.find_spec("array_record") is not None
+
+file_formats = pytest.mark.parametrize(
+    "file_format", ["tfrecord", *(["array_record"] if ARRAY_RECORD else [])]
+)
+
+
+def prepare(folder, features, splits, num_shards=1, file_format="tfrecord"):
+    """Writes the dataset "toy": `splits` are lists of records. TFDS does not know its code."""
+
+    class Toy(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+        url_infos = None
+
+        def _info(self):
+            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples(split) for split in splits}
+
+        def _generate_examples(self, split):
+            yield from enumerate(splits[split])
+
+    builder = Toy(data_dir=folder, file_format=file_format)
+    builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(num_shards=num_shards)
+    )
+    return builder
+
+
+def noise(seed, length=800):
+    """Samples of 16 bits."""
+    return np.random.default_rng(seed).integers(-(2**15), 2**15, length).astype(np.int16)
+
+
+def encoded(waveform, rate, file_format):
+    file = io.BytesIO()
+    soundfile.write(file, waveform, rate, format=file_format)
+    return file.getvalue()
+
+
+@file_formats
+def test_every_clip_in_any_order(tmp_path, file_format):
+    # The length tells which clip is read: TFDS shuffles what it writes. Each of three files
+    # holds more than the 16 records that TFDS takes of each in turn by default.
+    sounds = {800 + i: noise(i, 800 + i) for i in range(60)}
+    features = {"audio": AUDIO, "label": LABEL, "speaker": tfds.features.ClassLabel(num_classes=2)}
+    records = [{"audio": s, "label": n % 3, "speaker": n % 2} for n, s in sounds.items()]
+    builder = prepare(tmp_path, features, {"train": records}, 3, file_format)
+    assert builder.info.splits["train"].num_shards == 3
+
+    clips = TfdsClips("toy", "train", RATE, tmp_path)
+    assert len(clips) == 60
+    assert clips.names[:2] == ["toy/1.0.0/train[0]", "toy/1.0.0/train[1]"]
+    assert clips.class_names == ["bird", "rain", "siren"]
+    assert clips.labels.dtype == np.int8
+    assert clips.skipped == []
+    found = {}
+    for index in [*range(60), 59, 59, 0, 0, 21, 45, 20, 33, 7, 8, 12]:
+        waveform = clips.read(index)
+        assert waveform.dtype == np.float32
+        np.testing.assert_allclose(waveform, sounds[len(waveform)] / 32768, atol=1e-7)
+        np.testing.assert_array_equal(clips.labels[index], np.eye(3)[len(waveform) % 3])
+        assert found.setdefault(index, len(waveform)) == len(waveform)
+    assert set(found.values()) == set(sounds)
+
+
+def test_two_channels_at_another_rate_with_several_labels(tmp_path):
+    t = np.arange(22050) / 44100
+    left, right = np.sin(2 * np.pi * 440 * t), np.sin(2 * np.pi * 1000 * t)
+    features = {
+        "voice": tfds.features.Audio(shape=(None, 2), dtype=np.float32),
+        "rate": np.int32,
+        "tags": tfds.features.Sequence(LABEL),
+        "id": tfds.features.Text(),
+    }
+    sound = np.stack([0.6 * left, 0.2 * right], 1).astype(np.float32)
+    records = [
+        {"voice": sound, "rate": 44100, "tags": ["siren", "bird"], "id": "a"},
+        {"voice": sound[:800], "rate": RATE, "tags": [], "id": "b"},
+    ]
+    prepare(tmp_path, features, {"eval": records})
+    clips = TfdsClips("toy", "eval", RATE, tmp_path)
+    for index in range(2):
+        waveform, labels = clips.read(index), clips.labels[index]
+        if len(waveform) == 800:
+            np.testing.assert_allclose(waveform, sound[:800].mean(1), atol=1e-6)
+            np.testing.assert_array_equal(labels, [0, 0, 0])
+        else:
+            assert len(waveform) == 4000
+            t = np.arange(4000) / RATE
+            expected = 0.3 * np.sin(2 * np.pi * 440 * t) + 0.1 * np.sin(2 * np.pi * 1000 * t)
+            inner = slice(400, -400)  # beyond the filter's edges
+            np.testing.assert_allclose(waveform[inner], expected[inner], atol=1e-4)
+            np.testing.assert_array_equal(labels, [1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "sound", "expected"),
+    [
+        (np.uint8, [128, 255, 0], [0, 127 / 128, -1]),
+        (np.int32, [2**30, -(2**31), 0], [0.5, -1, 0]),
+        (np.int64, [2**14, -(2**15), 0], [0.5, -1, 0]),  # TFDS's default type, for 16-bit files
+        (np.int64, [2**15, 0, 0], [2.0**-16, 0, 0]),
+        (np.float32, [0.5, -1.5, 0.0], [0.5, -1.5, 0]),
+    ],
+)
+def test_scale_of_every_type(tmp_path, dtype, sound, expected):
+    features = {
+        "audio": tfds.features.Audio(sample_rate=RATE, dtype=dtype),
+        "labels": tfds.features.Tensor(shape=(4,), dtype=np.int64),
+    }
+    record = {"audio": np.array(sound, dtype), "labels": np.array([0, 1, 1, 0])}
+    prepare(tmp_path, features, {"train": [record]})
+    clips = TfdsClips("toy", "train", RATE, tmp_path)
+    np.testing.assert_allclose(clips.read(0), expected, atol=1e-7)
+    np.testing.assert_array_equal(clips.labels, [[0, 1, 1, 0]])
+    assert clips.class_names == ["0", "1", "2", "3"]
+
+
+@file_formats
+def test_encoded_files_and_broken_ones(tmp_path, file_format):
+    t = np.arange(RATE) / RATE
+    tones = [0.4 * np.sin(2 * np.pi * hz * t) for hz in (200, 300, 400, 500)]
+    tones[0][-100:] = 0  # a WAV that ends in zero bytes
+    flac = encoded(tones[1], RATE, "FLAC")
+    files = [
+        (encoded(tones[0], RATE, "WAV"), 1e-4),
+        (flac, 1e-4),
+        (encoded(tones[2], RATE, "OGG"), 0.05),
+        (encoded(tones[3], RATE, "MP3"), 0.05),
+        (flac[: len(flac) // 2], None),
+        (b"no sound", None),
+        (encoded(np.zeros(800), RATE, "WAV"), None),
+    ]
+    features = {
+        "audio": tfds.features.Text(),
+        "id": tfds.features.Text(),
+        "label": tfds.features.ClassLabel(num_classes=len(files)),  # tells which file is read
+    }
+    records = [{"audio": f, "label": i, "id": str(i)} for i, (f, _) in enumerate(files)]
+    prepare(tmp_path, features, {"train": records}, file_format=file_format)
+    clips = TfdsClips("toy", "train", RATE, tmp_path)
+    embeddings, indices, skipped = embed_clips(lambda waveform: waveform[:7000], clips, "toy")
+    numbers = clips.labels.argmax(axis=1)
+    assert sorted(numbers[indices]) == [0, 1, 2, 3]
+    for embedding, number in zip(embeddings, numbers[indices], strict=True):
+        np.testing.assert_allclose(embedding, tones[number][:7000], atol=files[number][1])
+    reasons = {numbers[clips.names.index(name)]: reason for name, reason in skipped}
+    for number, says in ((4, "truncated"), (5, "not readable as sound"), (6, "silent")):
+        assert says in reasons[number]
+        index = int(np.flatnonzero(numbers == number)[0])
+        assert reasons[number].startswith(f"toy/1.0.0/train[{index}]: ")
+        with pytest.raises(InputError, match=says):
+            clips.read(index)
+
+
+@file_formats
+def test_audio_that_is_stored_encoded(tmp_path, file_format):
+    """`lazy_decode`: TFDS itself would need pydub to read it."""
+    audio = tfds.features.Audio(file_format="wav", lazy_decode=True)
+    file = io.BytesIO(encoded(noise(0), RATE, "WAV"))
+    features = {"audio": audio, "label": LABEL}
+    prepare(tmp_path, features, {"train": [{"audio": file, "label": 1}]}, 1, file_format)
+    waveform = TfdsClips("toy", "train", RATE, tmp_path).read(0)
+    np.testing.assert_allclose(waveform, noise(0) / 32768, atol=1e-7)
+
+
+def test_broken_arrays_and_missing_labels(tmp_path):
+    features = {
+        "audio": tfds.features.Audio(sample_rate=RATE, dtype=np.float32),
+        "label": LABEL,
+    }
+    sounds = [[], [np.nan, 0.5], [0.0, 0.0]]
+    records = [{"audio": np.array(s, np.float32), "label": -1} for s in sounds]
+    prepare(tmp_path, features, {"train": records})
+    clips = TfdsClips("toy", "train", RATE, tmp_path)
+    assert not clips.labels.any()
+    reasons = []
+    for index in range(3):
+        with pytest.raises(InputError) as error:
+            clips.read(index)
+        reasons.append(str(error.value).split(": ")[1])
+    assert sorted(r.split(";")[0] for r in reasons) == [
+        "holds NaN or infinity",
+        "holds no sample",
+        "is silent",
+    ]
+
+
+def test_the_built_in_scenes(tmp_path):
+    scene = SceneConfig(duration=0.5, sample_rate=RATE)
+    config = ScenesBuilderConfig("few", unlabelled=1, train=3, validation=1, test=2, scene=scene)
+    SepsslScenes(config=config, data_dir=tmp_path).download_and_prepare()
+    clips = TfdsClips("sepssl_scenes/few", "train", RATE, str(tmp_path))
+    assert clips.class_names == list(CLASS_NAMES)
+    scenes = [make_scene(scene, 0, "train", index) for index in range(3)]
+    found = set()
+    for index in range(3):
+        waveform = clips.read(index)
+        errors = [np.abs(waveform - scene.mixture).max() for scene in scenes]
+        best = int(np.argmin(errors))
+        found.add(best)
+        assert errors[best] < 1e-4
+        named = {clips.class_names[i] for i in np.flatnonzero(clips.labels[index])}
+        assert named == set(scenes[best].class_names)
+    assert found == {0, 1, 2}
+
+
+def error_of(*arguments):
+    with pytest.raises(InputError) as error:
+        TfdsClips(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_datasets_that_are_not_there(tmp_path):
+    assert "no name of a dataset" in error_of("huggingface:x", "train", RATE, tmp_path)
+    assert "TFDS knows no dataset 'nosuch'" in error_of("nosuch/a", "train", RATE, tmp_path)
+    error = error_of("crema_d", "train", RATE, tmp_path)
+    assert f"tfds:crema_d: is not prepared in {tmp_path}" in error
+    assert f"`tfds build crema_d --data_dir={tmp_path}`" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("features", "says"),
+    [
+        (
+            {"audio": AUDIO, "a": LABEL, "b": LABEL},
+            "labels is not clear: of a, audio, b several can: a, b;",
+        ),
+        ({"audio": AUDIO}, "labels is not clear: of audio none can;"),
+        ({"label": LABEL}, "sound is not clear: of label none can;"),
+        (
+            {"x": AUDIO, "y": AUDIO, "label": LABEL},
+            "sound is not clear: of label, x, y several can: x, y;",
+        ),
+        ({"audio": tfds.features.Audio(dtype=np.int16), "label": LABEL}, "sample rate of 'audio'"),
+    ],
+)
+def test_features_that_do_not_tell(tmp_path, features, says):
+    values = {name: 0 if feature is LABEL else noise(0) for name, feature in features.items()}
+    prepare(tmp_path, features, {"train": [values]})
+    error = error_of("toy", "train", RATE, tmp_path)
+    assert error.startswith("tfds:toy: ")
+    assert says in error
+    assert "has no split 'test'; expected one of train" in error_of("toy", "test", RATE, tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_damaged_records(tmp_path, damage):
+    records = [{"audio": noise(i), "label": 0} for i in range(4)]
+    prepare(tmp_path, {"audio": AUDIO, "label": LABEL}, {"train": records})
+    clips = TfdsClips("toy", "train", RATE, tmp_path)
+    (file,) = tmp_path.glob("toy/1.0.0/*.tfrecord*")
+    data = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(data[: len(data) - 100])
+    assert "toy/1.0.0/train: cannot be read" in error_of("toy", "train", RATE, tmp_path)
+    with pytest.raises(InputError, match=r"^toy/1.0.0/train\[3\]: cannot be read"):
+        clips.read(3)
+    file.write_bytes(data)
+    np.testing.assert_array_equal(clips.read(3), TfdsClips("toy", "train", RATE, tmp_path).read(3))
+
+
+def test_another_file_format(tmp_path):
+    records = [{"audio": noise(0), "label": 0}]
+    builder = prepare(tmp_path, {"audio": AUDIO, "label": LABEL}, {"train": records})
+    info = pathlib.Path(builder.data_dir, "dataset_info.json")
+    info.write_text(info.read_text().replace('"tfrecord"', '"parquet"'))
+    assert "is stored as parquet; expected tf" in error_of("toy", "train", RATE, tmp_path)

@@ -1,0 +1,118 @@
+"""Splits of labelled data, and an evaluation on a TFDS dataset as a user runs it."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from sepssl.errors import InputError
+from sepssl.evaluation.datasets import tfds_splits
+from sepssl.representation import Encoder, SmallBackbone
+from sepssl.serialization import save_model
+
+RATE = 16000
+
+
+class Tones(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Low and high tones; the length tells them apart."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    url_infos = None
+    sizes: dict[str, int]
+
+    def _info(self):
+        audio = tfds.features.Audio(sample_rate=RATE, dtype=np.int16)
+        label = tfds.features.ClassLabel(names=["low", "high"])
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict({"audio": audio, "label": label})
+        )
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(split) for split in self.sizes}
+
+    def _generate_examples(self, split):
+        rng = np.random.default_rng(len(split))
+        for index in range(self.sizes[split]):
+            t = np.arange(RATE + index) / RATE
+            sound = np.sin(2 * np.pi * (200, 3000)[index % 2] * rng.uniform(0.8, 1.2) * t)
+            yield index, {"audio": (8000 * sound).astype(np.int16), "label": index % 2}
+
+
+def prepare(folder, **sizes):
+    Tones.sizes = sizes
+    Tones(data_dir=folder).download_and_prepare()
+
+
+def numbers(clips):
+    return [len(clips.read(index)) - RATE for index in range(len(clips.names))]
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"train": 30, "valid": 4, "test": 5},
+        {"train": 30, "test": 5},
+        {"everything": 30},
+        {"test": 30},
+    ],
+    ids=lambda sizes: "-".join(sizes),
+)
+def test_own_splits_stay_and_the_others_are_taken_out_of_one(tmp_path, sizes):
+    prepare(tmp_path, **sizes)
+    splits = dict(
+        zip(("train", "validation", "test"), tfds_splits("tones", RATE, tmp_path), strict=True)
+    )
+    source = next(iter(sizes))
+    kept = {"validation": "valid", "test": "test"}
+    shared = []
+    for split, clips in splits.items():
+        read = numbers(clips)
+        np.testing.assert_array_equal(clips.labels.argmax(axis=1), np.array(read) % 2)
+        own = kept.get(split)
+        if own in sizes and own != source:
+            assert sorted(read) == list(range(sizes[own]))
+            assert all(f"/{own}[" in name for name in clips.names)
+        else:
+            assert all(f"/{source}[" in name for name in clips.names)
+            shared += read
+    assert sorted(shared) == list(range(30))
+    assert len(splits["train"].names) > 10
+
+
+def test_too_few_clips(tmp_path):
+    prepare(tmp_path, train=2)
+    with pytest.raises(InputError, match=r"tfds:tones, train: of 2 labelled clips none falls into"):
+        tfds_splits("tones", RATE, tmp_path)
+
+
+def test_the_command(tmp_path):
+    keras.utils.set_random_seed(0)
+    encoder = Encoder(SmallBackbone(32, width=8))
+    encoder.build((None, None))
+    save_model(encoder, tmp_path / "encoder.keras")
+    prepare(tmp_path / "data", train=40, test=10)
+    process = subprocess.run(
+        [
+            *(sys.executable, "-m", "sepssl.cli.evaluate", "--dataset=tfds:tones"),
+            f"--encoder={tmp_path}/encoder.keras",
+            f"--data_dir={tmp_path}/data",
+            f"--output={tmp_path}/scores.json",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    print(process.stdout, process.stderr)
+    assert process.returncode == 0, process.stderr
+    assert "Warning" not in process.stderr
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["dataset"] == "tfds:tones"
+    assert scores["train_clips"] + scores["validation_clips"] == 40
+    assert (scores["test_clips"], scores["classes"]) == (10, 2)
+    # Pitches more than an octave apart: even random convolutions tell them apart.
+    assert scores["linear_map"] > 0.95

@@ -1,0 +1,92 @@
+import keras
+import numpy as np
+import pytest
+
+from sepssl.audio.log_mel import LogMel
+from sepssl.representation import Encoder, SimilarityLearner, SmallBackbone, SupervisedLearner
+from sepssl.representation.collapse import collapse_warning, spread_and_rank
+from sepssl.representation.learner import MIN_TEMPERATURE
+from sepssl.views import FrontEnd
+
+
+def make(kind, **options):
+    keras.utils.set_random_seed(0)
+    front_end = FrontEnd(LogMel(), 1.0, 0.0, 0.0)
+    learner = kind(Encoder(SmallBackbone(8, width=2)), front_end, **options)
+    learner.build()
+    learner.compile(optimizer=keras.optimizers.Adam(0.01), jit_compile=False)
+    return learner
+
+
+def noise(batch=8, labels=0):
+    rng = np.random.default_rng(0)
+    made = {
+        "mixtures": rng.normal(size=(batch, 2, 15600)).astype(np.float32),
+        "uniforms": rng.random((batch, 15), np.float32),
+    }
+    if labels:
+        made["labels"] = rng.integers(0, 2, (batch, labels)).astype(np.float32)
+    return made
+
+
+def test_a_learned_temperature_moves_and_has_a_floor():
+    learner = make(SimilarityLearner, temperature=0.2, learn_temperature=True)
+    first = learner.train_step(noise())
+    assert float(first["temperature"]) == pytest.approx(0.2, rel=1e-6)
+    assert float(learner.current_temperature()) != pytest.approx(0.2, rel=1e-3)
+    learner.log_temperature.assign(-20.0)
+    assert float(learner.current_temperature()) == pytest.approx(MIN_TEMPERATURE)
+    assert "log_temperature" not in {v.name for v in make(SimilarityLearner).trainable_variables}
+
+
+def test_the_loss_is_the_weighted_sum_of_the_objectives():
+    learner = make(SimilarityLearner, similarity_weight=0.5, coincidence_weight=3.0)
+    metrics = {name: float(value) for name, value in learner.train_step(noise()).items()}
+    expected = 0.5 * metrics["similarity_loss"] + 3.0 * metrics["coincidence_loss"]
+    assert metrics["loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_supervised_loss_equals_its_formula_and_falls():
+    learner = make(SupervisedLearner, num_classes=3)
+    batch = noise(labels=3)
+    a, b, _ = learner.front_end(batch)
+    embeddings = learner.encoder.backbone(np.concatenate([a, b]), training=True)
+    p = 1 / (1 + np.exp(-np.asarray(learner.classifier(embeddings))))
+    y = np.concatenate([batch["labels"]] * 2)
+    expected = -np.sum(y * np.log(p) + (1 - y) * np.log(1 - p), axis=1).mean()
+    losses = [float(learner.train_step(batch)["loss"]) for _ in range(20)]
+    assert losses[0] == pytest.approx(expected, rel=1e-4)
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("kind", [SimilarityLearner, SupervisedLearner])
+def test_learners_round_trip(kind):
+    learner = make(kind, **({"num_classes": 3} if kind is SupervisedLearner else {}))
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(learner))
+    if not copy.built:
+        copy.build()
+    assert [v.shape for v in copy.variables] == [v.shape for v in learner.variables]
+    assert copy.get_config() == learner.get_config()
+
+
+def test_spread_and_rank_equal_their_formula():
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(50, 6)) * [5, 3, 1, 1, 0.1, 0] + 2).astype(np.float32)
+    spread, rank = spread_and_rank(x)
+    covariance = np.cov(x.T, bias=True)
+    values = np.linalg.eigvalsh(covariance)
+    expected = np.trace(covariance) / np.mean(np.sum(x**2, axis=1))
+    assert float(spread) == pytest.approx(expected, rel=1e-4)
+    assert float(rank) == pytest.approx(values.sum() ** 2 / np.sum(values**2), rel=1e-4)
+    line = np.outer(np.arange(10), np.ones(4)).astype(np.float32)
+    assert float(spread_and_rank(line)[1]) == pytest.approx(1.0, rel=1e-5)
+    assert [float(v) for v in spread_and_rank(np.ones((4, 3), np.float32))] == [0.0, 1.0]
+
+
+def test_a_collapse_is_said():
+    assert collapse_warning({"embedding_spread": 0.2, "embedding_rank": 5.0}) is None
+    says = collapse_warning({"embedding_spread": 0.001, "embedding_rank": 5.0})
+    assert "embedding_spread=0.001" in says
+    assert "embedding_rank=1.2" in collapse_warning(
+        {"embedding_spread": 0.2, "embedding_rank": 1.2}
+    )

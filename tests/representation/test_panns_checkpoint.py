@@ -1,0 +1,201 @@
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import sepssl
+from sepssl.audio.panns_log_mel import slaney_mel_matrix
+from sepssl.errors import InputError
+from sepssl.representation.panns_checkpoint import import_panns
+from sepssl.serialization import save_model
+
+torch = pytest.importorskip("torch", reason="needs the extra `panns`")
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def conv_block(inputs, outputs):
+    return torch.nn.ModuleDict(
+        {
+            "conv1": torch.nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+            "bn1": torch.nn.BatchNorm2d(outputs),
+            "conv2": torch.nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+            "bn2": torch.nn.BatchNorm2d(outputs),
+        }
+    )
+
+
+class Cnn14(torch.nn.Module):
+    """PANNs' network in PyTorch, written from its description, with its names of parameters."""
+
+    def __init__(self, fft_length, width=2, embedding_size=8, bands=64):
+        super().__init__()
+        self.hop = fft_length * 5 // 16
+        bins, rate = fft_length // 2 + 1, fft_length * 125 // 4
+        angles = 2 * np.pi * np.outer(np.arange(bins), np.arange(fft_length)) / fft_length
+        window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(fft_length) / fft_length)
+        stft = {}
+        for name, wave in (("conv_real", np.cos(angles)), ("conv_imag", -np.sin(angles))):
+            stft[name] = torch.nn.Conv1d(1, bins, fft_length, stride=self.hop, bias=False)
+            stft[name].weight.data = torch.tensor((wave * window)[:, None], dtype=torch.float32)
+        self.spectrogram_extractor = torch.nn.ModuleDict({"stft": torch.nn.ModuleDict(stft)})
+        filters = slaney_mel_matrix(bands, bins, rate, 50.0, min(14000.0, rate / 2))
+        self.logmel_extractor = torch.nn.Module()
+        self.logmel_extractor.melW = torch.nn.Parameter(torch.tensor(filters))
+        self.bn0 = torch.nn.BatchNorm2d(bands)
+        for i in range(6):
+            block = conv_block(width * 2 ** (i - 1) if i else 1, width * 2**i)
+            setattr(self, f"conv_block{i + 1}", block)
+        self.fc1 = torch.nn.Linear(32 * width, embedding_size)
+        self.fc_audioset = torch.nn.Linear(embedding_size, 5)
+
+    def log_mel(self, waveform):
+        """[batch, samples] -> [batch, frames, bands]."""
+        stft = self.spectrogram_extractor["stft"]
+        half = stft["conv_real"].weight.shape[-1] // 2
+        x = torch.nn.functional.pad(waveform[:, None], (half, half), mode="reflect")
+        power = stft["conv_real"](x) ** 2 + stft["conv_imag"](x) ** 2
+        mel = power.transpose(1, 2) @ self.logmel_extractor.melW
+        return 10 * torch.log10(torch.clamp(mel, min=1e-10))
+
+    def embed(self, log_mel):
+        """[batch, frames, bands] -> [batch, embedding_size]."""
+        x = self.bn0(log_mel[:, None].transpose(1, 3)).transpose(1, 3)
+        for i in range(1, 7):
+            block = getattr(self, f"conv_block{i}")
+            x = torch.relu(block["bn1"](block["conv1"](x)))
+            x = torch.relu(block["bn2"](block["conv2"](x)))
+            x = torch.nn.functional.avg_pool2d(x, 2 if i < 6 else 1)
+        x = x.mean(dim=3)
+        return torch.relu(self.fc1(x.max(dim=2)[0] + x.mean(dim=2)))
+
+
+def random_network(fft_length=512, **kwargs):
+    torch.manual_seed(0)
+    network = Cnn14(fft_length, **kwargs).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 1.0, 2.0)
+            torch.nn.init.normal_(module.bias, std=0.3)
+            torch.nn.init.normal_(module.running_mean, std=0.3)
+            torch.nn.init.uniform_(module.running_var, 0.1, 0.5)
+    torch.nn.init.normal_(network.bn0.running_mean, -40.0, 5.0)
+    torch.nn.init.uniform_(network.bn0.running_var, 50.0, 150.0)
+    return network
+
+
+def write(path, network, **changes):
+    state = network.state_dict() | changes
+    state = {key: value for key, value in state.items() if value is not None}
+    torch.save({"iteration": 600000, "model": state}, path)
+    return path
+
+
+@pytest.mark.parametrize(("fft_length", "sample_rate"), [(1024, 32000), (512, 16000)])
+def test_equals_the_network_in_pytorch(fft_length, sample_rate, tmp_path):
+    network = random_network(fft_length)
+    encoder = import_panns(write(tmp_path / "Cnn14.pth", network))
+    assert encoder.sample_rate == sample_rate
+    assert (encoder.embedding_size, encoder.backbone.width) == (8, 2)
+    hop = network.hop
+    waveform = 0.1 * np.random.default_rng(0).normal(size=(2, 110 * hop)).astype(np.float32)
+    with torch.no_grad():
+        log_mel = network.log_mel(torch.tensor(waveform))
+        expected = network.embed(log_mel[:, 2:98]).numpy()
+        whole = network.embed(log_mel).numpy()
+    assert expected.max() > 0.1
+    assert np.abs(whole - expected).max() > 0.01
+    # PANNs' third frame is the first that lies within the waveform.
+    found = encoder.patch_embeddings(waveform[:, 2 * hop - fft_length // 2 :])
+    assert found.shape == (2, 1, 8)
+    np.testing.assert_allclose(found[:, 0], expected, atol=1e-4)
+    np.testing.assert_allclose(encoder.backbone(log_mel.numpy()), whole, atol=1e-4)
+    save_model(encoder, tmp_path / "panns.keras")
+    loaded = sepssl.load_encoder(tmp_path / "panns.keras")
+    np.testing.assert_array_equal(loaded(waveform), encoder(waveform))
+
+
+@pytest.mark.parametrize("core", [b"numpy._core.multiarray", b"numpy.core.multiarray"])
+def test_the_state_of_the_sampler_does_not_matter(core, tmp_path):
+    """In PyTorch's old format, and of NumPy 1, as the released files are."""
+    network = random_network(width=1)
+    sampler = {
+        "indexes_per_class": [np.arange(3), np.arange(2, dtype=np.int32)],
+        "pointers_of_classes": [np.int64(1), np.float64(2.0)],
+    }
+    content = {"model": network.state_dict(), "sampler": sampler}
+    torch.save(content, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    data = (tmp_path / "old.pth").read_bytes()
+    assert b"numpy._core.multiarray" in data or b"numpy.core.multiarray" in data
+    for name in (b"numpy._core.multiarray", b"numpy.core.multiarray"):
+        data = data.replace(b"c" + name + b"\n", b"c" + core + b"\n")
+    (tmp_path / "old.pth").write_bytes(data)
+    encoder = import_panns(tmp_path / "old.pth")
+    np.testing.assert_array_equal(encoder.backbone.dense.bias, network.fc1.bias.detach())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fc1.weight": None}, r"has no fc1\.weight; expected a checkpoint of PANNs' CNN14"),
+        ({"bn0.bias": None}, r"has no bn0\.bias"),
+        ({"bn0.bias": torch.zeros(3)}, r"bn0\.bias is of shape \[3\]; expected \[64\]"),
+        (
+            {"conv_block2.conv1.weight": torch.zeros(3, 2, 3, 3)},
+            r"conv_block2\.conv1\.weight is of shape \[3, 2, 3, 3\]; expected \[4, 2, 3, 3\]",
+        ),
+        ({"fc1.weight": torch.zeros(8)}, r"fc1\.weight is of shape \[8\]; expected 2 axes"),
+        ({"att_block.weight": torch.zeros(8)}, r"has att_block\.weight; expected the keys of"),
+        ({"logmel_extractor.melW": torch.zeros(257, 64)}, r"melW holds other values .* 16000 Hz"),
+        ({"logmel_extractor.melW": torch.zeros(257, 8)}, r"8 bands: expected at least 32"),
+    ],
+)
+def test_other_networks_are_refused(changes, message, tmp_path):
+    path = write(tmp_path / "Cnn14.pth", random_network(width=2), **changes)
+    with pytest.raises(InputError, match=rf"Cnn14\.pth: .*{message}"):
+        import_panns(path)
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"missing\.pth: no such file; expected a PyTorch"):
+        import_panns(tmp_path / "missing.pth")
+    (tmp_path / "text.pth").write_text("no checkpoint")
+    with pytest.raises(InputError, match=r"text\.pth: could not be loaded"):
+        import_panns(tmp_path / "text.pth")
+    torch.save({"state": {}}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match=r'other\.pth: has no tensors at "model"'):
+        import_panns(tmp_path / "other.pth")
+
+
+def test_without_pytorch_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(InputError, match=r"pip install 'sepssl\[panns\]'"):
+        import_panns(tmp_path / "Cnn14.pth")
+
+
+def test_the_command_writes_an_encoder_that_a_fresh_process_loads(tmp_path):
+    path = write(tmp_path / "Cnn14.pth", random_network(1024, width=1))
+    waveform = np.random.default_rng(0).normal(size=(1, 40000)).astype(np.float32)
+    np.save(tmp_path / "waveform.npy", waveform)
+    command = ["-m", "sepssl.cli.import_panns_checkpoint"]
+    command += ["--checkpoint=Cnn14.pth", "--output=panns.keras"]
+    embed = "import numpy as np, sepssl; encoder = sepssl.load_encoder('panns.keras'); "
+    embed += "np.save('found.npy', encoder(np.load('waveform.npy')))"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    outputs = [
+        subprocess.run(
+            [sys.executable, *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+            env=environment,
+        )
+        for arguments in (command, ["-c", embed])
+    ]
+    assert outputs[0].stderr == ""
+    assert "embeddings of 8 at 32000 Hz, 64 mel bands" in outputs[0].stdout
+    expected = import_panns(path)(waveform)
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-5)

@@ -1,0 +1,108 @@
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+import sepssl
+from sepssl.configs import encoder_smoke
+from sepssl.errors import InputError
+from sepssl.separation import TDCN, Separator, STFTBasis
+from sepssl.serialization import save_model
+from sepssl.training.encoder import train_encoder
+
+
+def smoke(**changes):
+    config = encoder_smoke.get_config()
+    config.train.update(steps=4, batch_size=8, log_every=2, state_steps=(4,), probe_clips=0)
+    config.data.num_clips = 16
+    config.encoder.update(embedding_size=16, width=4)
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def records(run):
+    return [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def separator(tmp_path):
+    made = Separator(3, STFTBasis(256, 128), TDCN(8, 12, 2, 1))
+    made.build((None, None))
+    save_model(made, tmp_path / "separator.keras")
+    return str(tmp_path / "separator.keras")
+
+
+@pytest.mark.parametrize("online", [False, True])
+def test_all_pairings_of_separators_and_true_sources(tmp_path, separator, online):
+    changes = {
+        "views.mixture_mixture": 0.2,
+        "views.mixture_channel": 0.5,
+        "views.channel_channel": 0.3,
+        "views.separators": separator if online else f"{separator},true_sources",
+        "views.online": online,
+        "views.example_mixing": 0.5,
+        "views.mixing_domain": "log_mel",
+        "views.equalization_db": 6.0,
+        "objective.learn_temperature": True,
+        "train.probe_every": 2,
+        "train.probe_clips": 60,
+    }
+    run = train_encoder(smoke(**changes), tmp_path / "run")
+    found = records(run)
+    assert [r["step"] for r in found] == [2, 2, 4, 4]
+    assert "validation/probe_map" in found[1]
+    assert found[2]["temperature"] != found[0]["temperature"]
+    shares = [found[0][f"{a}_share"] for a in ("mixture_mixture", "mixture_channel",
+                                               "channel_channel")]  # fmt: skip
+    assert sum(shares) == pytest.approx(1.0)
+    assert (run.path / "views.png").stat().st_size > 10000
+    stored = sorted(p.name.split("-")[0] for p in run.path.glob("channels/*"))
+    assert stored == ([] if online else ["separator", "true_sources"])
+    assert sepssl.load_encoder(run.final).embedding_size == 16
+
+
+def test_an_encoder_that_collapses_says_so(tmp_path, capsys):
+    # All recordings are the same: so are their embeddings.
+    sound = 0.1 * np.random.default_rng(0).normal(size=15600)  # one patch
+    for i in range(8):
+        soundfile.write(tmp_path / f"{i}.wav", sound, 16000)
+    changes = {"data.directory": str(tmp_path), "views.time_masks": 0, "views.frequency_masks": 0,
+               "views.max_distance_seconds": 0.0}  # fmt: skip
+    train_encoder(smoke(**changes), tmp_path / "run")
+    assert capsys.readouterr().out.count("the encoder is collapsing: embedding_") == 1
+
+
+def test_training_on_labels(tmp_path):
+    config = smoke(task="supervised", **{"train.steps": 30, "train.log_every": 15})
+    found = records(train_encoder(config, tmp_path / "run"))
+    assert found[-1]["loss"] < 0.9 * found[0]["loss"]
+
+
+def test_labels_of_a_folder_are_those_of_its_recordings(tmp_path):
+    for name in ("low", "high"):
+        (tmp_path / "clips" / name).mkdir(parents=True)
+        sound = 0.1 * np.random.default_rng(0).normal(size=16000 * 8)
+        soundfile.write(tmp_path / "clips" / name / "a.wav", sound, 16000)
+    config = smoke(
+        task="supervised", **{"data.directory": str(tmp_path / "clips"), "train.batch_size": 4}
+    )
+    run = train_encoder(config, tmp_path / "run")
+    assert records(run)[0]["loss"] == pytest.approx(2 * np.log(2), rel=0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"task": "supervised", "views.mixture_mixture": 0.0, "views.mixture_channel": 1.0,
+          "views.separators": "true_sources"}, "expected views.mixture_mixture=1"),
+        ({"views.overlap": False, "views.max_distance_seconds": 0.5}, "at least 0.975"),
+        ({"views.mixture_mixture": 0.0, "views.mixture_channel": 1.0, "views.online": True,
+          "views.separators": "true_sources"}, "expected views.online=False"),
+        ({"views.online": True, "views.max_distance_seconds": 1.5}, "data.clip_seconds=2"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together(tmp_path, changes, says):
+    with pytest.raises(InputError, match=says):
+        train_encoder(smoke(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

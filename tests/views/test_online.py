@@ -1,0 +1,95 @@
+import keras
+import numpy as np
+import pytest
+
+from sepssl.audio.log_mel import LogMel
+from sepssl.data.store import ClipStore
+from sepssl.separation import TDCN, Separator, STFTBasis
+from sepssl.training.batches import ViewBatches
+from sepssl.training.clips import store_channels
+from sepssl.views import FrontEnd, OnlineSeparation
+from sepssl.views.picture import draw_views, view_reasons
+
+SAMPLES = 32000
+PATCH = LogMel().patch_samples
+
+
+@pytest.fixture(scope="module")
+def separators():
+    """Of different numbers of sources, as an early and a late one of two runs might be."""
+    keras.utils.set_random_seed(0)
+    return {f"of-{m}": Separator(m, STFTBasis(64, 32), TDCN(8, 12, 2, 1)) for m in (2, 3)}
+
+
+@pytest.fixture(scope="module")
+def mixtures(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    clips = [rng.normal(size=(1, SAMPLES)) * rng.uniform(0.01, 1) for _ in range(6)]
+    store = ClipStore(tmp_path_factory.mktemp("clips"))
+    store.fill("test", [f"{i}.wav" for i in range(6)], lambda first: clips[first:], "clips")
+    return store
+
+
+@pytest.fixture(scope="module")
+def stored(separators, mixtures, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("channels")
+    return [store_channels(s, name, mixtures, folder / name) for name, s in separators.items()]
+
+
+def batches(mixtures, channels, **options):
+    return ViewBatches(mixtures, channels, 6, PATCH, SAMPLES - PATCH, True, 15, 0, **options)
+
+
+def test_separation_in_the_graph_gives_the_views_of_stored_channels(separators, mixtures, stored):
+    front_end = FrontEnd(LogMel(), 0.2, 0.5, 0.3, example_mixing=0.5)
+    online = FrontEnd(
+        LogMel(),
+        0.2,
+        0.5,
+        0.3,
+        example_mixing=0.5,
+        separation=OnlineSeparation(separators.values(), PATCH),
+    )
+    ready = batches(mixtures, stored)
+    clips = batches(mixtures, [], online_separators=2, clip_samples=SAMPLES)
+    for step in range(3):
+        a, b, shown = front_end(ready.load(step))
+        online_a, online_b, online_shown = online(clips.load(step))
+        np.testing.assert_array_equal(online_shown, shown)
+        # Stores keep 16 bits: near the floor of log(mel + 0.001), that is what differs.
+        np.testing.assert_allclose(online_a, a, atol=5e-3)
+        np.testing.assert_allclose(online_b, b, atol=5e-3)
+    assert not online.trainable_variables
+
+
+def test_patches_of_a_long_recording_lie_in_the_clip_that_is_separated(separators, tmp_path):
+    ramp = np.linspace(0, 1, 3 * SAMPLES)[None]
+    store = ClipStore(tmp_path)
+    store.fill("test", ["a", "b"], lambda first: [ramp, -ramp][first:], "ramps")
+    made = ViewBatches(store, [], 2, PATCH, 10000, True, 15, 0, None, 2, SAMPLES)
+    for step in range(10):
+        batch = made.load(step)
+        separated = OnlineSeparation(separators.values(), PATCH)(batch)
+        for view in range(2):
+            found = np.abs(np.asarray(separated["mixtures"])[:, view, 0])
+            expected = batch["starts"][:, view] / (3 * SAMPLES - 1)
+            np.testing.assert_allclose(found, expected, atol=1e-4)
+        # Channels are consistent with their mixture, sample by sample.
+        total = np.asarray(separated["channels"]).sum(axis=2)
+        np.testing.assert_allclose(total, separated["mixtures"], atol=1e-4)
+
+
+def test_reasons_say_what_was_done(mixtures, stored, tmp_path):
+    front_end = FrontEnd(LogMel(), 0.0, 1.0, 0.0, example_mixing=0.5)
+    batch = batches(mixtures, stored).load(0)
+    batch["uniforms"][0, 4:7] = (0.2, 0.7, 0.5)  # the second view is mixed, half-way up
+    batch["uniforms"][1, 4:7] = (0.6, 0.2, 0.5)  # not mixed
+    batch["starts"][0] = (8000, 0)
+    batch["separator"][0] = 1
+    shown = np.array([[2, -1]] + [[-1, 0]] * 5)
+    reasons = view_reasons(front_end, batch, shown, ["of-2", "of-3"])
+    assert reasons[0] == ["0.50 s: channel 3 of of-3", "0.00 s: mixture, + neighbour at -12 dB"]
+    assert "neighbour" not in "".join(reasons[1])
+    draw_views(front_end, batch, mixtures.names, ["of-2", "of-3"], tmp_path / "views.svg")
+    picture = (tmp_path / "views.svg").read_text()
+    assert picture.count("<image") == 12

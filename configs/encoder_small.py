@@ -43,8 +43,12 @@ def get_config() -> ConfigDict:
                 "frequency_masks": 1,
                 "frequency_width": 12,  # mel bands
             },
-            # Sizes of 0 are the network's own. Width: channels of the first convolution.
-            "encoder": {"backbone": "small", "embedding_size": 0, "width": 0},
+            "encoder": {
+                "backbone": "small",  # or cnn14, vggish, mobilenet_v1, efficientnet_b0
+                "embedding_size": 0,  # 0 for the network's own
+                "width": 0,  # channels of the first convolution; 0 for the network's own
+                "patch_hop_frames": 48,  # of 10 ms, from patch to patch of a clip
+            },
             "objective": {
                 "similarity_weight": 1.0,
                 "coincidence_weight": 1.0,

@@ -16,7 +16,7 @@ from sepssl.evaluation.scores import Scores, check_multi_hot, macro_scores, scor
 
 HIDDEN_UNITS = 512
 INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C; our choice
-WEIGHT_DECAYS = (1e-3, 1.0, 30.0)  # scikit-learn's alpha; our choice
+WEIGHT_DECAYS = (0.1, 1.0, 3.0, 10.0)  # scikit-learn's alpha; our choice
 EPOCHS = (5, 10, 20, 40, 80)  # at which the hidden-layer classifier is validated; our choice
 
 

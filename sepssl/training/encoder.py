@@ -9,6 +9,7 @@ from collections.abc import Callable
 import keras
 from ml_collections import ConfigDict
 
+from sepssl.audio.log_mel import LogMel
 from sepssl.data.pipeline import require_batch
 from sepssl.errors import InputError
 from sepssl.representation import (
@@ -52,6 +53,7 @@ MINIMUMS = COMMON_MINIMUMS | {
     "views.max_distance_seconds": 0,
     "encoder.embedding_size": 0,
     "encoder.width": 0,
+    "encoder.patch_hop_frames": 1,
     "objective.similarity_weight": 0,
     "objective.coincidence_weight": 0,
     "objective.projection_size": 1,
@@ -71,7 +73,8 @@ def make_encoder(config: ConfigDict) -> Encoder:
         expected = ", ".join(BACKBONES)
         raise InputError(f"encoder.backbone={config.backbone!r}: expected one of {expected}")
     sizes = {key: config[key] for key in ("embedding_size", "width") if config[key]}
-    return Encoder(BACKBONES[config.backbone](**sizes))
+    log_mel = LogMel(patch_hop_frames=config.patch_hop_frames)
+    return Encoder(BACKBONES[config.backbone](**sizes), log_mel)
 
 
 def load_separators(config: ConfigDict) -> dict[str, Separator | None]:

@@ -40,6 +40,11 @@ flags.DEFINE_integer(
     "clips at most, 500 scenes or all of a folder by default.",
     lower_bound=1,
 )
+flags.DEFINE_boolean(
+    "baselines",
+    False,
+    "Encoder: also evaluates log-mel statistics and the same network with random weights.",
+)
 flags.DEFINE_integer("seed", 0, "Of scenes, queries, classifiers and pairs.", lower_bound=0)
 
 
@@ -69,19 +74,35 @@ def _evaluate_encoder():
     import functools
     import json
 
+    import keras
+
     import sepssl
+    from sepssl.evaluation.baselines import log_mel_statistics
     from sepssl.evaluation.datasets import evaluate_on
+    from sepssl.representation import Encoder
     from sepssl.representation.embed import embed_recording
 
     encoder = sepssl.load_encoder(FLAGS.encoder)
-    results, skipped = evaluate_on(
-        FLAGS.dataset,
-        functools.partial(embed_recording, encoder),
-        encoder.sample_rate,
-        FLAGS.num_clips or 1000,
-        FLAGS.seed,
-        FLAGS.data_dir or None,
-    )
+
+    def evaluate(embed):
+        return evaluate_on(
+            FLAGS.dataset,
+            embed,
+            encoder.sample_rate,
+            FLAGS.num_clips or 1000,
+            FLAGS.seed,
+            FLAGS.data_dir or None,
+        )
+
+    results, skipped = evaluate(functools.partial(embed_recording, encoder))
+    if FLAGS.baselines:
+        keras.utils.set_random_seed(FLAGS.seed)
+        untrained = Encoder.from_config(encoder.get_config())
+        baselines = {
+            "log_mel_statistics": functools.partial(log_mel_statistics, encoder.log_mel),
+            "untrained_encoder": functools.partial(embed_recording, untrained),
+        }
+        results["baselines"] = {name: evaluate(embed)[0] for name, embed in baselines.items()}
     return results, skipped, json.dumps(results, indent=2)
 
 

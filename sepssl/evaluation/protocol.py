@@ -58,12 +58,17 @@ def evaluate_representation(
         seed: of queries, classifiers and bootstrap.
 
     Returns:
-        "qbe_map" (query by example on the test split) and "qbe_chance"; for "linear" and "mlp":
-        "<kind>_map", "<kind>_map_low" and "<kind>_map_high" (95 % bootstrap interval over test
-        clips), "<kind>_auc", "<kind>_d_prime" (None if infinite).
+        "qbe_map" (query by example on the test split) and "qbe_chance"; for "linear" and "mlp"
+        "<kind>_map"; of all three "..._low" and "..._high" (95 % bootstrap interval over test
+        clips); "<kind>_auc", "<kind>_d_prime" (None if infinite).
     """
     retrieval = query_by_example(test.embeddings, test.labels, seed=seed)
-    results = {"qbe_map": retrieval.map, "qbe_chance": retrieval.chance}
+    results = {
+        "qbe_map": retrieval.map,
+        "qbe_map_low": retrieval.low,
+        "qbe_map_high": retrieval.high,
+        "qbe_chance": retrieval.chance,
+    }
     for kind in ("linear", "mlp"):
         result = evaluate_shallow(train, validation, test, kind, seed)
         low, high = bootstrap_intervals(test.labels, result.test_predictions, seed=seed)["map"]

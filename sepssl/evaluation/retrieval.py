@@ -1,11 +1,14 @@
 """Query by example: do the embeddings of a class lie nearer to each other than to the rest?"""
 
 import dataclasses
+import warnings
 
 import numpy as np
 
 from sepssl.errors import InputError
-from sepssl.evaluation.scores import average_precision, check_multi_hot
+from sepssl.evaluation.scores import average_precision, check_multi_hot, resampled_scores
+
+NUM_BOOTSTRAP = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +22,7 @@ class RetrievalResult:
             class left out.
         num_queries: int `[classes]`, queries made of each class.
         left_out: indices of the classes with fewer than two clips, or that every clip has.
+        low, high: 95 % bootstrap interval of `map` over clips.
     """
 
     map: float
@@ -26,6 +30,8 @@ class RetrievalResult:
     per_class: np.ndarray
     num_queries: np.ndarray
     left_out: tuple[int, ...]
+    low: float
+    high: float
 
 
 def query_by_example(
@@ -51,6 +57,9 @@ def query_by_example(
 
     Clips of equal similarity (to 1e-9) count as one step of the ranking, so embeddings that have
     collapsed to one point score `m / n`, not more. An embedding of zeros has similarity 0 to all.
+
+    The interval is a bootstrap over clips, as queries and in the pools: a clip that is drawn again
+    counts again in both. It is centred on `map`, as `bootstrap_intervals` does.
 
     Args:
         embeddings: float `[clips, dim]`.
@@ -85,21 +94,28 @@ def query_by_example(
     classes = labels.shape[1]
     per_class = np.full(classes, np.nan)
     made = np.zeros(classes, int)
-    chance = []
+    chance, replicates = [], []
+    counts = np.random.default_rng(seed).multinomial(
+        len(embeddings), np.full(len(embeddings), 1 / len(embeddings)), NUM_BOOTSTRAP
+    )
+    counts = counts.astype(np.float64)
     for c in range(classes):
         with_class = np.flatnonzero(labels[:, c])
         without = np.flatnonzero(labels[:, c] == 0)
         if len(with_class) < 2 or len(without) == 0:
             continue
         queries = _draw(rng, with_class, num_queries or len(with_class))
-        precisions = []
+        precisions, resampled = [], []
         for query in queries:
             same = _draw(rng, with_class[with_class != query], num_same)
             other = _draw(rng, without, num_other)
-            similarity = embeddings[np.concatenate([same, other])] @ embeddings[query]
+            pool = np.concatenate([same, other])
+            similarity = np.round(embeddings[pool] @ embeddings[query], 9)
             relevant = np.repeat([1, 0], [len(same), len(other)])
-            precisions.append(average_precision(relevant, np.round(similarity, 9)))
+            precisions.append(average_precision(relevant, similarity))
+            resampled.append(resampled_scores(relevant, similarity, counts[:, pool])[:, 0])
         per_class[c] = np.mean(precisions)
+        replicates.append(_mean_of_queries(np.array(resampled), counts[:, queries].T))
         made[c] = len(queries)
         chance.append(expected_random_ap(len(same), len(same) + len(other)))
     if not made.any():
@@ -107,12 +123,16 @@ def query_by_example(
             f"no class of {classes} can be queried; expected one with two clips that have it and "
             "one that does not"
         )
+    mean = float(np.nanmean(per_class))
+    low, high = _interval(np.array(replicates), mean)
     return RetrievalResult(
-        map=float(np.nanmean(per_class)),
+        map=mean,
         chance=float(np.mean(chance)),
         per_class=per_class,
         num_queries=made,
         left_out=tuple(np.flatnonzero(made == 0).tolist()),
+        low=low,
+        high=high,
     )
 
 
@@ -126,6 +146,23 @@ def expected_random_ap(relevant: int, total: int) -> float:
         return 1.0
     q = (relevant - 1) / (total - 1)
     return float(q + (1 - q) * np.mean(1 / np.arange(1, total + 1)))
+
+
+def _mean_of_queries(precisions: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Both `[queries, replicates]` -> `[replicates]`; NaN precisions do not count."""
+    counts = np.where(np.isnan(precisions), 0.0, counts)
+    with np.errstate(invalid="ignore"):  # of a replicate that has no query of the class
+        return np.sum(counts * np.nan_to_num(precisions), axis=0) / counts.sum(axis=0)
+
+
+def _interval(replicates: np.ndarray, mean: float) -> tuple[float, float]:
+    """2.5 and 97.5 % quantiles of the mean over classes of `[classes, replicates]`."""
+    with warnings.catch_warnings():  # of a replicate without a class to score, which is NaN
+        warnings.simplefilter("ignore", RuntimeWarning)
+        means = np.nanmean(replicates, axis=0)
+    centred = np.clip(means + mean - np.nanmean(means), 0.0, 1.0)
+    low, high = np.nanquantile(centred, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _draw(rng: np.random.Generator, clips: np.ndarray, count: int) -> np.ndarray:

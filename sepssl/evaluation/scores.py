@@ -129,7 +129,7 @@ def bootstrap_intervals(
         counts = rng.multinomial(clips, np.full(clips, 1 / clips), size=size).astype(np.float64)
         # [replicates, classes, (AP, AUC)]
         replicates = np.stack(
-            [_weighted(labels[:, c], predictions[:, c], counts) for c in scored], 1
+            [resampled_scores(labels[:, c], predictions[:, c], counts) for c in scored], 1
         )
         with warnings.catch_warnings():  # of a replicate without a class to score, which is NaN
             warnings.simplefilter("ignore", RuntimeWarning)
@@ -172,8 +172,17 @@ def check_multi_hot(labels: np.ndarray, clips: int) -> np.ndarray:
     return labels.astype(np.int8)
 
 
-def _weighted(relevant: np.ndarray, scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """AP and AUC of a class when clip i counts `counts[r, i]` times, `[replicates, 2]`."""
+def resampled_scores(relevant: np.ndarray, scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """AP and AUC of a class when clip i counts `counts[r, i]` times.
+
+    Args:
+        relevant: 0 or 1, `[clips]`, at least one 1.
+        scores: float `[clips]`.
+        counts: float `[replicates, clips]`.
+
+    Returns:
+        `[replicates, 2]`, NaN where a replicate has no relevant clip or no other one.
+    """
     order, ends = _ranking(scores)
     starts = np.append(0, ends[:-1] + 1)
     relevant, counts = relevant[order], counts[:, order]

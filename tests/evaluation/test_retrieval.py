@@ -166,3 +166,24 @@ def test_classes_that_cannot_be_queried_are_left_out():
 def test_refused(embeddings, labels, kwargs, reason):
     with pytest.raises(InputError, match=reason):
         query_by_example(embeddings, labels, **kwargs)
+
+
+def test_the_interval_holds_what_other_clips_give():
+    rng = np.random.default_rng(0)
+
+    def draw(clips):
+        labels = np.eye(3, dtype=int)[rng.integers(0, 3, clips)]
+        return labels + 0.8 * rng.normal(size=(clips, 3)), labels
+
+    truth = query_by_example(*draw(6000), num_queries=300).map
+    results = [query_by_example(*draw(300), num_queries=None) for _ in range(40)]
+    inside = np.mean([r.low <= truth <= r.high for r in results])
+    assert inside >= 0.8
+    width = np.mean([r.high - r.low for r in results])
+    assert width == pytest.approx(4 * np.std([r.map for r in results]), rel=0.5)
+
+
+def test_equal_queries_leave_no_interval():
+    labels = one_hot([0] * 5 + [1] * 5)
+    result = query_by_example(labels.astype(float), labels)
+    assert (result.low, result.map, result.high) == (1.0, 1.0, 1.0)

@@ -6,7 +6,7 @@ from sklearn import metrics
 
 from sepssl.errors import InputError
 from sepssl.evaluation.scores import (
-    _weighted,
+    resampled_scores,
     average_precision,
     bootstrap_intervals,
     d_prime,
@@ -106,12 +106,12 @@ def test_refused(labels, predictions, reason):
 
 
 @pytest.mark.parametrize("levels", [None, 2])
-def test_weighted_scores_are_those_of_the_resampled_clips(levels):
+def testresampled_scores_scores_are_those_of_the_resampled_clips(levels):
     labels, predictions = random_case(levels=levels)
     rng = np.random.default_rng(1)
     drawn = rng.integers(len(labels), size=(20, len(labels)))
     counts = np.stack([np.bincount(d, minlength=len(labels)) for d in drawn]).astype(float)
-    ours = _weighted(labels[:, 0], predictions[:, 0], counts)
+    ours = resampled_scores(labels[:, 0], predictions[:, 0], counts)
     for (ap, auc), d in zip(ours, drawn, strict=True):
         y, p = labels[d, 0], predictions[d, 0]
         assert ap == pytest.approx(metrics.average_precision_score(y, p))

@@ -58,7 +58,7 @@ class Encoders(Separators):
         return {
             "mixtures": rng.normal(size=(8, 2, 15600)).astype(np.float32),
             "channels": rng.normal(size=(8, 2, 2, 15600)).astype(np.float32),
-            "uniforms": rng.random((8, 15), np.float32),
+            "uniforms": rng.random((8, FRONT_END.num_uniforms), np.float32),
         }
 
 
@@ -66,9 +66,12 @@ def separator_learner():
     return SeparatorLearner(Separator(3, STFTBasis(64, 32), TDCN(8, 12, 2, 2)), clip_norm=1.0)
 
 
+FRONT_END = FrontEnd(LogMel(), 0.25, 0.5, 0.25, example_mixing=0.5, equalization_db=6.0)
+
+
 def encoder_learner():
-    front_end = FrontEnd(LogMel(), 0.25, 0.5, 0.25, example_mixing=0.5)
-    return SimilarityLearner(Encoder(SmallBackbone(8, width=2)), front_end, clip_norm=0.5)
+    encoder = Encoder(SmallBackbone(8, width=2))
+    return SimilarityLearner(encoder, FRONT_END, learn_temperature=True, clip_norm=0.5)
 
 
 made = []

@@ -1,0 +1,118 @@
+"""The driver of the ablation, on a table of a few cells."""
+
+import json
+
+import pytest
+
+from sepssl import ablation
+from sepssl.ablation import Results, run_ablation, write_table
+from sepssl.configs import paper_ablation
+from sepssl.errors import InputError
+
+
+def tiny(**changes):
+    config = paper_ablation.get_config()
+    config.separator.data.update(num_clips=16, num_validation=4, clip_seconds=1.5)
+    config.separator.separator.update(
+        bottleneck_channels=8, conv_channels=12, dilations_per_repeat=2, repeats=1, unroll=False
+    )
+    config.separator.train.update(
+        steps=4, batch_size=4, crop_seconds=1.0, warmup_steps=1, state_steps=(0, 4), log_every=2
+    )
+    config.states = {"untrained": 0, "late": 4}
+    config.encoder.data.update(num_clips=16, clip_seconds=1.5)
+    config.encoder.views.max_distance_seconds = 0.5
+    config.encoder.encoder.update(width=4, embedding_size=16)
+    config.encoder.train.update(
+        steps=4, batch_size=8, warmup_steps=1, log_every=2, state_steps=(4,)
+    )
+    config.evaluation = {"train": 80, "validation": 60, "test": 60}
+    views = paper_ablation.MIXTURE_CHANNEL
+    config.rows = (
+        {"name": "statistics", "baseline": "log_mel_statistics"},
+        {"name": "late", "views": views, "separators": ("late",)},
+        {"name": "both", "views": views, "separators": ("untrained", "true_sources"), "seeds": 1},
+    )
+    config.comparisons = (("late", "statistics"),)
+    config.seeds = (3, 4)
+    config.update(changes)
+    return config
+
+
+def test_cells_are_made_once_and_again_where_settings_change(tmp_path, monkeypatch):
+    made = []
+    cell = ablation._Seed.cell
+
+    def watched(self, row):
+        made.append((row["name"], self._seed))
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        return cell(self, row)
+
+    monkeypatch.setattr(ablation._Seed, "cell", watched)
+    with pytest.raises(KeyboardInterrupt):
+        run_ablation(tiny(), tmp_path)
+    assert made == [("statistics", 3), ("late", 3), ("both", 3)]
+    first = (tmp_path / "results.jsonl").read_text()
+
+    run_ablation(tiny(), tmp_path)
+    assert made[3:] == [("both", 3), ("statistics", 4), ("late", 4)]
+    assert (tmp_path / "results.jsonl").read_text().startswith(first)
+    assert not list(tmp_path.glob("seed-*/cache"))
+
+    run_ablation(tiny(), tmp_path)
+    assert len(made) == 6
+    changed = tiny()
+    changed.rows[1]["objective"] = {"temperature": 0.3}
+    run_ablation(tiny(only="statistics"), tmp_path)
+    assert len(made) == 6
+
+    table = (tmp_path / "table.md").read_text().splitlines()
+    assert [line.split("|")[1:3] for line in table[2:5]] == [
+        [" statistics ", " 2 "],
+        [" late ", " 2 "],
+        [" both ", " 1 "],
+    ]
+    records = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    late, statistics = (
+        [r["qbe_map"] for r in records if r["row"] == row] for row in ("late", "statistics")
+    )
+    mean = sum(a - b for a, b in zip(late, statistics, strict=True)) / 2
+    assert table[-1].startswith(f"| late − statistics | 2 | {mean:+.3f} (")
+    assert "<svg" in (tmp_path / "figure.svg").read_text()
+
+
+def test_a_cell_of_other_settings_counts_as_missing(tmp_path):
+    results = Results(tmp_path / "results.jsonl")
+    results.add({"row": "a", "seed": 1, "settings": "x", "qbe_map": 0.1})
+    results.add({"row": "a", "seed": 2, "settings": "x", "qbe_map": 0.2})
+    results.add({"row": "a", "seed": 1, "settings": "y", "qbe_map": 0.3})
+    again = Results(tmp_path / "results.jsonl")
+    assert again.scores("a", "qbe_map") == {1: 0.3, 2: 0.2}
+    assert again.has("a", 1, "y")
+    assert not again.has("a", 1, "x")
+    settings = ablation._settings(tiny(), tiny().rows[1])
+    changed = tiny()
+    changed.encoder.train.steps = 5
+    assert ablation._settings(changed, changed.rows[1]) != settings
+    assert ablation._settings(tiny(seeds=(1,)), {**tiny().rows[1], "name": "b"}) == settings
+
+
+def test_the_table_of_known_numbers(tmp_path):
+    results = Results(tmp_path / "results.jsonl")
+    for seed, (a, b) in enumerate([(0.5, 0.4), (0.6, 0.55)]):
+        for row, score in (("a", a), ("b", b)):
+            scores = dict.fromkeys(("qbe_map", "linear_map", "mlp_map"), score)
+            results.add({"row": row, "seed": seed, "settings": ""} | scores)
+    write_table(results, ["a", "b", "c"], (("a", "b"), ("a", "c")), tmp_path)
+    table = (tmp_path / "table.md").read_text()
+    assert "| a | 2 | 0.550 ± 0.071 |" in table
+    # t(1) = 12.706, standard error 0.025
+    assert "| a − b | 2 | +0.075 (-0.243 to +0.393) |" in table
+    assert "c" not in table.replace("difference", "").replace("QbE", "").replace("seeds", "")
+
+
+def test_rows_that_are_not_there(tmp_path):
+    with pytest.raises(InputError, match=r"row 'early': expected one of statistics, late, both"):
+        run_ablation(tiny(only="late,early"), tmp_path)
+    assert not list(tmp_path.iterdir())

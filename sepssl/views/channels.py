@@ -16,8 +16,8 @@ def choose_channel(channels, mixture, uniform, floor_db: float = -30.0):
             mixture are passed over.
 
     Returns:
-        The channels [batch, samples], and which they are: int32 [batch]; the mixture itself and -1
-        where no channel can be heard, as of true sources that are silent for a while.
+        Which channels: int32 [batch], -1 where none can be heard, as of true sources that are
+        silent for a while.
     """
     # As products of vectors: squares would be written to memory and read again.
     power = ops.einsum("bcs,bcs->bc", channels, channels)
@@ -29,13 +29,7 @@ def choose_channel(channels, mixture, uniform, floor_db: float = -30.0):
     wanted = ops.expand_dims(ops.minimum(wanted, count - 1), -1)
     rank = ops.cumsum(audible, axis=-1) - 1
     number = ops.argmax(ops.cast((rank == wanted) & (audible > 0), "int32"), axis=-1)
-    number = ops.cast(number, "int32")
-    batch, sources, samples = ops.shape(channels)
-    rows = ops.reshape(channels, (-1, samples))
-    chosen = ops.take(rows, ops.arange(batch, dtype="int32") * sources + number, axis=0)
-    found = count > 0
-    chosen = ops.where(ops.expand_dims(found, -1), chosen, mixture)
-    return chosen, ops.where(found, number, -1)
+    return ops.where(count > 0, ops.cast(number, "int32"), -1)
 
 
 def choose_views(mixtures, channels, uniforms, probabilities, floor_db: float = -30.0):
@@ -66,15 +60,17 @@ def choose_views(mixtures, channels, uniforms, probabilities, floor_db: float = 
     )
     # The views of all examples at once: slices of channels would be copies.
     *_, sources, samples = channels.shape
-    chosen, number = choose_channel(
+    number = choose_channel(
         ops.reshape(channels, (-1, sources, samples)),
         ops.reshape(mixtures, (-1, samples)),
         ops.reshape(uniforms[:, 2:4], (-1,)),
         floor_db,
     )
+    rows = ops.arange(ops.shape(number)[0], dtype="int32") * sources + ops.maximum(number, 0)
+    chosen = ops.take(ops.reshape(channels, (-1, samples)), rows, axis=0)
+    shown = ops.where(is_channel, ops.reshape(number, ops.shape(is_channel)), -1)
     chosen = ops.reshape(chosen, ops.shape(mixtures))
-    views = ops.where(ops.expand_dims(is_channel, -1), chosen, mixtures)
-    return views, ops.where(is_channel, ops.reshape(number, ops.shape(is_channel)), -1)
+    return ops.where(ops.expand_dims(shown >= 0, -1), chosen, mixtures), shown
 
 
 def pairing_shares(shown) -> dict:

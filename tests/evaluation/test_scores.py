@@ -6,11 +6,11 @@ from sklearn import metrics
 
 from sepssl.errors import InputError
 from sepssl.evaluation.scores import (
-    resampled_scores,
     average_precision,
     bootstrap_intervals,
     d_prime,
     macro_scores,
+    resampled_scores,
 )
 
 

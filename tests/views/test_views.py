@@ -53,24 +53,23 @@ def test_near_silent_channels_are_passed_over():
     # 30 dB is a factor of 31.6: 0.02 is too quiet beside 1, 0.04 is not.
     channels = channels_of_gains([[0.02, 1.0, 0.0, 0.04]] * 4)
     uniforms = np.array([0.0, 0.49, 0.51, 0.9999999], np.float32)
-    chosen, numbers = choose_channel(channels, channels.sum(axis=1), uniforms)
-    np.testing.assert_allclose(chosen[:, 0], [1.0, 1.0, 0.04, 0.04])
+    numbers = choose_channel(channels, channels.sum(axis=1), uniforms)
     np.testing.assert_array_equal(numbers, [1, 1, 3, 3])
 
 
 def test_silence_in_all_channels_is_silence():
-    silence = np.zeros([1, 3, 4], np.float32)
-    chosen, _ = choose_channel(silence, silence[:, 0], np.array([0.5], np.float32))
-    np.testing.assert_array_equal(chosen, np.zeros([1, 4]))
+    silence = np.zeros([1, 2, 3, 4], np.float32)
+    views, _ = choose_views(silence[:, :, 0], silence, np.full([1, 4], 0.5, "f4"), (0, 1, 0))
+    np.testing.assert_array_equal(views, np.zeros([1, 2, 4]))
 
 
 def test_where_no_channel_is_heard_the_mixture_is_shown():
     # True sources that pause, beside an ambience that is in none of them.
-    channels = channels_of_gains([[0.0, 0.001], [0.5, 0.0]])
-    mixtures = channels_of_gains([[1.0], [1.0]])[:, 0]
-    chosen, numbers = choose_channel(channels, mixtures, np.array([0.9, 0.9], np.float32))
-    np.testing.assert_allclose(chosen[:, 0], [1.0, 0.5])
-    np.testing.assert_array_equal(numbers, [-1, 0])
+    channels = channels_of_gains([[[0.0, 0.001], [0.5, 0.0]]])
+    mixtures = channels_of_gains([[1.0, 2.0]])
+    views, shown = choose_views(mixtures, channels, np.full([1, 4], 0.9, "f4"), (0, 0, 1))
+    np.testing.assert_allclose(views[..., 0], [[1.0, 0.5]])
+    np.testing.assert_array_equal(shown, [[-1, 0]])
 
 
 def test_pairings_follow_the_uniform_numbers():

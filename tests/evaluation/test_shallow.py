@@ -50,7 +50,7 @@ def test_best_on_validation_is_chosen_and_scored(kind):
 
 
 def test_stopped_network_is_the_one_that_was_validated():
-    train, validation, _ = splits(sizes=(80, 80, 1), signal=0.2)  # few and noisy: it overfits
+    train, validation, _ = splits(sizes=(400, 80, 1), signal=0.2)  # noisy: it overfits
     result = evaluate_shallow(train, validation, validation, "mlp")
     assert result.hyperparameters["epochs"] < 80
     assert result.scores.map == max(score for _, score in result.validation)

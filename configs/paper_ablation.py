@@ -1,7 +1,7 @@
 """The paper's claims on the built-in scenes: a table of encoders over five seeds, with controls.
 
     sepssl-train --config=configs/paper_ablation.py --workdir=/tmp/ablation \
-        [--config.only='mixture/mixture,mixture/channel']
+        [--config.only='mixture/mixture;mixture/channel']
 
 A seed draws everything anew: scenes, separator, encoder, test scenes. The table takes about 8 hours
 on 2 cores and goes on where it was stopped, cell by cell. It ends with `results.jsonl`, `table.md`
@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
         {
             "task": "ablation",
             "seeds": (1, 2, 3, 4, 5),
-            "only": "",  # rows to make, separated by commas; "" for all
+            "only": "",  # rows to make, with ; between them; "" for all
             "results": "",  # file of finished cells; "" for results.jsonl in the folder
             "separator": separator,
             # Kept states of the separator, by name.

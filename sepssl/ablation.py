@@ -23,6 +23,7 @@ from sepssl.errors import InputError
 from sepssl.evaluation.baselines import log_mel_statistics
 from sepssl.evaluation.datasets import InMemory, evaluate_on_splits, scene_splits
 from sepssl.evaluation.paired import paired_difference
+from sepssl.locks import lock_folder
 from sepssl.representation import load_encoder
 from sepssl.representation.embed import embed_recording
 from sepssl.training.checkpoints import RunFolder
@@ -30,9 +31,9 @@ from sepssl.training.clips import scene_config
 from sepssl.training.encoder import TRUE_SOURCES, make_encoder, train_encoder
 from sepssl.training.monitors import read_metrics
 from sepssl.training.separator import train_separator
+from sepssl.version import __version__
 
 METRICS = {"qbe_map": "QbE mAP", "linear_map": "linear mAP", "mlp_map": "MLP mAP"}
-BASELINES = ("log_mel_statistics", "untrained_encoder")  # rows that need no training
 
 
 class Results:
@@ -61,9 +62,13 @@ class Results:
         with atomic_file(self.path, overwrite=True) as temporary:
             temporary.write_text("".join(json.dumps(r) + "\n" for r in self.records))
 
-    def scores(self, row: str, metric: str) -> dict[int, float]:
-        """A row's scores by seed."""
-        return {r["seed"]: r[metric] for r in self.records if r["row"] == row}
+    def scores(self, row: str, cells: dict[int, str], metric: str) -> dict[int, float]:
+        """A row's scores by seed, of the cells made with the given settings, by seed."""
+        return {
+            r["seed"]: r[metric]
+            for r in self.records
+            if r["row"] == row and cells.get(r["seed"]) == r["settings"]
+        }
 
 
 def run_ablation(config: ConfigDict, workdir: str | os.PathLike) -> pathlib.Path:
@@ -79,41 +84,49 @@ def run_ablation(config: ConfigDict, workdir: str | os.PathLike) -> pathlib.Path
         `table.md` and `figure.svg`.
 
     Raises:
-        InputError: if the configuration names rows that it does not have.
+        InputError: if the configuration names rows that it does not have, separator and encoder
+            are of different clips, or another process works in the folder.
     """
     workdir = pathlib.Path(workdir)
     rows = {row["name"]: row for row in config.rows}
-    wanted = [name.strip() for name in config.only.split(",") if name.strip()] or list(rows)
-    named = [*wanted, *(name for pair in config.comparisons for name in pair)]
-    for name in named:
+    wanted = [name.strip() for name in config.only.split(";") if name.strip()] or list(rows)
+    for name in [*wanted, *(name for pair in config.comparisons for name in pair)]:
         if name not in rows:
-            raise InputError(f"row {name!r}: expected one of {', '.join(rows)}")
-    results = Results(config.results or workdir / "results.jsonl")
-    for seed in config.seeds:
-        cells = {
-            name: _settings(config, rows[name])
-            for name in wanted
-            if seed in config.seeds[: rows[name].get("seeds")]
-        }
-        missing = [n for n, settings in cells.items() if not results.has(n, seed, settings)]
-        if missing:
+            raise InputError(f"row {name!r}: expected one of {'; '.join(rows)}")
+    for key in ("sample_rate", "num_clips", "clip_seconds", "ambience_range_db"):
+        if config.separator.data[key] != config.encoder.data[key]:
+            raise InputError(
+                f"separator.data.{key}={config.separator.data[key]}, encoder.data.{key}="
+                f"{config.encoder.data[key]}: expected the same, since both see the same scenes"
+            )
+    # Of every row, the settings of the cells it should have, by seed.
+    cells = {
+        name: dict.fromkeys(config.seeds[: row.get("seeds")], _settings(config, row))
+        for name, row in rows.items()
+    }
+    workdir.mkdir(parents=True, exist_ok=True)
+    with lock_folder(workdir, wait=False):
+        results = Results(config.results or workdir / "results.jsonl")
+        write = functools.partial(write_table, results, cells, config.comparisons, workdir)
+        for seed in config.seeds:
+            missing = [
+                name
+                for name in wanted
+                if seed in cells[name] and not results.has(name, seed, cells[name][seed])
+            ]
+            if not missing:
+                continue
             make = _Seed(config, seed, workdir / f"seed-{seed}")
             for number, name in enumerate(missing, start=1):
                 print(f"\n== seed {seed}, {number}/{len(missing)}: {name}", flush=True)
                 start = time.perf_counter()
-                scores = make.cell(rows[name])
-                results.add(
-                    {
-                        "row": name,
-                        "seed": seed,
-                        "settings": cells[name],
-                        "seconds": round(time.perf_counter() - start, 1),
-                    }
-                    | scores
-                )
-                write_table(results, list(rows), config.comparisons, workdir)
+                scores = make.cell(rows[name], cells[name][seed])
+                seconds = round(time.perf_counter() - start, 1)
+                cell = {"row": name, "seed": seed, "settings": cells[name][seed]}
+                results.add(cell | {"version": __version__, "seconds": seconds} | scores)
+                write()
             make.delete_cache()
-    write_table(results, list(rows), config.comparisons, workdir)
+        write()
     return workdir
 
 
@@ -121,8 +134,11 @@ def _settings(config: ConfigDict, row: dict) -> str:
     """Digest of all that a cell depends on but the seed."""
     parts = {key: config[key].to_dict() for key in ("separator", "states", "encoder", "evaluation")}
     row = {key: value for key, value in row.items() if key not in ("name", "seeds")}
-    text = json.dumps(parts | {"row": row}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return _digest(parts | {"row": row})
+
+
+def _digest(values: dict) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 
 class _Seed:
@@ -140,7 +156,8 @@ class _Seed:
     @functools.cached_property
     def _separator(self) -> RunFolder:
         stage = self._stage(self._config.separator)
-        return train_separator(stage, self._folder / "separator")
+        digest = _digest(self._config.separator.to_dict())
+        return train_separator(stage, self._folder / f"separator-{digest}")
 
     def _stage(self, part: ConfigDict) -> ConfigDict:
         stage = part.copy_and_resolve_references()
@@ -148,24 +165,24 @@ class _Seed:
         stage.data.cache = str(self._cache)
         return stage
 
-    def cell(self, row: dict) -> dict[str, float]:
+    def cell(self, row: dict, settings: str) -> dict[str, float]:
         """Trains the encoder of a row, if it is trained, and evaluates it."""
         baseline = row.get("baseline", "")
         keras.utils.set_random_seed(self._seed)
-        encoder = make_encoder(self._config.encoder.encoder)
+        if baseline:
+            encoder = make_encoder(self._config.encoder.encoder)
+        else:
+            encoder = load_encoder(self._train(row, settings).final)
         if baseline == "log_mel_statistics":
             embed = functools.partial(log_mel_statistics, encoder.log_mel)
-        elif baseline == "untrained_encoder":
-            embed = functools.partial(embed_recording, encoder)
         else:
-            encoder = load_encoder(self._train(row).final)
             embed = functools.partial(embed_recording, encoder)
         scores, _ = evaluate_on_splits(embed, self._splits, self._seed, row["name"])
         keras.backend.clear_session()
         gc.collect()
         return scores
 
-    def _train(self, row: dict) -> RunFolder:
+    def _train(self, row: dict, settings: str) -> RunFolder:
         stage = self._stage(self._config.encoder)
         stage.task = row.get("task", "encoder")
         for part in ("views", "objective", "train"):
@@ -176,58 +193,64 @@ class _Seed:
             else str(self._separator.state(self._config.states[state]))
             for state in row.get("separators", ())
         )
-        return train_encoder(stage, self._folder / "encoders" / row["name"].replace("/", "_"))
+        name = f"{row['name'].replace('/', '_')}-{settings}"
+        return train_encoder(stage, self._folder / "encoders" / name)
 
     def delete_cache(self) -> None:
         shutil.rmtree(self._cache, ignore_errors=True)
 
 
-def write_table(results: Results, rows: list[str], comparisons, folder: pathlib.Path) -> None:
-    """Writes `table.md` and `figure.svg` of the cells that there are."""
-    lines = [
-        f"| | seeds | {' | '.join(METRICS.values())} |",
-        f"|---|---|{'---|' * len(METRICS)}",
-    ]
-    there = [name for name in rows if results.scores(name, "qbe_map")]
-    for name in there:
-        columns = [list(results.scores(name, metric).values()) for metric in METRICS]
+def write_table(
+    results: Results, cells: dict[str, dict[int, str]], comparisons, folder: pathlib.Path
+) -> None:
+    """Writes `table.md` and `figure.svg` of the cells that there are.
+
+    Args:
+        results: the cells.
+        cells: of every row, in order, the settings of its cells by seed; others do not count.
+        comparisons: pairs of rows.
+        folder: where the files go.
+    """
+    scores = {
+        name: {metric: results.scores(name, own, metric) for metric in METRICS}
+        for name, own in cells.items()
+    }
+    scores = {name: of_metric for name, of_metric in scores.items() if of_metric["qbe_map"]}
+    rule = f"|---|---|{'---|' * len(METRICS)}"
+    lines = [f"| | seeds | {' | '.join(METRICS.values())} |", rule]
+    for name, of_metric in scores.items():
+        columns = [list(by_seed.values()) for by_seed in of_metric.values()]
         shown = [
             f"{np.mean(c):.3f}" + (f" ± {np.std(c, ddof=1):.3f}" if len(c) > 1 else "")
             for c in columns
         ]
         lines.append(f"| {name} | {len(columns[0])} | {' | '.join(shown)} |")
-    lines += [
-        "",
-        f"| difference (95 %) | seeds | {' | '.join(METRICS.values())} |",
-        f"|---|---|{'---|' * len(METRICS)}",
-    ]
+    lines += ["", f"| difference (95 %) | seeds | {' | '.join(METRICS.values())} |", rule]
     for first, second in comparisons:
-        if not results.scores(first, "qbe_map").keys() & results.scores(second, "qbe_map").keys():
+        a, b = scores.get(first, {}), scores.get(second, {})
+        if not a.get("qbe_map", {}).keys() & b.get("qbe_map", {}).keys():
             continue
-        differences = [
-            paired_difference(results.scores(first, metric), results.scores(second, metric))
-            for metric in METRICS
-        ]
+        differences = [paired_difference(a[metric], b[metric]) for metric in METRICS]
         shown = [f"{d.mean:+.3f} ({d.low:+.3f} to {d.high:+.3f})" for d in differences]
         lines.append(f"| {first} − {second} | {differences[0].seeds} | {' | '.join(shown)} |")
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_file(folder / "table.md", overwrite=True) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     with atomic_file(folder / "figure.svg", overwrite=True) as temporary:
-        _draw(results, there).savefig(temporary, format="svg")
+        _draw(scores).savefig(temporary, format="svg")
 
 
-def _draw(results: Results, rows: list[str]) -> Figure:
+def _draw(scores: dict[str, dict[str, dict[int, float]]]) -> Figure:
     """A panel per metric: rows from top to bottom, a dot per seed, a line at the mean."""
-    figure = Figure(figsize=(4 + 2.6 * len(METRICS), 1 + 0.24 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(4 + 2.6 * len(METRICS), 1 + 0.24 * len(scores)), layout="constrained")
     panels = figure.subplots(1, len(METRICS), sharey=True)
     for axes, (metric, title) in zip(panels, METRICS.items(), strict=True):
-        for place, name in enumerate(rows):
-            scores = list(results.scores(name, metric).values())
-            axes.plot(scores, [place] * len(scores), "o", markersize=3, alpha=0.5, color="C0")
-            axes.plot(np.mean(scores), place, "|", markersize=12, color="black")
+        for place, of_metric in enumerate(scores.values()):
+            by_seed = list(of_metric[metric].values())
+            axes.plot(by_seed, [place] * len(by_seed), "o", markersize=3, alpha=0.5, color="C0")
+            axes.plot(np.mean(by_seed), place, "|", markersize=12, color="black")
         axes.set_title(title)
         axes.grid(alpha=0.3)
-    panels[0].set_yticks(range(len(rows)), rows, fontsize="small")
+    panels[0].set_yticks(range(len(scores)), list(scores), fontsize="small")
     panels[0].invert_yaxis()
     return figure

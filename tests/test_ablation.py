@@ -42,11 +42,11 @@ def test_cells_are_made_once_and_a_stopped_table_goes_on(tmp_path, monkeypatch):
     made = []
     cell = ablation._Seed.cell
 
-    def watched(self, row):
+    def watched(self, row, settings):
         made.append((row["name"], self._seed))
         if len(made) == 2:
             raise KeyboardInterrupt
-        return cell(self, row)
+        return cell(self, row, settings)
 
     monkeypatch.setattr(ablation._Seed, "cell", watched)
     with pytest.raises(KeyboardInterrupt):
@@ -60,6 +60,13 @@ def test_cells_are_made_once_and_a_stopped_table_goes_on(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("seed-*/cache"))
     run_ablation(tiny(), tmp_path)
     assert len(made) == 4
+
+    # Another temperature: the row is trained again, beside the old one.
+    changed = [dict(row) for row in tiny().rows]
+    changed[1]["objective"] = {"temperature": 0.3}
+    run_ablation(tiny(rows=tuple(changed)), tmp_path)
+    assert made[4:] == [("both", 3)]
+    assert len(list(tmp_path.glob("seed-3/encoders/both-*"))) == 2
 
     table = (tmp_path / "table.md").read_text().splitlines()
     assert [line.split("|")[1:3] for line in table[2:4]] == [
@@ -79,7 +86,9 @@ def test_a_cell_of_other_settings_counts_as_missing(tmp_path):
     results.add({"row": "a", "seed": 2, "settings": "x", "qbe_map": 0.2})
     results.add({"row": "a", "seed": 1, "settings": "y", "qbe_map": 0.3})
     again = Results(tmp_path / "results.jsonl")
-    assert again.scores("a", "qbe_map") == {1: 0.3, 2: 0.2}
+    assert again.scores("a", {1: "y", 2: "x", 3: "x"}, "qbe_map") == {1: 0.3, 2: 0.2}
+    assert again.scores("a", {1: "x", 2: "x"}, "qbe_map") == {2: 0.2}
+    assert again.scores("a", {2: "y"}, "qbe_map") == {}
     assert again.has("a", 1, "y")
     assert not again.has("a", 1, "x")
     settings = ablation._settings(tiny(), tiny().rows[1])
@@ -95,7 +104,8 @@ def test_the_table_of_known_numbers(tmp_path):
         for row, score in (("a", a), ("b", b)):
             scores = dict.fromkeys(("qbe_map", "linear_map", "mlp_map"), score)
             results.add({"row": row, "seed": seed, "settings": ""} | scores)
-    write_table(results, ["a", "b", "c"], (("a", "b"), ("a", "c")), tmp_path)
+    cells = {row: {0: "", 1: "", 2: ""} for row in "abc"}
+    write_table(results, cells, (("a", "b"), ("a", "c")), tmp_path)
     table = (tmp_path / "table.md").read_text()
     assert "| a | 2 | 0.550 ± 0.071 |" in table
     # t(1) = 12.706, standard error 0.025
@@ -104,6 +114,12 @@ def test_the_table_of_known_numbers(tmp_path):
 
 
 def test_rows_that_are_not_there(tmp_path):
-    with pytest.raises(InputError, match=r"row 'early': expected one of statistics, both"):
-        run_ablation(tiny(only="both,early"), tmp_path)
+    with pytest.raises(InputError, match=r"row 'early': expected one of statistics; both"):
+        run_ablation(tiny(only="both;early"), tmp_path)
+    config = tiny()
+    config.encoder.data.num_clips = 12
+    with pytest.raises(
+        InputError, match=r"separator\.data\.num_clips=16, encoder\.data\.num_clips=12"
+    ):
+        run_ablation(config, tmp_path)
     assert not list(tmp_path.iterdir())

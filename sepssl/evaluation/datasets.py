@@ -21,8 +21,8 @@ SHARES = (0.6, 0.2, 0.2)  # of clips; our choice
 TFDS_PREFIX = "tfds:"
 _TFDS_SPLITS = {  # what datasets call them
     "train": ("train",),
-    "validation": ("validation", "valid", "val", "eval", "dev"),
-    "test": ("test",),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "eval", "evaluation"),
 }
 
 
@@ -105,9 +105,9 @@ def tfds_splits(
 ) -> list[TfdsClips | Subset]:
     """Training, validation and test clips of a prepared TFDS dataset.
 
-    Its own splits where it has them (validation also as "valid", "val", "eval" or "dev"). Those it
-    lacks are taken out of "train", or of its first split if it has no "train", by a hash of the
-    clips' names (our choice).
+    Its own splits where it has them: validation also as "valid", "val" or "dev", test also as
+    "eval" or "evaluation". Those it lacks are taken out of "train" (or, if it has none, of "dev",
+    or else of its first split) by a hash of the clips' names (our choice).
 
     Args:
         name: "NAME" or "NAME/CONFIG", without "tfds:".
@@ -122,7 +122,7 @@ def tfds_splits(
         split: next((known for known in names if known in there), None)
         for split, names in _TFDS_SPLITS.items()
     }
-    source = own["train"] or there[0]
+    source = own["train"] or ("dev" if "dev" in there else there[0])
     shared = [split for split in SPLITS if own[split] in (None, source)]
     clips = TfdsClips(name, source, sample_rate, data_dir)
     subsets = hash_splits(clips, shared, f"{TFDS_PREFIX}{name}, {source}")
@@ -141,11 +141,10 @@ def evaluate_on_splits(
         not be read.
     """
     for name, clips in zip(SPLITS, splits, strict=True):
-        if not len(scorable_classes(clips.labels)):
-            raise InputError(
-                f"{title}: no class of the {name} split has clips with and without it; expected "
-                "more clips, of at least two classes"
-            )
+        try:
+            scorable_classes(clips.labels)
+        except InputError as error:
+            raise InputError(f"{title}, {name} split: {error}") from error
     embedded, skipped = [], []
     for name, clips in zip(SPLITS, splits, strict=True):
         embeddings, indices, unread = embed_clips(embed, clips, f"{title}, {name}")

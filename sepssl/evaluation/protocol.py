@@ -60,7 +60,8 @@ def evaluate_representation(
     Returns:
         "qbe_map" (query by example on the test split) and "qbe_chance"; for "linear" and "mlp"
         "<kind>_map"; of all three "..._low" and "..._high" (95 % bootstrap interval over test
-        clips); "<kind>_auc", "<kind>_d_prime" (None if infinite).
+        clips); "<kind>_auc", "<kind>_d_prime" (None if infinite); and the hyperparameters chosen,
+        as "linear_C".
     """
     retrieval = query_by_example(test.embeddings, test.labels, seed=seed)
     results = {
@@ -78,6 +79,6 @@ def evaluate_representation(
             f"{kind}_map_high": high,
             f"{kind}_auc": result.scores.auc,
             f"{kind}_d_prime": result.scores.d_prime,
-        }
+        } | {f"{kind}_{name}": value for name, value in result.hyperparameters.items()}
     # d' of a perfect ranking is infinite, which JSON cannot say.
     return {key: float(v) if math.isfinite(v) else None for key, v in results.items()}

@@ -25,8 +25,8 @@ class SimilarityLearner(keras.Model):
         front_end: `FrontEnd`, which makes the views.
         similarity_weight, coincidence_weight: of the two objectives in the loss.
         temperature: of NT-Xent, where training starts if it is learned.
-        learn_temperature: whether its logarithm is trained with the rest, down to a temperature of
-            0.01, as in Radford et al., CLIP (2021).
+        learn_temperature: whether its logarithm is trained with the rest, as in Radford et al.,
+            CLIP (2021); it never falls below 0.01.
         projection_size: of the similarity head.
         hidden_size: of both heads.
         clip_norm: largest global gradient norm, 0 for no clipping.
@@ -56,6 +56,11 @@ class SimilarityLearner(keras.Model):
         super().__init__(**kwargs)
         if not temperature > 0:
             raise ValueError(f"temperature={temperature}: expected above 0")
+        if not similarity_weight + coincidence_weight > 0:
+            raise ValueError(
+                f"similarity_weight={similarity_weight}, coincidence_weight={coincidence_weight}: "
+                "expected one of them above 0"
+            )
         self.encoder = encoder
         self.front_end = front_end
         self.similarity_weight = similarity_weight
@@ -103,7 +108,8 @@ class SimilarityLearner(keras.Model):
             coincidence = coincidence_loss(logits, offset)
             loss = self.similarity_weight * similarity + self.coincidence_weight * coincidence
         norms = global_mean_step(self, loss, tape, self.clip_norm)
-        spread, rank = spread_and_rank(embeddings)
+        all_embeddings = gather(embeddings)
+        spread, rank = spread_and_rank(all_embeddings)
         return mean_over_replicas(
             {
                 "loss": loss,
@@ -114,7 +120,7 @@ class SimilarityLearner(keras.Model):
                 "temperature": temperature,
                 "alignment": alignment(za, zb),
                 "uniformity": uniformity(all_a),
-                "embedding_std": ops.mean(ops.std(embeddings, axis=0)),
+                "embedding_std": ops.mean(ops.std(all_embeddings, axis=0)),
                 "embedding_spread": spread,
                 "embedding_rank": rank,
             }
@@ -126,7 +132,10 @@ class SimilarityLearner(keras.Model):
         """Of NT-Xent, scalar; never below `MIN_TEMPERATURE`, where it is learned."""
         if not self.learn_temperature:
             return ops.convert_to_tensor(self.temperature, "float32")
-        return ops.maximum(ops.exp(self.log_temperature), MIN_TEMPERATURE)
+        log = ops.convert_to_tensor(self.log_temperature)
+        # The gradient passes the floor, so that a temperature can come back from it.
+        floored = ops.maximum(log, math.log(MIN_TEMPERATURE))
+        return ops.exp(log + ops.stop_gradient(floored - log))
 
     def get_config(self):
         return super().get_config() | {

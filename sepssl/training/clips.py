@@ -56,25 +56,29 @@ def clips_with_sources(data: ConfigDict) -> FussFolder | SceneClips:
     return training_clips(data)
 
 
-def labels_of(data: ConfigDict, names: list[str]) -> np.ndarray:
-    """Labels of training clips, multi-hot [clips, classes].
+def labels_of(data: ConfigDict, names: list[str]) -> dict[str, np.ndarray]:
+    """Labels of training clips, multi-hot [classes], by name.
 
     Args:
         data: what the clips were made from.
         names: of clips of `training_clips`; a part of a recording has the recording's labels.
 
     Raises:
-        InputError: if `config.data.directory` has neither `labels.csv` nor subfolders.
+        InputError: if `config.data.directory` has neither `labels.csv` nor subfolders, or a
+            recording has no label.
     """
-    clips = training_clips(data)
     if data.directory:
-        clips = labelled_folder(data.directory, data.sample_rate)
-    rows = {name: row for row, name in enumerate(clips.names)}
-    known = [recording_name(name) for name in names] if data.directory else names
-    unlabelled = [name for name in known if name not in rows]
-    if unlabelled:
-        raise InputError(f"{data.directory}: {unlabelled[0]} has no label; expected one of each")
-    return clips.labels[[rows[name] for name in known]]
+        clips, of_recording = labelled_folder(data.directory, data.sample_rate), recording_name
+    else:
+        clips, of_recording = training_clips(data), str
+    labels = dict(zip(clips.names, clips.labels, strict=True))
+    for name in names:
+        if of_recording(name) not in labels:
+            raise InputError(
+                f"{data.directory}: {of_recording(name)} has no label; expected one of every "
+                "recording"
+            )
+    return {name: labels[of_recording(name)] for name in names}
 
 
 def store_mixtures(clips, folder: pathlib.Path) -> ClipStore:

@@ -1,12 +1,12 @@
 """Training of an encoder, from a configuration."""
 
-import functools
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Iterable
 
 import keras
+import numpy as np
 from ml_collections import ConfigDict
 
 from sepssl.audio.log_mel import LogMel
@@ -115,7 +115,7 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
 
     Clips and channels are stored once, in `config.data.cache` (which several runs on the same
     clips may share) or in the run's folder. With `config.task` "supervised" it trains on the
-    labels of the clips instead, as a baseline.
+    labels of the clips' mixtures instead, as a baseline.
 
     Args:
         config: as in `configs/encoder_small.py`.
@@ -125,50 +125,30 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
         The finished run.
     """
     require_at_least(config, MINIMUMS)
-    separators = load_separators(config)
-    settings = loop_settings(config.train)
     supervised = config.task == "supervised"
-    if supervised and separators:
-        raise InputError(
-            "a supervised encoder sees mixtures; expected views.mixture_mixture=1 and "
-            "views.mixture_channel=0"
-        )
+    if supervised:
+        config = config.copy_and_resolve_references()
+        config.views.update(mixture_mixture=1.0, mixture_channel=0.0, channel_channel=0.0)
+    separators = load_separators(config)
+    online = config.views.online and bool(separators)
+    settings = loop_settings(config.train)
+    _require_views_that_fit(config, separators)
     keras.utils.set_random_seed(config.seed)
-    front_end = _make_learner(config).front_end
-    if front_end.log_mel.sample_rate != config.data.sample_rate:
-        raise InputError(
-            f"data.sample_rate={config.data.sample_rate}: expected "
-            f"{front_end.log_mel.sample_rate}, the encoder's"
-        )
-    patch = front_end.log_mel.patch_samples
-    max_distance = round(config.views.max_distance_seconds * config.data.sample_rate)
-    if not config.views.overlap and max_distance < patch:
-        raise InputError(
-            f"views.max_distance_seconds={config.views.max_distance_seconds}: expected at least "
-            f"{patch / config.data.sample_rate:g}, a patch's length, where patches do not overlap"
-        )
-    clip_samples = round(config.data.clip_seconds * config.data.sample_rate)
-    if config.views.online:
-        if TRUE_SOURCES in separators:
-            raise InputError(f"views.separators={TRUE_SOURCES}: expected views.online=False")
-        if max_distance + patch > clip_samples:
-            raise InputError(
-                f"views.max_distance_seconds={config.views.max_distance_seconds}: two patches so "
-                f"far apart do not fit into clips of data.clip_seconds={config.data.clip_seconds}, "
-                "which views.online separates"
-            )
+    front_end = _make_learner(config, separators.values() if online else ()).front_end
     strategy = make_strategy(config.train.strategy)
     require_pairs_on_every_replica(config.train.batch_size, strategy)
     oracle = TRUE_SOURCES in separators
     clips = (clips_with_sources if oracle else training_clips)(config.data)
     require_batch(len(clips), config.train.batch_size)
+    labels = labels_of(config.data, clips.names) if supervised else {}
     record = settings_of_run(config)
     record["views"]["separators"] = list(separators)  # what is in the files, not where they lie
     run = RunFolder(workdir, record)
+    probe = make_probe(config.data, config.train.probe_clips)
 
     cache = pathlib.Path(config.data.cache or run.path)
-    mixtures = store_mixtures(clips, cache / "clips")
-    online = config.views.online and bool(separators)
+    # Recordings with sources are not cut into parts.
+    mixtures = store_mixtures(clips, cache / ("clips_with_sources" if oracle else "clips"))
     channels = [
         store_sources(clips, mixtures, cache / "channels" / name)
         if separator is None
@@ -176,33 +156,28 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
         for name, separator in separators.items()
         if not online
     ]
-    labels = labels_of(config.data, mixtures.names) if supervised else None
     batches = ViewBatches(
         mixtures,
         channels,
         config.train.batch_size,
-        patch,
-        max_distance,
+        front_end.log_mel.patch_samples,
+        round(config.views.max_distance_seconds * config.data.sample_rate),
         config.views.overlap,
         front_end.num_uniforms,
         config.seed,
-        labels,
+        np.stack([labels[name] for name in mixtures.names]) if supervised else None,
         len(separators) if online else 0,
-        clip_samples,
-    )
-    # Read a second time, where the strategy wants its variables made.
-    separation = functools.partial(_online_separation, config, patch) if online else lambda: None
-    make_learner = functools.partial(
-        _make_learner, config, separation, labels.shape[1] if supervised else 0
+        round(config.data.clip_seconds * config.data.sample_rate),
     )
     draw_views(
-        _make_learner(config, separation).front_end,
-        batches.load(0),
-        batches.names(0),
-        list(separators),
-        run.path / "views.png",
+        front_end, batches.load(0), batches.names(0), list(separators), run.path / "views.png"
     )
-    probe = make_probe(config.data, config.train.probe_clips)
+
+    def make_learner():
+        # Separators are read once more, since the strategy wants its variables made here.
+        again = load_separators(config).values() if online else ()
+        return _make_learner(config, again, len(next(iter(labels.values()), ())))
+
     keras.utils.set_random_seed(config.seed)
     train(
         run,
@@ -217,18 +192,35 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     return run
 
 
-def _online_separation(config: ConfigDict, patch_samples: int) -> OnlineSeparation:
-    return OnlineSeparation(load_separators(config).values(), patch_samples)
+def _require_views_that_fit(config: ConfigDict, separators: dict) -> None:
+    log_mel = make_encoder(config.encoder).log_mel
+    rate, views = config.data.sample_rate, config.views
+    if log_mel.sample_rate != rate:
+        raise InputError(f"data.sample_rate={rate}: expected {log_mel.sample_rate}, the encoder's")
+    patch_seconds = log_mel.patch_samples / rate
+    if not views.overlap and views.max_distance_seconds < patch_seconds:
+        raise InputError(
+            f"views.max_distance_seconds={views.max_distance_seconds}: expected at least "
+            f"{patch_seconds:g}, a patch's length, where patches do not overlap"
+        )
+    if views.online and TRUE_SOURCES in separators:
+        raise InputError(f"views.separators={TRUE_SOURCES}: expected views.online=False")
+    if views.online and views.max_distance_seconds + patch_seconds > config.data.clip_seconds:
+        raise InputError(
+            f"views.max_distance_seconds={views.max_distance_seconds}: two patches so far apart do "
+            f"not fit into clips of data.clip_seconds={config.data.clip_seconds}, which "
+            "views.online separates"
+        )
 
 
 def _make_learner(
-    config: ConfigDict,
-    make_separation: Callable[[], OnlineSeparation | None] = lambda: None,
-    num_classes: int = 0,
+    config: ConfigDict, online_separators: Iterable[Separator] = (), num_classes: int = 0
 ) -> keras.Model:
     """The learner that a configuration describes; with classes, a supervised one."""
     encoder = make_encoder(config.encoder)
     views, objective = config.views, config.objective
+    separators = list(online_separators)
+    patch = encoder.log_mel.patch_samples
     try:
         front_end = FrontEnd(
             encoder.log_mel,
@@ -245,7 +237,7 @@ def _make_learner(
             time_width=views.time_width,
             frequency_masks=views.frequency_masks,
             frequency_width=views.frequency_width,
-            separation=make_separation(),
+            separation=OnlineSeparation(separators, patch) if separators else None,
         )
         if num_classes:
             return SupervisedLearner(encoder, front_end, num_classes, config.train.clip_norm)
@@ -260,5 +252,7 @@ def _make_learner(
             hidden_size=objective.hidden_size,
             clip_norm=config.train.clip_norm,
         )
+    except InputError:
+        raise
     except ValueError as error:
-        raise InputError(f"encoder: {error}") from error
+        raise InputError(f"objective: {error}") from error

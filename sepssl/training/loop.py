@@ -165,8 +165,9 @@ def train(
                     warned = True
                     print(f"\nstep {after}: {problem}", flush=True)
             if after in state_steps or (evaluate_every and after % evaluate_every == 0):
+                paused = time.perf_counter()
                 evaluate_and_keep(after)
-                started = time.perf_counter()
+                started += time.perf_counter() - paused
             if checkpoint_due:
                 resume.save(after)
         if not run.final.exists():

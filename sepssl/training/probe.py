@@ -58,7 +58,7 @@ def make_probe(data: ConfigDict, num_clips: int) -> LinearProbe | None:
 
     Of the built-in scenes it takes others than those trained on; of a folder with `labels.csv`,
     recordings spread evenly over it, the first 10 s of each. Those that cannot be read are left
-    out.
+    out; a `labels.csv` that cannot be used is named, and no reason to stop.
 
     Args:
         data: as `config.data`.
@@ -70,7 +70,11 @@ def make_probe(data: ConfigDict, num_clips: int) -> LinearProbe | None:
         clips = SceneClips(scene_config(data), data.seed, "probe", num_clips)
         read = clips.read
     elif pathlib.Path(data.directory, LABELS_FILE).is_file():
-        clips = labelled_folder(data.directory, data.sample_rate)
+        try:
+            clips = labelled_folder(data.directory, data.sample_rate)
+        except InputError as error:
+            print(f"no linear probe: {error}", flush=True)
+            return None
         longest = round(MAX_SECONDS * data.sample_rate)
 
         def read(index):

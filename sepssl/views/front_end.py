@@ -77,6 +77,12 @@ class FrontEnd(keras.layers.Layer):
                 f"time_masks={time_masks}, frequency_masks={frequency_masks}, "
                 f"example_mixing={example_mixing}: expected masks of 0 or more, a share of 0 to 1"
             )
+        if channel_floor_db > 0 or min_mixing_db > max_mixing_db:
+            raise InputError(
+                f"channel_floor_db={channel_floor_db}, min_mixing_db={min_mixing_db}, "
+                f"max_mixing_db={max_mixing_db}: expected a floor of 0 dB or less, and the lower "
+                "mixing level first"
+            )
         if mixing_domain not in ("waveform", "log_mel") or equalization_db < 0:
             raise InputError(
                 f"mixing_domain={mixing_domain!r}, equalization_db={equalization_db}: expected "

@@ -10,8 +10,9 @@ from keras import ops
 class OnlineSeparation(keras.layers.Layer):
     """Separates every clip of a batch by one of several separators, and cuts two patches out.
 
-    A separator sees only the clips that are its own, whole, as it would to store their channels:
-    the views are the same to the 16 bits that stores keep.
+    A separator sees only the clips that are its own. Where these are as long as the recordings, the
+    views are those of stored channels, to the 16 bits that stores keep; of longer recordings it
+    sees a part, of shorter ones a repetition.
 
     Args:
         separators: `Separator`s, not trained here.
@@ -39,7 +40,8 @@ class OnlineSeparation(keras.layers.Layer):
         self.built = True
 
     def call(self, batch):
-        channels = self._separate(batch["clips"], batch["separator"])
+        # Nothing here is trained; without this, the gradient would keep all that lies between.
+        channels = ops.stop_gradient(self._separate(batch["clips"], batch["separator"]))
         starts = batch["starts"] - batch["window"][:, None]
         everything = ops.concatenate([batch["clips"][:, None], channels], axis=1)
         patches = ops.stack([self._cut(everything, starts[:, view]) for view in range(2)], axis=1)

@@ -13,7 +13,7 @@ from sepssl.views.front_end import FrontEnd
 def view_reasons(
     front_end: FrontEnd, batch: dict, shown: np.ndarray, separators: Sequence[str]
 ) -> list[list[str]]:
-    """Says of every view where it is from and what was done to it.
+    """Says of every view where it is from, and whether another clip was mixed into it.
 
     Args:
         front_end: what made the views.
@@ -63,19 +63,21 @@ def draw_views(
         output: a picture, ending in .png, .svg or .pdf; replaced if it exists.
         count: pairs to draw, at most.
     """
+    count = min(count, len(names))
+    batch = {key: value[: count + count % 2] for key, value in batch.items()}  # whole pairs
     a, b, shown = (np.asarray(x) for x in front_end(batch))
     reasons = view_reasons(front_end, batch, shown, separators)
-    count = min(count, len(names))
     figure = Figure(figsize=(9, 1.6 * count), layout="constrained")
     panels = figure.subplots(count, 2, squeeze=False)
     for clip in range(count):
         low, high = min(a[clip].min(), b[clip].min()), max(a[clip].max(), b[clip].max())
         for axes, view, reason in zip(panels[clip], (a, b), reasons[clip], strict=True):
             axes.imshow(view[clip].T, origin="lower", aspect="auto", vmin=low, vmax=high)
-            axes.set_title(reason, fontsize="small")
+            axes.set_title(reason, fontsize="small", parse_math=False)
             axes.set_xticks([])
             axes.set_yticks([])
-        panels[clip, 0].set_ylabel(names[clip].rsplit("/", 1)[-1][-24:], fontsize="x-small")
+        name = names[clip].rsplit("/", 1)[-1][-24:].encode("utf-8", "backslashreplace").decode()
+        panels[clip, 0].set_ylabel(name, fontsize="x-small", parse_math=False)
     figure.supxlabel("time (one patch)")
     figure.supylabel("mel bands")
     with atomic_file(output, overwrite=True) as temporary:

@@ -56,6 +56,8 @@ def numbers(clips):
     [
         {"train": 30, "valid": 4, "test": 5},
         {"train": 30, "test": 5},
+        {"train": 30, "dev": 4, "eval": 5},
+        {"dev": 30, "eval": 5},
         {"everything": 30},
         {"test": 30},
     ],
@@ -67,7 +69,10 @@ def test_own_splits_stay_and_the_others_are_taken_out_of_one(tmp_path, sizes):
         zip(("train", "validation", "test"), tfds_splits("tones", RATE, tmp_path), strict=True)
     )
     source = next(iter(sizes))
-    kept = {"validation": "valid", "test": "test"}
+    kept = {
+        "validation": "valid" if "valid" in sizes else "dev",
+        "test": "test" if "test" in sizes else "eval",
+    }
     shared = []
     for split, clips in splits.items():
         read = numbers(clips)

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from sepssl.audio.log_mel import LogMel
 from sepssl.representation import Encoder, SimilarityLearner, SmallBackbone, SupervisedLearner
@@ -35,8 +36,18 @@ def test_a_learned_temperature_moves_and_has_a_floor():
     assert float(first["temperature"]) == pytest.approx(0.2, rel=1e-6)
     assert float(learner.current_temperature()) != pytest.approx(0.2, rel=1e-3)
     learner.log_temperature.assign(-20.0)
-    assert float(learner.current_temperature()) == pytest.approx(MIN_TEMPERATURE)
+    with tf.GradientTape() as tape:
+        temperature = learner.current_temperature()
+    assert float(temperature) == pytest.approx(MIN_TEMPERATURE)
+    # From below the floor it can still come back.
+    gradient = tape.gradient(temperature, learner.log_temperature.value)
+    assert float(gradient) == pytest.approx(MIN_TEMPERATURE)
     assert "log_temperature" not in {v.name for v in make(SimilarityLearner).trainable_variables}
+
+
+def test_an_objective_is_needed():
+    with pytest.raises(ValueError, match="coincidence_weight=0"):
+        make(SimilarityLearner, similarity_weight=0.0, coincidence_weight=0.0)
 
 
 def test_the_loss_is_the_weighted_sum_of_the_objectives():

@@ -9,6 +9,7 @@ from sepssl.configs import encoder_smoke
 from sepssl.errors import InputError
 from sepssl.separation import TDCN, Separator, STFTBasis
 from sepssl.serialization import save_model
+from sepssl.training.clips import labels_of, training_clips
 from sepssl.training.encoder import train_encoder
 
 
@@ -87,19 +88,53 @@ def test_labels_of_a_folder_are_those_of_its_recordings(tmp_path):
     config = smoke(
         task="supervised", **{"data.directory": str(tmp_path / "clips"), "train.batch_size": 4}
     )
+    names = training_clips(config.data).names
+    labels = {name: found.tolist() for name, found in labels_of(config.data, names).items()}
+    assert len(labels) == 8  # each recording in four parts of 2 s
+    for name, found in labels.items():
+        assert found == ([1, 0] if name.startswith("high/") else [0, 1])
     run = train_encoder(config, tmp_path / "run")
     assert records(run)[0]["loss"] == pytest.approx(2 * np.log(2), rel=0.5)
+    soundfile.write(tmp_path / "clips" / "none.wav", sound, 16000)
+    with pytest.raises(InputError, match=r"none\.wav: lies in no subfolder"):
+        train_encoder(config, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_labels_of_scenes_are_those_of_the_scenes():
+    data = smoke().data
+    clips = training_clips(data)
+    labels = labels_of(data, clips.names[3:6])
+    for index in range(3, 6):
+        np.testing.assert_array_equal(labels[clips.names[index]], clips.scene(index).labels)
+
+
+def test_a_label_file_that_cannot_be_used_only_costs_the_probe(tmp_path, capsys):
+    for i in range(8):
+        sound = 0.1 * np.random.default_rng(i).normal(size=16000)
+        soundfile.write(tmp_path / f"{i}.wav", sound, 16000)
+    (tmp_path / "labels.csv").write_text("fname,label\n0.wav,dog\n")
+    changes = {"data.directory": str(tmp_path), "train.probe_clips": 10}
+    train_encoder(smoke(**changes), tmp_path / "run")
+    assert "no linear probe: " in capsys.readouterr().out
+
+
+def test_patches_too_far_apart_for_clips_separated_in_the_graph(tmp_path, separator):
+    changes = {"views.mixture_mixture": 0.0, "views.mixture_channel": 1.0, "views.online": True,
+               "views.separators": separator, "views.max_distance_seconds": 1.5}  # fmt: skip
+    with pytest.raises(InputError, match=r"data\.clip_seconds=2"):
+        train_encoder(smoke(**changes), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"task": "supervised", "views.mixture_mixture": 0.0, "views.mixture_channel": 1.0,
-          "views.separators": "true_sources"}, "expected views.mixture_mixture=1"),
+        ({"objective.similarity_weight": 0.0, "objective.coincidence_weight": 0.0},
+         "objective: similarity_weight=0"),
         ({"views.overlap": False, "views.max_distance_seconds": 0.5}, "at least 0.975"),
         ({"views.mixture_mixture": 0.0, "views.mixture_channel": 1.0, "views.online": True,
           "views.separators": "true_sources"}, "expected views.online=False"),
-        ({"views.online": True, "views.max_distance_seconds": 1.5}, "data.clip_seconds=2"),
+        ({"views.min_mixing_db": 0.0}, "min_mixing_db=0.0, max_mixing_db=-5.0"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together(tmp_path, changes, says):

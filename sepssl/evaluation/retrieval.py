@@ -6,7 +6,12 @@ import warnings
 import numpy as np
 
 from sepssl.errors import InputError
-from sepssl.evaluation.scores import average_precision, check_multi_hot, resampled_scores
+from sepssl.evaluation.scores import (
+    average_precision,
+    centred_interval,
+    check_multi_hot,
+    resampled_scores,
+)
 
 NUM_BOOTSTRAP = 200
 
@@ -160,8 +165,7 @@ def _interval(replicates: np.ndarray, mean: float) -> tuple[float, float]:
     with warnings.catch_warnings():  # of a replicate without a class to score, which is NaN
         warnings.simplefilter("ignore", RuntimeWarning)
         means = np.nanmean(replicates, axis=0)
-    centred = np.clip(means + mean - np.nanmean(means), 0.0, 1.0)
-    low, high = np.nanquantile(centred, [0.025, 0.975])
+    low, high = centred_interval(means, mean, 0.95)
     return float(low), float(high)
 
 

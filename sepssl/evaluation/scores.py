@@ -136,14 +136,28 @@ def bootstrap_intervals(
             means.append(np.nanmean(replicates, axis=1))
     ap, auc = np.concatenate(means).T
     scores = macro_scores(labels, predictions)
-    # A replicate without a class to score is NaN, and left out.
-    ap = np.clip(ap + scores.map - np.nanmean(ap), 0.0, 1.0)
-    auc = np.clip(auc + scores.auc - np.nanmean(auc), 0.0, 1.0)
-    tail = (1 - confidence) / 2
-    low_high = [tail, 1 - tail]
-    intervals = {"map": np.nanquantile(ap, low_high), "auc": np.nanquantile(auc, low_high)}
+    intervals = {
+        "map": centred_interval(ap, scores.map, confidence),
+        "auc": centred_interval(auc, scores.auc, confidence),
+    }
     intervals["d_prime"] = d_prime(intervals["auc"])  # monotone: quantiles carry over
     return {name: (float(low), float(high)) for name, (low, high) in intervals.items()}
+
+
+def centred_interval(replicates: np.ndarray, score: float, confidence: float) -> np.ndarray:
+    """Percentiles of bootstrap replicates of a score in [0, 1], moved so that their mean is it.
+
+    Args:
+        replicates: float `[replicates]`; NaN, of one without a class to score, is left out.
+        score: what the clips themselves give.
+        confidence: probability mass of the interval.
+
+    Returns:
+        `[2]`, low and high.
+    """
+    tail = (1 - confidence) / 2
+    centred = np.clip(replicates + score - np.nanmean(replicates), 0.0, 1.0)
+    return np.nanquantile(centred, [tail, 1 - tail])
 
 
 def scorable_classes(labels: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from keras import ops
 from sepssl.replicas import gather, global_mean_step, mean_over_replicas, replica_id
 from sepssl.representation.coincidence import CoincidenceHead, coincidence_auc, coincidence_loss
 from sepssl.representation.collapse import spread_and_rank
+from sepssl.representation.encoder_learner import EncoderLearner
 from sepssl.representation.heads import ProjectionHead
 from sepssl.representation.nt_xent import alignment, contrastive_accuracy, nt_xent, uniformity
 from sepssl.views.channels import pairing_shares
@@ -17,7 +18,7 @@ MIN_TEMPERATURE = 0.01
 
 
 @keras.saving.register_keras_serializable(package="sepssl")
-class SimilarityLearner(keras.Model):
+class SimilarityLearner(EncoderLearner):
     """Trains an encoder to associate two views of a clip.
 
     Args:
@@ -37,7 +38,6 @@ class SimilarityLearner(keras.Model):
     Reference: Fonseca et al. (2021), joint objective; the weights are our choice.
     """
 
-    gains_from_xla = False  # it ruins convolutions on CPUs
     shown_metrics = ("loss", "similarity_loss", "coincidence_loss", "contrastive_accuracy")
 
     def __init__(
@@ -53,7 +53,7 @@ class SimilarityLearner(keras.Model):
         clip_norm: float = 0.0,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(encoder, front_end, clip_norm, **kwargs)
         if not temperature > 0:
             raise ValueError(f"temperature={temperature}: expected above 0")
         if not similarity_weight + coincidence_weight > 0:
@@ -61,22 +61,14 @@ class SimilarityLearner(keras.Model):
                 f"similarity_weight={similarity_weight}, coincidence_weight={coincidence_weight}: "
                 "expected one of them above 0"
             )
-        self.encoder = encoder
-        self.front_end = front_end
         self.similarity_weight = similarity_weight
         self.coincidence_weight = coincidence_weight
         self.temperature = temperature
         self.learn_temperature = learn_temperature
         self.projection_size = projection_size
         self.hidden_size = hidden_size
-        self.clip_norm = clip_norm
         self.projection = ProjectionHead(hidden_size, projection_size, name="projection")
         self.coincidence = CoincidenceHead(hidden_size, name="coincidence")
-
-    @property
-    def product(self) -> keras.Model:
-        """The model that training is for."""
-        return self.encoder
 
     def build(self, input_shape=None):
         if not self.encoder.built:
@@ -95,9 +87,7 @@ class SimilarityLearner(keras.Model):
         with tf.GradientTape() as tape:
             a, b, shown = self.front_end(data)
             batch = ops.shape(a)[0]
-            # One pass over both views: batch norm then sees mixtures and channels together.
-            embeddings = self.encoder.backbone(ops.concatenate([a, b]), training=True)
-            embeddings = ops.cast(embeddings, "float32")
+            embeddings = self.embed_views(a, b)
             projections = self.projection(embeddings)
             offset = replica_id() * batch
             za, zb = projections[:batch], projections[batch:]
@@ -139,21 +129,10 @@ class SimilarityLearner(keras.Model):
 
     def get_config(self):
         return super().get_config() | {
-            "encoder": keras.saving.serialize_keras_object(self.encoder),
-            "front_end": keras.saving.serialize_keras_object(self.front_end),
             "similarity_weight": self.similarity_weight,
             "coincidence_weight": self.coincidence_weight,
             "temperature": self.temperature,
             "learn_temperature": self.learn_temperature,
             "projection_size": self.projection_size,
             "hidden_size": self.hidden_size,
-            "clip_norm": self.clip_norm,
         }
-
-    @classmethod
-    def from_config(cls, config):
-        parts = {
-            key: keras.saving.deserialize_keras_object(config[key])
-            for key in ("encoder", "front_end")
-        }
-        return cls(**(config | parts))

@@ -147,8 +147,9 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     probe = make_probe(config.data, config.train.probe_clips)
 
     cache = pathlib.Path(config.data.cache or run.path)
-    # Recordings with sources are not cut into parts.
-    mixtures = store_mixtures(clips, cache / ("clips_with_sources" if oracle else "clips"))
+    # Recordings of a folder are not cut into parts where they have sources.
+    whole = oracle and config.data.directory
+    mixtures = store_mixtures(clips, cache / ("whole_clips" if whole else "clips"))
     channels = [
         store_sources(clips, mixtures, cache / "channels" / name)
         if separator is None
@@ -221,26 +222,26 @@ def _make_learner(
     views, objective = config.views, config.objective
     separators = list(online_separators)
     patch = encoder.log_mel.patch_samples
+    front_end = FrontEnd(
+        encoder.log_mel,
+        mixture_mixture=views.mixture_mixture,
+        mixture_channel=views.mixture_channel,
+        channel_channel=views.channel_channel,
+        channel_floor_db=views.channel_floor_db,
+        example_mixing=views.example_mixing,
+        min_mixing_db=views.min_mixing_db,
+        max_mixing_db=views.max_mixing_db,
+        mixing_domain=views.mixing_domain,
+        equalization_db=views.equalization_db,
+        time_masks=views.time_masks,
+        time_width=views.time_width,
+        frequency_masks=views.frequency_masks,
+        frequency_width=views.frequency_width,
+        separation=OnlineSeparation(separators, patch) if separators else None,
+    )
+    if num_classes:
+        return SupervisedLearner(encoder, front_end, num_classes, config.train.clip_norm)
     try:
-        front_end = FrontEnd(
-            encoder.log_mel,
-            mixture_mixture=views.mixture_mixture,
-            mixture_channel=views.mixture_channel,
-            channel_channel=views.channel_channel,
-            channel_floor_db=views.channel_floor_db,
-            example_mixing=views.example_mixing,
-            min_mixing_db=views.min_mixing_db,
-            max_mixing_db=views.max_mixing_db,
-            mixing_domain=views.mixing_domain,
-            equalization_db=views.equalization_db,
-            time_masks=views.time_masks,
-            time_width=views.time_width,
-            frequency_masks=views.frequency_masks,
-            frequency_width=views.frequency_width,
-            separation=OnlineSeparation(separators, patch) if separators else None,
-        )
-        if num_classes:
-            return SupervisedLearner(encoder, front_end, num_classes, config.train.clip_norm)
         return SimilarityLearner(
             encoder,
             front_end,
@@ -252,7 +253,5 @@ def _make_learner(
             hidden_size=objective.hidden_size,
             clip_norm=config.train.clip_norm,
         )
-    except InputError:
-        raise
     except ValueError as error:
         raise InputError(f"objective: {error}") from error

@@ -63,6 +63,15 @@ def test_all_pairings_of_separators_and_true_sources(tmp_path, separator, online
     assert sepssl.load_encoder(run.final).embedding_size == 16
 
 
+def test_an_oracle_leaves_the_separators_store_of_sources_alone(tmp_path):
+    # In a cache that both share: training a separator on sources keeps them beside the mixtures.
+    views = {"views.mixture_mixture": 0.0, "views.mixture_channel": 1.0}
+    cache = {"data.cache": str(tmp_path / "cache"), "views.separators": "true_sources"}
+    train_encoder(smoke(**views, **cache), tmp_path / "run")
+    made = sorted(p.relative_to(tmp_path / "cache").as_posix() for p in tmp_path.glob("cache/*"))
+    assert made == ["channels", "clips"]
+
+
 def test_an_encoder_that_collapses_says_so(tmp_path, capsys):
     # All recordings are the same: so are their embeddings.
     sound = 0.1 * np.random.default_rng(0).normal(size=15600)  # one patch

@@ -23,6 +23,10 @@ PACKAGES = [
     "sepssl.training",
     "sepssl.views",
 ]
+# tensorflow-hub imports pkg_resources, which later setuptools lack.
+HUB = ["tensorflow-hub>=0.16", "tf-keras>=2.17", "setuptools<81"]
+# Quantizes TF Lite files; float32 does without.
+TFLITE = ["ai-edge-quantizer>=0.10"]
 
 setup(
     name="sepssl",
@@ -56,6 +60,8 @@ setup(
     ],
     extras_require={
         "test": [
+            *HUB,
+            *TFLITE,
             "ai-edge-litert>=1.2",
             "fast_bss_eval>=0.1.4",
             "hypothesis>=6.100",
@@ -72,7 +78,8 @@ setup(
             "tensorflow-io>=0.37.1",
             "tensorflow-metadata<1.17",
         ],
-        "hub": ["tensorflow-hub>=0.16", "tf-keras>=2.17"],
+        "hub": HUB,
+        "tflite": TFLITE,
         "beam": ["apache-beam>=2.60"],
         # What tests/benchmarks compares with.
         "benchmark": ["asteroid>=0.7", "torch>=2.0"],

@@ -1,4 +1,4 @@
-"""Encoders as files that other programs load: SavedModel and TF Lite.
+"""Encoders and separators as files that other programs load: SavedModel, TF Lite, HEAR.
 
 The names are resolved on first use, so that `python -m sepssl.export.check` can look at an export
 in a process that never imports the models it came from.
@@ -10,10 +10,15 @@ _HOMES = {
     "ExportError": "sepssl.export.errors",
     "check_exports": "sepssl.export.check",
     "convert_encoder": "sepssl.export.tflite",
+    "convert_separator": "sepssl.export.tflite",
+    "origin_of": "sepssl.export.origin",
     "save_encoder": "sepssl.export.saved_model",
+    "save_hear": "sepssl.export.hear",
+    "save_scene": "sepssl.export.saved_model",
+    "save_separator": "sepssl.export.saved_model",
 }
 
-__all__ = ["ExportError", "check_exports", "convert_encoder", "save_encoder"]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name):

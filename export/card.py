@@ -1,5 +1,6 @@
-"""The model card beside an export: what it is, made with what, checked how."""
+"""The model card in an export: what it is, what it was trained on, made with what, checked how."""
 
+import dataclasses
 import datetime
 import hashlib
 import json
@@ -9,72 +10,143 @@ import keras
 import tensorflow as tf
 
 import sepssl
-from sepssl.representation.encoder import Encoder
+from sepssl.export.origin import Origin
 
-_LOADING = {
-    "saved_model": """\
+MANIFEST = "manifest.sha256"
+
+_SAVED_MODEL = """\
     import tensorflow as tf
-    loaded = tf.saved_model.load("{name}")
-    embedding = loaded(tf.zeros([1, {rate}]))  # [1, {size}]
+    loaded = tf.saved_model.load("DIRECTORY")
+    outputs = loaded.signatures["serving_default"](waveform=tf.zeros([1, {rate}]))
 
-In a Keras 3 model: `keras.layers.TFSMLayer("{name}", call_endpoint="serving_default")`.
-The signature `patches` gives one embedding every {hop:.3g} s instead of their mean.
-""",
-    "tflite": """\
+In a Keras 3 model: `keras.layers.TFSMLayer("DIRECTORY", call_endpoint="serving_default")`.
+"""
+
+_TFLITE = """\
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter  # or tf.lite.Interpreter
-    run = Interpreter("{name}/encoder.tflite").get_signature_runner("serving_default")
-    embedding = run(waveform=np.zeros([1, {rate}], np.float32))["embedding"]  # [1, {size}]
-""",
-}
+    run = Interpreter("DIRECTORY/{file}").get_signature_runner("serving_default")
+    outputs = run({input}=np.zeros({shape}, np.{dtype}))
+"""
+
+_HEAR = """\
+    import sepssl_hear  # with DIRECTORY in PYTHONPATH; needs TensorFlow, not sepssl
+    model = sepssl_hear.load_model()
+    embeddings = sepssl_hear.get_scene_embeddings(audio, model)
+    embeddings, milliseconds = sepssl_hear.get_timestamp_embeddings(audio, model)
+
+It is a SavedModel as well: `tf.saved_model.load("DIRECTORY")(waveform)`.
+"""
 
 _README = """\
-# Audio encoder ({format})
+# {title}
 
-Waveform in, embedding of {size} values out. Written by sepssl {version}.
+Written by sepssl {version} as {format}. To load it:
 
 {loading}
-Input: float32 [batch, samples], mono, {rate} Hz, in [-1, 1], one sample or more. Samples that are
-NaN, infinite or beyond 1e10 count as zeros. Largest error against the Keras model on fixed clips:
-{error:.2g}. Versions, checks and SHA-256 sums are in `card.json`.
+## Input and output
+
+`waveform`: float32 [batch, samples], mono, {rate} Hz, in [-1, 1], one sample or more. Samples that
+are NaN, infinite or beyond 1e10 count as zeros.
+
+{outputs}
+
+## Training
+
+{training}
+
+## Checks
+
+Compared with the Keras model on fixed clips (silence, noise, a sine, a single sample, lengths
+around one patch, samples that are not finite):
+
+{checks}
+
+## Versions, licence
+
+sepssl {version}, Keras {keras}, TensorFlow {tensorflow}. {license}
+
+`card.json` has all of this for programs; `sha256sum -c {manifest}` checks the files.
 """
 
 
+@dataclasses.dataclass(frozen=True)
+class Contract:
+    """What goes in and what comes out.
+
+    Attributes:
+        kind: `encoder`, `separator` or `scene`.
+        title: of the card.
+        sample_rate: in Hz.
+        outputs: name -> shape, of the signature `serving_default`.
+        facts: further entries of `card.json`.
+    """
+
+    kind: str
+    title: str
+    sample_rate: int
+    outputs: dict[str, list[int | str]]
+    facts: dict
+
+
+def encoder_contract(encoder) -> Contract:
+    log_mel, size = encoder.log_mel, encoder.embedding_size
+    facts = {
+        "embedding_size": size,
+        "parameters": encoder.count_params(),
+        "patch_seconds": log_mel.patch_samples / encoder.sample_rate,
+        "patch_hop_seconds": log_mel.patch_hop_frames * log_mel.frame_hop / encoder.sample_rate,
+    }
+    outputs = {"embedding": ["batch", size]}
+    return Contract("encoder", "Audio encoder", encoder.sample_rate, outputs, facts)
+
+
+def separator_contract(separator) -> Contract:
+    sources = separator.num_sources
+    facts = {"sources": sources, "parameters": separator.count_params()}
+    outputs = {"sources": ["batch", sources, "samples"]}
+    return Contract("separator", "Sound separator", separator.sample_rate, outputs, facts)
+
+
+def scene_contract(separator, encoder) -> Contract:
+    part = encoder_contract(encoder)
+    sources, size = separator.num_sources, encoder.embedding_size
+    parameters = separator.count_params() + encoder.count_params()
+    outputs = part.outputs | {
+        "channel_embeddings": ["batch", sources, size],
+        "channel_energies": ["batch", sources],
+    }
+    facts = part.facts | {"sources": sources, "parameters": parameters}
+    return Contract("scene", "Separator and encoder", part.sample_rate, outputs, facts)
+
+
 def write_card(
-    folder: pathlib.Path, encoder: Encoder, format: str, checks: dict[str, float]
+    folder: pathlib.Path, format: str, contract: Contract, checks: dict, origin: Origin | None
 ) -> dict:
-    """Writes `README.md` and `card.json` into an export's folder and returns the card.
+    """Writes `README.md`, `card.json` and the manifest into an export's folder.
 
     Args:
         folder: holds the export, and nothing else.
-        encoder: what was exported.
-        format: `saved_model` or `tflite`.
-        checks: `max_error`, `relative_error`, `cosine`, as `check_exports` gives them.
+        format: `saved_model`, `tflite` or `hear`.
+        contract: what was exported.
+        checks: `max_error`, `relative_error`, `cosine` of a SavedModel; of TF Lite a dict of such
+            for each file, with `precision`, `input`, `bytes` and `milliseconds` beside them.
+        origin: where the weights come from.
+
+    Returns:
+        The content of `card.json`.
     """
-    rate, size = encoder.sample_rate, encoder.embedding_size
-    log_mel = encoder.log_mel
-    hop = log_mel.patch_hop_frames * log_mel.frame_hop / rate
-    loading = _LOADING[format].format(name="DIRECTORY", rate=rate, size=size, hop=hop)
-    readme = _README.format(
-        format=format,
-        size=size,
-        version=sepssl.__version__,
-        loading=loading,
-        rate=rate,
-        error=checks["max_error"],
-    )
-    (folder / "README.md").write_text(readme, encoding="utf-8")
+    origin = origin or Origin()
     card = {
+        "kind": contract.kind,
         "format": format,
         "sepssl": sepssl.__version__,
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "sample_rate": rate,
-        "embedding_size": size,
-        "parameters": encoder.count_params(),
-        "patch_seconds": log_mel.patch_samples / rate,
-        "patch_hop_seconds": hop,
+        "license": origin.license,
+        "sample_rate": contract.sample_rate,
+        **contract.facts,
         "input": {
             "name": "waveform",
             "dtype": "float32",
@@ -83,14 +155,87 @@ def write_card(
             "shortest": 1,
             "not_finite": "counts as zero",
         },
-        "output": {"name": "embedding", "dtype": "float32", "shape": ["batch", size]},
-        "checks": checks,
-        "files": {
-            path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
+        "outputs": {
+            name: {"dtype": "float32", "shape": shape} for name, shape in contract.outputs.items()
         },
+        "checks": checks,
+        "training": list(origin.models),
     }
-    text = json.dumps(card, indent=2) + "\n"
-    (folder / "card.json").write_text(text, encoding="utf-8")
+    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(_readme(card, contract), encoding="utf-8")
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n"
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
+    (folder / MANIFEST).write_text("".join(lines), encoding="utf-8")
     return card
+
+
+def _readme(card: dict, contract: Contract) -> str:
+    license = card["license"]
+    return _README.format(
+        title=contract.title,
+        version=card["sepssl"],
+        format={"saved_model": "a SavedModel", "tflite": "TF Lite", "hear": "a HEAR module"}[
+            card["format"]
+        ],
+        loading=_loading(card),
+        rate=card["sample_rate"],
+        outputs="\n".join(
+            f"`{name}`: float32 [{', '.join(map(str, shape))}]"
+            for name, shape in contract.outputs.items()
+        ),
+        training="\n\n".join(map(_trained, card["training"])) or "Not known.",
+        checks=_checks(card["checks"]),
+        keras=card["keras"],
+        tensorflow=card["tensorflow"],
+        license=f"Licence of the weights: {license}." if license else "No licence was stated.",
+        manifest=MANIFEST,
+    )
+
+
+def _loading(card: dict) -> str:
+    if card["format"] != "tflite":
+        return {"saved_model": _SAVED_MODEL, "hear": _HEAR}[card["format"]].format(
+            rate=card["sample_rate"]
+        )
+    file, check = next(iter(card["checks"].items()))
+    return _TFLITE.format(
+        file=file,
+        input=check["input"],
+        shape=[1, card["sample_rate"]] if check["input"] == "waveform" else check["shape"],
+        dtype=check["dtype"],
+    )
+
+
+def _trained(record: dict) -> str:
+    text = f"`{record['file']}`, SHA-256 {record['sha256']}"
+    if "config" not in record:
+        return text + ": in no run's folder, so what it was trained on is not known."
+    config, metrics = record["config"], record.get("metrics", {})
+    data = config.get("data", {})
+    sounds = data.get("directory") or f"{data.get('num_clips')} built-in scenes"
+    steps = metrics.get("step", config.get("train", {}).get("steps"))
+    text += f": task {config.get('task')}, {steps} steps on {sounds}.\n\n"
+    return text + "\n".join(
+        f"- {name}: {value:.4g}" for name, value in metrics.items() if isinstance(value, float)
+    )
+
+
+def _checks(checks: dict) -> str:
+    if "cosine" in checks:
+        return (
+            f"largest error {checks['max_error']:.2g}, relative to the largest value of the clip's "
+            f"output {checks['relative_error']:.2g}, lowest cosine {checks['cosine']:.6f}."
+        )
+    header = "| file | size | lowest cosine | largest error | one patch, one thread |\n"
+    return (
+        header
+        + "|---|---|---|---|---|\n"
+        + "\n".join(
+            f"| `{name}` | {check['bytes'] / 1e3:.0f} kB | {check['cosine']:.6f} | "
+            f"{check['max_error']:.2g} | {check['milliseconds']:.2g} ms |"
+            for name, check in checks.items()
+        )
+    )

@@ -1,10 +1,12 @@
-"""Do exported files compute what the encoder computed? Answered without the encoder's code.
+"""Do exported files compute what the model computed? Answered without the model's code.
 
     python -m sepssl.export.check --saved_model=DIR --tflite=FILE --expected=FILE.npz
 
-The `.npz` file holds pairs `waveform_NAME` [batch, samples] and `embedding_NAME` [batch,
-embedding_size]. Prints one line of JSON; the exit status is 1 if an export is wrong. This file
-imports nothing from sepssl when run, so it also works copied to another machine.
+The `.npz` file holds, for every clip, its input and the outputs expected of it, each under the name
+that it has in the export, then "_" and the clip's name: `waveform_NAME` [batch, samples] and
+`embedding_NAME` [batch, embedding_size] of an encoder. Prints one line of JSON; the exit status is
+1 if an export is wrong. This file imports nothing from sepssl when run, so it also works copied to
+another machine.
 """
 
 import argparse
@@ -14,12 +16,19 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import time
 
 import numpy as np
 
-# Largest error, as a part of the largest value of the clip's embedding, and lowest cosine.
+# Largest error, as a part of the largest value of the clip's output, and lowest cosine.
 SAVED_MODEL_LIMITS = {"relative_error": 1e-5, "cosine": 0.9999}
-TFLITE_LIMITS = {"relative_error": 1e-3, "cosine": 0.9999}
+TFLITE_LIMITS = {
+    "float32": {"relative_error": 1e-3, "cosine": 0.9999},
+    "float16": {"cosine": 0.9999},
+    "dynamic": {"cosine": 0.999},
+    "int8": {"cosine": 0.98},
+    "any": {},
+}
 
 
 def check_exports(
@@ -29,22 +38,23 @@ def check_exports(
 
     Args:
         saved_model_dir: folder written by `save_encoder`, or None.
-        tflite_path: file written by `convert_encoder`, or None.
+        tflite_path: float32 file written by `convert_encoder`, or None.
         encoder: the `Encoder`.
 
     Returns:
         `saved_model` and `tflite`, each with `max_error` (absolute), `relative_error` (to the
-        largest value of the clip's embedding) and `cosine` (the lowest); `tensorflow`, the
+        largest value of the clip's embedding) and `cosine` (the lowest), `tflite` also with
+        `milliseconds` (of one patch, on one thread) and the input's `dtype`; `tensorflow`, the
         version; `tflite_runtime`. What was not asked for is None.
 
     Raises:
         ExportError: if an export cannot be loaded, or is off by more than 1e-5 (SavedModel) or
             1e-3 (TF Lite), or by a cosine below 0.9999.
     """
-    from sepssl.export.clips import expected_embeddings, fixed_clips
+    from sepssl.export.clips import encoder_clips, expected_outputs
 
-    clips = fixed_clips(encoder)
-    expected = expected_embeddings(encoder, clips)
+    clips = encoder_clips(encoder)
+    expected = expected_outputs(lambda x: encoder(x, training=False), clips, "embedding")
     return check_in_fresh_process(saved_model_dir, tflite_path, clips, expected)
 
 
@@ -52,23 +62,33 @@ def check_in_fresh_process(
     saved_model: str | os.PathLike | None,
     tflite: str | os.PathLike | None,
     clips: dict[str, np.ndarray],
-    expected: dict[str, np.ndarray],
+    expected: dict[str, dict[str, np.ndarray]],
+    input: str = "waveform",
+    precision: str = "float32",
 ) -> dict:
-    """`check_exports` against given embeddings: name -> [batch, embedding_size]."""
+    """`check_exports` against given outputs.
+
+    Args:
+        saved_model, tflite: what to check, or None.
+        clips: name -> input.
+        expected: name -> output -> array.
+        input: the input's name.
+        precision: a key of `TFLITE_LIMITS`.
+    """
     from sepssl.export.errors import ExportError
 
     with tempfile.TemporaryDirectory() as temporary:
         pairs = pathlib.Path(temporary) / "expected.npz"
-        np.savez(
-            pairs,
-            **{f"waveform_{name}": clip for name, clip in clips.items()},
-            **{f"embedding_{name}": embedding for name, embedding in expected.items()},
-        )
+        arrays = {f"{input}_{name}": clip for name, clip in clips.items()}
+        for name, outputs in expected.items():
+            arrays |= {f"{output}_{name}": value for output, value in outputs.items()}
+        np.savez(pairs, **arrays)
         # Run by its path, without that path's folder in front of sys.path (-P).
         command = [sys.executable, "-P", __file__, f"--expected={pairs}"]
         command += [f"--saved_model={os.fspath(saved_model)}"] if saved_model else []
         command += [f"--tflite={os.fspath(tflite)}"] if tflite else []
-        # On the CPU, as the expected embeddings were.
+        command += [f"--precision={precision}"]
+        # On the CPU, as the expected outputs were.
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
         process = subprocess.run(command, capture_output=True, text=True, env=environment)
     try:
@@ -81,31 +101,84 @@ def check_in_fresh_process(
     return result
 
 
-def saved_model_embeddings(
+Outputs = dict[str, np.ndarray]  # output -> array
+
+
+def saved_model_outputs(
     directory: str | os.PathLike, clips: dict[str, np.ndarray]
-) -> dict[str, list[np.ndarray]]:
-    """Name -> embeddings [batch, embedding_size] by the call and by both signatures."""
+) -> dict[str, list[Outputs]]:
+    """Clip -> outputs by the call and by every signature that computes the same."""
     import tensorflow as tf
 
     loaded = tf.saved_model.load(os.fspath(directory))
-    serve, patches = (loaded.signatures[key] for key in ("serving_default", "patches"))
-    embeddings = {}
+    signatures = {key: loaded.signatures[key] for key in loaded.signatures}
+    found = {}
     for name, clip in clips.items():
         waveform = tf.constant(clip)
-        embeddings[name] = [
-            loaded(waveform).numpy(),
-            serve(waveform=waveform)["embedding"].numpy(),
-            patches(waveform=waveform)["embedding"].numpy().mean(axis=1),
-        ]
-    return embeddings
+        served = signatures["serving_default"](waveform=waveform)
+        called = loaded(waveform)
+        called = called if isinstance(called, dict) else dict.fromkeys(served, called)
+        found[name] = [called, served]
+        if "scene" in signatures:
+            found[name].append(signatures["scene"](waveform=waveform))
+        if "patches" in signatures:
+            patches = signatures["patches"](waveform=waveform)["embedding"]
+            found[name].append({"embedding": tf.reduce_mean(patches, axis=1)})
+    return {
+        name: [{key: value.numpy() for key, value in way.items()} for way in ways]
+        for name, ways in found.items()
+    }
 
 
-def tflite_embeddings(
-    path: str | os.PathLike, clips: dict[str, np.ndarray]
-) -> dict[str, list[np.ndarray]]:
-    """Name -> embeddings [batch, embedding_size] by the signature `serving_default`."""
+def tflite_input(path: str | os.PathLike) -> tuple[str, str]:
+    """Name and dtype of the one input of the signature `serving_default`."""
     runner = _tflite_interpreter()(os.fspath(path)).get_signature_runner("serving_default")
-    return {name: [runner(waveform=clip)["embedding"]] for name, clip in clips.items()}
+    ((name, detail),) = runner.get_input_details().items()
+    return name, np.dtype(detail["dtype"]).name
+
+
+def tflite_outputs(
+    path: str | os.PathLike, clips: dict[str, np.ndarray]
+) -> tuple[dict[str, list[Outputs]], float]:
+    """Clip -> outputs by the signature `serving_default`, and the median milliseconds of one clip.
+
+    On one thread; that of the clip "silence", which is one patch, if there is one. Integers are
+    scaled as the file says.
+    """
+    interpreter = _tflite_interpreter()(os.fspath(path), num_threads=1)
+    runner = interpreter.get_signature_runner("serving_default")
+    ((input, detail),) = runner.get_input_details().items()
+    details = runner.get_output_details()
+
+    def run(clip):
+        return runner(**{input: _quantized(clip, detail)})
+
+    found = {
+        name: [{key: _dequantized(value, details[key]) for key, value in run(clip).items()}]
+        for name, clip in clips.items()
+    }
+    one = clips.get("silence", next(iter(clips.values())))
+    seconds = []
+    for _ in range(15):
+        start = time.perf_counter()
+        run(one)
+        seconds.append(time.perf_counter() - start)
+    return found, 1e3 * float(np.median(seconds))
+
+
+def _quantized(values, detail):
+    if np.issubdtype(detail["dtype"], np.floating):
+        return values
+    scale, zero = detail["quantization"]
+    limits = np.iinfo(detail["dtype"])
+    return np.clip(np.round(values / scale) + zero, limits.min, limits.max).astype(detail["dtype"])
+
+
+def _dequantized(values, detail):
+    if np.issubdtype(values.dtype, np.floating):
+        return values
+    scale, zero = detail["quantization"]
+    return (values.astype(np.float32) - zero) * np.float32(scale)
 
 
 def _tflite_interpreter():
@@ -119,65 +192,96 @@ def _tflite_interpreter():
 
 
 def compare(
-    expected: dict[str, np.ndarray], found: dict[str, list[np.ndarray]], limits: dict[str, float]
+    expected: dict[str, Outputs], found: dict[str, list[Outputs]], limits: dict[str, float]
 ) -> dict[str, float]:
-    """The worst `max_error`, `relative_error` and `cosine` over clips.
+    """The worst `max_error`, `relative_error` and `cosine` over clips and outputs.
+
+    Errors are of a clip's output as a whole; cosines of every item of its batch.
 
     Raises:
         ValueError: if a shape differs, a value is not finite, or a limit is passed.
     """
     worst = {"max_error": 0.0, "relative_error": 0.0, "cosine": 1.0}
-    for name, reference in expected.items():
-        for embedding in found[name]:
-            if embedding.shape != reference.shape:
+    for name, outputs in expected.items():
+        for key, value in ((key, way[key]) for way in found[name] for key in outputs):
+            reference = outputs[key]
+            if value.shape != reference.shape:
                 raise ValueError(
-                    f"clip '{name}': shape {embedding.shape}; expected {reference.shape}"
+                    f"clip '{name}': {key} of shape {value.shape}; expected {reference.shape}"
                 )
-            if not np.all(np.isfinite(embedding)):
-                raise ValueError(f"clip '{name}': embedding is not finite")
-            a, b = reference.astype(np.float64), embedding.astype(np.float64)
+            if not np.all(np.isfinite(value)):
+                raise ValueError(f"clip '{name}': {key} is not finite")
+            a, b = (x.astype(np.float64).reshape(len(x), -1) for x in (reference, value))
             error = np.max(np.abs(a - b))
             relative = error / max(np.max(np.abs(a)), 1e-30)
             norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-            # Two embeddings of zeros agree; the error above tells if only one is zeros.
+            # Two outputs of zeros agree; the error above tells if only one is zeros.
             cosine = np.min(
                 np.where(norms > 0, np.sum(a * b, axis=-1), 1.0) / (norms + (norms == 0))
             )
             worst["max_error"] = max(worst["max_error"], float(error))
             worst["relative_error"] = max(worst["relative_error"], float(relative))
             worst["cosine"] = min(worst["cosine"], float(cosine))
-            if relative > limits["relative_error"] or cosine < limits["cosine"]:
+            if relative > limits.get("relative_error", np.inf):
                 raise ValueError(
-                    f"clip '{name}': relative error {relative:.2g}, cosine {cosine:.6f}; expected "
-                    f"at most {limits['relative_error']:g}, at least {limits['cosine']}"
+                    f"clip '{name}': relative error of {key} {relative:.2g}; expected at most "
+                    f"{limits['relative_error']:g}"
+                )
+            if cosine < limits.get("cosine", -np.inf):
+                raise ValueError(
+                    f"clip '{name}': cosine of {key} {cosine:.6f}; expected at least "
+                    f"{limits['cosine']}"
                 )
     return worst
 
 
-def check_files(saved_model: str | None, tflite: str | None, expected: str) -> dict:
-    """What `check_exports` returns, from embeddings stored in an `.npz` file."""
+def check_files(
+    saved_model: str | None, tflite: str | None, expected: str, precision: str = "float32"
+) -> dict:
+    """What `check_exports` returns, from arrays stored in an `.npz` file."""
     with np.load(expected, allow_pickle=False) as stored:
-        names = [key.removeprefix("waveform_") for key in stored if key.startswith("waveform_")]
-        clips = {name: stored[f"waveform_{name}"] for name in names}
-        embeddings = {name: stored[f"embedding_{name}"] for name in names}
+        arrays = dict(stored)
     result = dict.fromkeys(("saved_model", "tflite", "tensorflow", "tflite_runtime"))
     if saved_model:
-        found = saved_model_embeddings(saved_model, clips)
-        result["saved_model"] = compare(embeddings, found, SAVED_MODEL_LIMITS)
+        clips = _named(arrays, "waveform")
+        found = saved_model_outputs(saved_model, clips)
+        wanted = _expected(arrays, found)
+        result["saved_model"] = compare(wanted, found, SAVED_MODEL_LIMITS)
     if tflite:
-        found = tflite_embeddings(tflite, clips)
-        result["tflite"] = compare(embeddings, found, TFLITE_LIMITS)
+        input, dtype = tflite_input(tflite)
+        found, milliseconds = tflite_outputs(tflite, _named(arrays, input))
+        wanted = _expected(arrays, found)
+        result["tflite"] = compare(wanted, found, TFLITE_LIMITS[precision])
+        result["tflite"] |= {"milliseconds": milliseconds, "dtype": dtype}
         result["tflite_runtime"] = _tflite_interpreter().__module__.split(".")[0]
     if "tensorflow" in sys.modules:
         result["tensorflow"] = sys.modules["tensorflow"].__version__
     return result
 
 
+def _named(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    prefix = name + "_"
+    clips = {key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)}
+    if not clips:
+        raise ValueError(f"no {prefix}NAME among {', '.join(arrays)}")
+    return clips
+
+
+def _expected(arrays, found):
+    return {name: {key: arrays[f"{key}_{name}"] for key in ways[0]} for name, ways in found.items()}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--saved_model", help="folder of a SavedModel")
     parser.add_argument("--tflite", help="TF Lite file")
-    parser.add_argument("--expected", required=True, help=".npz file of waveforms and embeddings")
+    parser.add_argument("--expected", required=True, help=".npz file of inputs and outputs")
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        choices=list(TFLITE_LIMITS),
+        help="of the TF Lite file, for the errors allowed",
+    )
     arguments = parser.parse_args()
     try:
         result = check_files(**vars(arguments))

@@ -1,29 +1,33 @@
-"""The fixed clips on which every export is compared with the encoder it was made from."""
+"""The fixed clips on which every export is compared with the model it was made from."""
+
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
 from sepssl.errors import InputError
-from sepssl.representation.encoder import Encoder
 
 # Larger samples are no audio on any scale (32-bit integers end at 2.1e9), and from about 1e17 on
 # the squares in the spectrogram overflow float32.
 LARGEST_SAMPLE = 1e10
 
 
-def fixed_clips(encoder: Encoder) -> dict[str, np.ndarray]:
+def fixed_clips(sample_rate: int, patch: int, hop: int) -> dict[str, np.ndarray]:
     """Name -> waveform, float32 [batch, samples], the same in every call.
 
     Silence, noise, a sine, one sample, lengths around one patch, and samples that are not finite.
+
+    Args:
+        sample_rate: in Hz.
+        patch: samples of a patch.
+        hop: samples from one patch to the next.
     """
-    rate, patch = encoder.sample_rate, encoder.log_mel.patch_samples
-    hop = encoder.log_mel.patch_hop_frames * encoder.log_mel.frame_hop
     random = np.random.default_rng(0)
 
     def noise(batch, samples):
         return random.uniform(-0.5, 0.5, [batch, samples])
 
-    sine = 0.5 * np.sin(2 * np.pi * 440.0 / rate * np.arange(patch + 2 * hop + 3))
+    sine = 0.5 * np.sin(2 * np.pi * 440.0 / sample_rate * np.arange(patch + 2 * hop + 3))
     broken = noise(1, patch)
     broken[:, 100::1000] = np.nan
     broken[:, 200::1000] = np.inf
@@ -41,21 +45,43 @@ def fixed_clips(encoder: Encoder) -> dict[str, np.ndarray]:
     return {name: clip.astype(np.float32) for name, clip in clips.items()}
 
 
-def expected_embeddings(encoder: Encoder, clips: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Name -> embedding [batch, embedding_size] by the Keras model, unusable samples zeroed.
+def encoder_clips(encoder) -> dict[str, np.ndarray]:
+    """`fixed_clips` around the length of an encoder's patch."""
+    log_mel = encoder.log_mel
+    hop = log_mel.patch_hop_frames * log_mel.frame_hop
+    return fixed_clips(encoder.sample_rate, log_mel.patch_samples, hop)
+
+
+def separator_clips(separator) -> dict[str, np.ndarray]:
+    """`fixed_clips` of about a second."""
+    rate = separator.sample_rate
+    return fixed_clips(rate, rate, rate // 2)
+
+
+def expected_outputs(
+    call: Callable, clips: dict[str, np.ndarray], output: str
+) -> dict[str, dict[str, np.ndarray]]:
+    """Clip -> output -> array, by a Keras model, unusable samples zeroed.
+
+    Args:
+        call: waveform -> tensor, or dict of tensors.
+        clips: name -> waveform.
+        output: name of the output, where `call` gives a tensor.
 
     Raises:
-        InputError: if an embedding is not finite, as happens when a weight is not.
+        InputError: if an output is not finite, as happens when a weight is not.
     """
-    embeddings = {}
+    expected = {}
     # On the CPU: convolutions on a GPU may round to 10 bits (TF32), which no comparison survives.
     with tf.device("CPU:0"):
         for name, clip in clips.items():
-            usable = np.where(np.abs(clip) <= LARGEST_SAMPLE, clip, np.float32(0.0))
-            embeddings[name] = np.asarray(encoder(usable, training=False))
-            if not np.all(np.isfinite(embeddings[name])):
-                raise InputError(
-                    f"encoder: its embedding of the clip '{name}' is not finite; "
-                    "expected an encoder whose weights are all finite"
-                )
-    return embeddings
+            found = call(np.where(np.abs(clip) <= LARGEST_SAMPLE, clip, np.float32(0.0)))
+            found = found if isinstance(found, dict) else {output: found}
+            expected[name] = {key: np.asarray(value) for key, value in found.items()}
+            for key, value in expected[name].items():
+                if not np.all(np.isfinite(value)):
+                    raise InputError(
+                        f"the model's {key} of the clip '{name}' is not finite; "
+                        "expected a model whose weights are all finite"
+                    )
+    return expected

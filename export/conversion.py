@@ -1,4 +1,10 @@
-"""SavedModel to TF Lite: `python conversion.py SAVED_MODEL OUTPUT`, for a process of its own."""
+"""SavedModel to TF Lite, and float32 TF Lite to smaller: a script, for a process of its own.
+
+    python conversion.py convert SAVED_MODEL OUTPUT
+    python conversion.py quantize FLOAT32_FILE OUTPUT PRECISION PARTS [CALIBRATION.npz]
+
+PARTS is a regular expression for the names of what is quantized.
+"""
 
 import pathlib
 import sys
@@ -15,5 +21,66 @@ def convert(saved_model: str, output: str) -> None:
     pathlib.Path(output).write_bytes(converter.convert())
 
 
+def quantize(file: str, output: str, precision: str, parts: str, calibration: str = "") -> None:
+    """Quantizes a part of a TF Lite file.
+
+    Not TensorFlow's own quantization, which takes the front end along: a window and mel filters of
+    8 bits, magnitudes of 8 bits before a logarithm. Of a trained encoder that left cosines of 0.95
+    (dynamic) and 0.45 (int8) where this leaves 0.9999 and 0.99.
+    """
+    import numpy as np
+    from ai_edge_quantizer import quantizer
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+    from ai_edge_quantizer.qtyping import (
+        ComputePrecision,
+        OpQuantizationConfig,
+        TensorDataType,
+        TensorQuantizationConfig,
+        TFLOperationName,
+    )
+
+    everything = TFLOperationName.ALL_SUPPORTED
+    quantization = quantizer.Quantizer(bytearray(pathlib.Path(file).read_bytes()))
+    calibrated = None
+    if precision == "float16":
+        half = TensorQuantizationConfig(num_bits=16, dtype=TensorDataType.FLOAT)
+        half = OpQuantizationConfig(
+            weight_tensor_config=half,
+            compute_precision=ComputePrecision.FLOAT,
+            explicit_dequantize=True,
+        )
+        for operation in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+            quantization.update_quantization_recipe(
+                parts, TFLOperationName[operation], half, AlgorithmName.FLOAT_CASTING
+            )
+    elif precision == "dynamic":
+        quantization.add_dynamic_config(parts, everything, num_bits=8)
+    else:
+        quantization.add_static_config(parts, everything, 8, 8)
+        with np.load(calibration, allow_pickle=False) as stored:
+            ((input, clips),) = stored.items()
+        if input == "log_mel":  # else the front end comes first
+            for end in ("INPUT", "OUTPUT"):
+                quantization.add_static_config(".*", TFLOperationName[end], 8, 8)
+        calibrated = _calibrated(quantization, input, clips)
+    result = quantization.quantize(calibrated)
+    pathlib.Path(output).write_bytes(result.quantized_model)
+
+
+def _calibrated(quantization, input, clips):
+    """Tensor -> its range over all clips, where the library's own is a moving average."""
+    import numpy as np
+
+    ranges = {}
+    for clip in clips:
+        found = quantization.calibrate({"serving_default": [{input: clip[None]}]})
+        for tensor, values in found.items():
+            seen = ranges.setdefault(tensor, dict(values))
+            for key, widen in (("min", np.minimum), ("max", np.maximum)):
+                if key in values:
+                    seen[key] = widen(seen[key], values[key])
+    return ranges
+
+
 if __name__ == "__main__":
-    convert(*sys.argv[1:])
+    {"convert": convert, "quantize": quantize}[sys.argv[1]](*sys.argv[2:])

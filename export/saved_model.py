@@ -1,20 +1,39 @@
-"""An encoder as a SavedModel that every TensorFlow loader understands."""
+"""Models as SavedModels that every TensorFlow loader understands."""
 
 import os
+import pathlib
+import shutil
 
+import numpy as np
 import tensorflow as tf
 
 from sepssl.atomic import atomic_folder
-from sepssl.errors import InputError
-from sepssl.export.card import write_card
-from sepssl.export.check import SAVED_MODEL_LIMITS, compare, saved_model_embeddings
-from sepssl.export.clips import LARGEST_SAMPLE, expected_embeddings, fixed_clips
+from sepssl.export.card import (
+    Contract,
+    encoder_contract,
+    scene_contract,
+    separator_contract,
+    write_card,
+)
+from sepssl.export.check import SAVED_MODEL_LIMITS, compare, saved_model_outputs
+from sepssl.export.clips import encoder_clips, expected_outputs, separator_clips
 from sepssl.export.errors import ExportError
+from sepssl.export.graphs import (
+    Graph,
+    encoder_graph,
+    scene_graph,
+    separator_graph,
+    write_saved_model,
+)
+from sepssl.export.origin import Origin
 from sepssl.representation.encoder import Encoder
+from sepssl.separation.separator import Separator
 
 
-def save_encoder(encoder: Encoder, directory: str | os.PathLike) -> dict:
-    """Writes an encoder as a SavedModel, with `card.json` and `README.md` beside it.
+def save_encoder(
+    encoder: Encoder, directory: str | os.PathLike, origin: Origin | None = None
+) -> dict:
+    """Writes an encoder as a SavedModel, with `card.json`, `README.md` and `manifest.sha256`.
 
     `loaded = tf.saved_model.load(directory)` needs neither sepssl nor Keras and has:
 
@@ -33,6 +52,7 @@ def save_encoder(encoder: Encoder, directory: str | os.PathLike) -> dict:
     Args:
         encoder: the encoder to write; not changed.
         directory: a folder that does not exist or is empty. It appears whole or not at all.
+        origin: where the weights come from, for the card.
 
     Returns:
         The content of `card.json`.
@@ -43,69 +63,94 @@ def save_encoder(encoder: Encoder, directory: str | os.PathLike) -> dict:
         ExportError: if what was written computes something else: more than 1e-5 of the largest
             value of a clip's embedding away.
     """
-    require_encoder(encoder)
+    graph = encoder_graph(encoder)
+    clips = encoder_clips(encoder)
+    expected = expected_outputs(lambda x: encoder(x, training=False), clips, "embedding")
+    return save_graph(graph, directory, expected, clips, encoder_contract(encoder), origin)
+
+
+def save_separator(
+    separator: Separator, directory: str | os.PathLike, origin: Origin | None = None
+) -> dict:
+    """Writes a separator as a SavedModel, as `save_encoder` does an encoder.
+
+    `loaded(waveform)` -> [batch, sources, samples]; signature `serving_default`: `waveform` ->
+    `sources`. Memory grows with the length, by the separator's frames times its channels: long
+    recordings are better given in pieces. `training` is taken and makes no difference.
+
+    Args, Returns, Raises: as of `save_encoder`.
+    """
+    graph = separator_graph(separator)
+    clips = separator_clips(separator)
+    expected = expected_outputs(lambda x: separator(x, training=False), clips, "sources")
+    return save_graph(graph, directory, expected, clips, separator_contract(separator), origin)
+
+
+def save_scene(
+    separator: Separator,
+    encoder: Encoder,
+    directory: str | os.PathLike,
+    origin: Origin | None = None,
+) -> dict:
+    """Writes a separator and an encoder as one SavedModel, as `save_encoder` does an encoder.
+
+    `loaded(waveform)` and the signature `scene`, which `serving_default` is as well, give
+    `embedding` [batch, embedding_size] of the mixture, `channel_embeddings` [batch, sources,
+    embedding_size], and `channel_energies` [batch, sources], sums of squares over the samples.
+
+    Args, Returns, Raises: as of `save_encoder`; InputError also if the two are for different
+    sample rates.
+    """
+    graph = scene_graph(separator, encoder)
+
+    def scene(waveform):
+        channels = np.asarray(separator(waveform, training=False))
+        embeddings = [encoder(channels[:, i], training=False) for i in range(channels.shape[1])]
+        return {
+            "embedding": encoder(waveform, training=False),
+            "channel_embeddings": np.stack(embeddings, axis=1),
+            "channel_energies": np.sum(channels**2, axis=-1),
+        }
+
+    clips = encoder_clips(encoder)
+    expected = expected_outputs(scene, clips, "embedding")
+    return save_graph(graph, directory, expected, clips, scene_contract(separator, encoder), origin)
+
+
+def save_graph(
+    graph: Graph,
+    directory: str | os.PathLike,
+    expected: dict[str, dict[str, np.ndarray]],
+    clips: dict[str, np.ndarray],
+    contract: Contract,
+    origin: Origin | None,
+    module: pathlib.Path | None = None,
+) -> dict:
+    """Writes a graph as a SavedModel with its card, if it computes what is expected of it.
+
+    Args:
+        graph: what to write.
+        directory: a folder that does not exist or is empty.
+        expected: clip -> output -> array.
+        clips: name -> waveform.
+        contract, origin: for the card.
+        module: a Python module to put beside it, HEAR's.
+
+    Returns:
+        The content of `card.json`.
+
+    Raises:
+        InputError, ExportError: as `save_encoder`.
+    """
     with atomic_folder(directory) as folder:
-        clips = fixed_clips(encoder)
-        expected = expected_embeddings(encoder, clips)
-        write_saved_model(encoder, folder)
+        write_saved_model(graph, folder)
         try:
             with tf.device("CPU:0"):
-                found = saved_model_embeddings(folder, clips)
+                found = saved_model_outputs(folder, clips)
             checks = compare(expected, found, SAVED_MODEL_LIMITS)
         except ValueError as error:
             raise ExportError(f"{directory}: the SavedModel is wrong: {error}") from error
-        return write_card(folder, encoder, "saved_model", checks)
-
-
-def require_encoder(encoder) -> None:
-    """Raises InputError unless `encoder` is an `Encoder`."""
-    if not isinstance(encoder, Encoder):
-        raise InputError(f"encoder: is a {type(encoder).__name__}; expected a sepssl Encoder")
-
-
-def write_saved_model(encoder: Encoder, folder: str | os.PathLike) -> None:
-    """Writes the SavedModel that `save_encoder` describes, unchecked.
-
-    Args:
-        encoder: a built encoder, that is, one that has been called.
-        folder: an empty or new folder.
-    """
-    waveform = tf.TensorSpec([None, None], tf.float32, name="waveform")
-
-    def usable(samples):
-        # One comparison for all: it is False for NaN and for both infinities as well.
-        return tf.where(tf.abs(samples) <= LARGEST_SAMPLE, samples, tf.zeros_like(samples))
-
-    @tf.function
-    def call(waveform, training=False):
-        return encoder(usable(waveform), training=training)
-
-    @tf.function(input_signature=[waveform])
-    def serving_default(waveform):
-        return {"embedding": encoder(usable(waveform), training=False)}
-
-    @tf.function(input_signature=[waveform])
-    def patches(waveform):
-        return {"embedding": encoder.patch_embeddings(usable(waveform), training=False)}
-
-    # A tf.train.Checkpoint is the one public class of plain trackable objects. A tf.Module would
-    # hide the weights from hub.KerasLayer, a keras.Model cannot be called once loaded.
-    root = tf.train.Checkpoint()
-    root.__call__ = call
-    root.variables = [v.value for v in encoder.variables]
-    root.trainable_variables = [v.value for v in encoder.trainable_variables]
-    root.regularization_losses = [
-        tf.function(_penalty(v), input_signature=[])
-        for v in encoder.trainable_variables
-        if v.regularizer is not None
-    ]
-    for training in (False, True):
-        call.get_concrete_function(waveform, training=training)
-    for function in (serving_default, patches, *root.regularization_losses):
-        function.get_concrete_function()
-    signatures = {"serving_default": serving_default, "patches": patches}
-    tf.saved_model.save(root, os.fspath(folder), signatures=signatures)
-
-
-def _penalty(variable):
-    return lambda: tf.convert_to_tensor(variable.regularizer(variable))
+        if module:
+            shutil.copy(module, folder)
+        format = "hear" if module else "saved_model"
+        return write_card(folder, format, contract, checks, origin)

@@ -1,82 +1,274 @@
-"""An encoder as a TF Lite file."""
+"""Models as TF Lite files: several precisions, builtin operators only."""
 
+import importlib.util
 import os
 import pathlib
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+
+import numpy as np
 
 from sepssl.atomic import atomic_folder
 from sepssl.errors import InputError
 from sepssl.export import conversion
-from sepssl.export.card import write_card
+from sepssl.export.card import encoder_contract, separator_contract, write_card
 from sepssl.export.check import check_in_fresh_process
-from sepssl.export.clips import expected_embeddings, fixed_clips
+from sepssl.export.clips import (
+    LARGEST_SAMPLE,
+    encoder_clips,
+    expected_outputs,
+    separator_clips,
+)
 from sepssl.export.errors import ExportError
-from sepssl.export.saved_model import require_encoder, write_saved_model
+from sepssl.export.graphs import (
+    backbone_graph,
+    encoder_graph,
+    patch_graph,
+    require_encoder,
+    separator_graph,
+    write_saved_model,
+)
+from sepssl.export.origin import Origin
 from sepssl.representation.encoder import Encoder
+from sepssl.separation.separator import Separator
 
-FILE_NAME = "encoder.tflite"
+PRECISIONS = ("float32", "float16", "dynamic", "int8")
+INPUTS = ("waveform", "patch", "log_mel")
+CALIBRATION_PATCHES = 128
+_GRAPHS = {"waveform": encoder_graph, "patch": patch_graph, "log_mel": backbone_graph}
 
 
-def convert_encoder(encoder: Encoder, directory: str | os.PathLike) -> dict:
-    """Writes an encoder as `encoder.tflite`, with `card.json` and `README.md` beside it.
+def convert_encoder(
+    encoder: Encoder,
+    directory: str | os.PathLike,
+    origin: Origin | None = None,
+    precisions: Sequence[str] = ("float32",),
+    inputs: Sequence[str] = ("waveform",),
+    calibration: Sequence[np.ndarray] = (),
+    accept_errors: bool = False,
+) -> dict:
+    """Writes an encoder as TF Lite, with `card.json`, `README.md` and `manifest.sha256`.
 
-    The file is float32, uses TF Lite's builtin operators only, and has one signature,
-    `serving_default`: `waveform`, float32 [batch, samples] in [-1, 1], any batch, any number of
-    samples from 1 up -> `embedding` [batch, embedding_size]. Samples that are NaN, infinite or
-    beyond 1e10 count as zeros, as in `save_encoder`.
+    A file for every input and precision: `encoder.tflite` for waveforms in float32, and of others
+    like `encoder_float16.tflite`, `encoder_patch_int8.tflite`. Builtin operators only, and one
+    signature, `serving_default`, with the output `embedding` [batch, embedding_size].
 
-    What was written is compared with the encoder on fixed clips, in a fresh process.
+    Inputs:
+
+    - `waveform`: `waveform`, float32 [batch, samples] in [-1, 1], any batch, any number of samples
+      from 1 up. Samples that are NaN, infinite or beyond 1e10 count as zeros.
+    - `patch`: the same of one patch, [1, patch_samples], for runtimes without dynamic shapes.
+    - `log_mel`: `log_mel`, [1, frames, bands], the backbone alone, for microcontrollers, which have
+      no FFT operator and compute the front end otherwise.
+
+    Precisions, of the backbone; the front end stays in float32, which it needs:
+
+    - `float32`; `float16`: weights in half precision.
+    - `dynamic`: weights in 8 bits, inputs of convolutions made 8 bits at run time.
+    - `int8`: weights and activations in 8 bits, calibrated. With input `log_mel`, input and output
+      are int8 too, where the file's operators allow.
+
+    Every file is compared with the encoder on fixed clips, in a fresh process.
 
     Args:
         encoder: the encoder to convert; not changed.
         directory: a folder that does not exist or is empty. It appears whole or not at all.
+        origin: where the weights come from, for the card.
+        precisions: some of `PRECISIONS`.
+        inputs: some of `INPUTS`.
+        calibration: waveforms [samples] at the encoder's sample rate, like those that the encoder
+            will meet; needed for int8. Up to 128 patches of them are used, evenly spread, and
+            one of silence.
+        accept_errors: whether a file is also written if its errors are larger than allowed.
 
     Returns:
         The content of `card.json`.
 
     Raises:
         InputError: if `encoder` is no encoder, computes in less than float32 or gives embeddings
-            that are not finite, or `directory` holds something or cannot be written.
-        ExportError: if an operation of the encoder has no TF Lite operator, or the file computes
-            something else: a cosine below 0.9999, or more than 1e-3 of the largest value of a
-            clip's embedding away.
+            that are not finite, `directory` holds something or cannot be written, or int8 is
+            wanted without calibration.
+        ImportError: if another precision than float32 is wanted and the extra `tflite` is missing.
+        ExportError: if an operation of the encoder has no TF Lite operator, or a file computes
+            something else: a cosine below 0.9999 (float32, float16), 0.999 (dynamic) or 0.98
+            (int8), or in float32 more than 1e-3 of the largest value of a clip's embedding away.
     """
     require_encoder(encoder)
+    _require_precisions(precisions, PRECISIONS)
+    _require_some("input", inputs, INPUTS)
     _require_float32(encoder)
+    if "int8" in precisions and not len(calibration):
+        raise InputError(
+            "precision 'int8': expected recordings to calibrate on, like those that the encoder "
+            "will meet"
+        )
+    clips = encoder_clips(encoder)
+    expected = expected_outputs(lambda x: encoder(x, training=False), clips, "embedding")
+    patches = _calibration_patches(encoder, calibration)
     with atomic_folder(directory) as folder:
-        clips = fixed_clips(encoder)
-        expected = expected_embeddings(encoder, clips)
-        with tempfile.TemporaryDirectory() as temporary:
-            write_saved_model(encoder, temporary)
-            _convert_in_subprocess(temporary, folder / FILE_NAME)
-        checks = check_in_fresh_process(None, folder / FILE_NAME, clips, expected)
-        return write_card(folder, encoder, "tflite", checks["tflite"])
+        checks = {}
+        for input in inputs:
+            graph = _GRAPHS[input](encoder)
+            files = [
+                ("_".join(["encoder", *_unless(input, "waveform"), *_unless(p, "float32")]), p)
+                for p in precisions
+            ]
+            checks |= _convert(
+                graph,
+                folder,
+                dict(files),
+                f".*{re.escape(encoder.backbone.name)}.*",
+                *_as_input(encoder, input, clips, expected),
+                _input_of(encoder, input, patches),
+                accept_errors,
+            )
+        return write_card(folder, "tflite", encoder_contract(encoder), checks, origin)
 
 
-def _require_float32(encoder):
+def convert_separator(
+    separator: Separator,
+    directory: str | os.PathLike,
+    origin: Origin | None = None,
+    precisions: Sequence[str] = ("float32",),
+    accept_errors: bool = False,
+) -> dict:
+    """Writes a separator as TF Lite, as `convert_encoder` does an encoder.
+
+    `separator.tflite` and `separator_float16.tflite`; signature `serving_default`: `waveform`
+    [batch, samples] -> `sources` [batch, sources, samples], any batch, any number of samples from
+    1 up. Half precision is that of the mask network's weights.
+
+    Args, Returns, Raises: as of `convert_encoder`; `precisions` are float32 and float16.
+    """
+    _require_precisions(precisions, PRECISIONS[:2])
+    graph = separator_graph(separator, builtin_operators=True)
+    _require_float32(separator)
+    clips = separator_clips(separator)
+    expected = expected_outputs(lambda x: separator(x, training=False), clips, "sources")
+    (copy,) = graph.models
+    parts = f".*({re.escape(copy.tdcn.name)}|{re.escape(copy.mask.name)}).*"
+    with atomic_folder(directory) as folder:
+        files = {"_".join(["separator", *_unless(p, "float32")]): p for p in precisions}
+        checks = _convert(graph, folder, files, parts, clips, expected, None, accept_errors)
+        return write_card(folder, "tflite", separator_contract(separator), checks, origin)
+
+
+def _convert(graph, folder, files, parts, clips, expected, calibration, accept_errors) -> dict:
+    """Writes files, name -> precision; returns file -> what the card says of it."""
+    spec, checks = graph.input, {}
+    with tempfile.TemporaryDirectory() as temporary:
+        temporary = pathlib.Path(temporary)
+        write_saved_model(graph, temporary / "saved_model")
+        _run("convert", temporary / "saved_model", temporary / "float32.tflite")
+        if calibration is not None:
+            np.savez(temporary / "calibration.npz", **{spec.name: calibration})
+        for name, precision in files.items():
+            file = folder / f"{name}.tflite"
+            if precision == "float32":
+                file.write_bytes((temporary / "float32.tflite").read_bytes())
+            else:
+                arguments = [temporary / "float32.tflite", file, precision, parts]
+                arguments += [temporary / "calibration.npz"] if precision == "int8" else []
+                _run("quantize", *arguments)
+            try:
+                limits = "any" if accept_errors else precision
+                check = check_in_fresh_process(None, file, clips, expected, spec.name, limits)
+            except ExportError as error:
+                raise ExportError(f"{file.name}: {error}") from error
+            checks[file.name] = {
+                "precision": precision,
+                "input": spec.name,
+                "shape": [-1 if size is None else size for size in spec.shape],
+                "dtype": check["tflite"].pop("dtype"),
+                "bytes": file.stat().st_size,
+                **check["tflite"],
+            }
+    return checks
+
+
+def _as_input(encoder, input, clips, expected):
+    """Clips and what is expected of them, as a file of that input takes them."""
+    if input == "waveform":
+        return clips, expected
+    waveforms = {name: _one_patch(encoder, clip[0]) for name, clip in clips.items()}
+    expected = expected_outputs(lambda x: encoder(x, training=False), waveforms, "embedding")
+    return {name: _input_of(encoder, input, clip) for name, clip in waveforms.items()}, expected
+
+
+def _input_of(encoder, input, waveforms):
+    """Waveforms [..., patch_samples] as a file of that input takes them."""
+    if input != "log_mel":
+        return waveforms
+    waveforms = np.where(np.abs(waveforms) <= LARGEST_SAMPLE, waveforms, np.float32(0))
+    return np.asarray(encoder.log_mel(waveforms))[:, 0]
+
+
+def _one_patch(encoder, waveform):
+    """[samples] -> [1, patch_samples], cut or padded with zeros."""
+    length = encoder.log_mel.patch_samples
+    return np.pad(waveform[:length], (0, max(length - len(waveform), 0)))[None]
+
+
+def _calibration_patches(encoder, waveforms):
+    """Up to 128 patches, evenly spread over waveforms, after one of silence."""
+    length = encoder.log_mel.patch_samples
+    places = [
+        (waveform, start)
+        for waveform in waveforms
+        for start in range(0, max(len(waveform) - length, 0) + 1, length)
+    ]
+    chosen = np.unique(np.linspace(0, len(places) - 1, CALIBRATION_PATCHES).round().astype(int))
+    patches = [np.zeros([1, length])]
+    for waveform, start in (places[i] for i in (chosen if places else [])):
+        patches.append(_one_patch(encoder, np.nan_to_num(waveform[start : start + length])))
+    return np.concatenate(patches).astype(np.float32)
+
+
+def _unless(value: str, default: str) -> list[str]:
+    return [] if value == default else [value]
+
+
+def _require_some(name: str, values: Sequence[str], known: Sequence[str]) -> None:
+    for value in values:
+        if value not in known:
+            raise InputError(f"{name} {value!r}: expected some of {', '.join(known)}")
+    if not values:
+        raise InputError(f"no {name}: expected some of {', '.join(known)}")
+
+
+def _require_precisions(values: Sequence[str], known: Sequence[str]) -> None:
+    _require_some("precision", values, known)
+    if set(values) != {"float32"} and importlib.util.find_spec("ai_edge_quantizer") is None:
+        raise ImportError(
+            "TF Lite in less than float32 needs ai-edge-quantizer; expected the extra 'tflite': "
+            "pip install 'sepssl[tflite]'"
+        )
+
+
+def _require_float32(model):
     # Keras has no public walk over layers within layers.
-    for layer in encoder._flatten_layers():
+    for layer in model._flatten_layers():
         if layer.compute_dtype not in (None, "float32"):
             raise InputError(
-                f"encoder: its layer '{layer.name}' computes in {layer.compute_dtype}, for which "
-                "TF Lite has no operators; expected an encoder under the dtype policy float32"
+                f"model: its layer '{layer.name}' computes in {layer.compute_dtype}, for which "
+                "TF Lite has no operators; expected a model under the dtype policy float32"
             )
 
 
-def _convert_in_subprocess(saved_model: str, output: pathlib.Path) -> None:
+def _run(task: str, *arguments) -> None:
     # The converter aborts the whole process on some inputs (an assertion in LLVM). The script is
     # run by its path, and without that path's folder in front of sys.path (-P): our tflite.py
     # must not stand in for somebody's `import tflite`.
-    command = [sys.executable, "-P", conversion.__file__, saved_model, os.fspath(output)]
+    command = [sys.executable, "-P", conversion.__file__, task, *map(str, arguments)]
     # Not the caller's GPU, whose memory the caller may have taken whole.
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
     process = subprocess.run(command, capture_output=True, text=True, env=environment)
     if process.returncode != 0:
         raise ExportError(
-            f"encoder: conversion to TF Lite failed with exit status {process.returncode}: "
+            f"conversion to TF Lite failed with exit status {process.returncode}: "
             + _summary(process.stderr)
         )
 

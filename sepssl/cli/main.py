@@ -55,7 +55,7 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
             logging.set_verbosity(logging.WARNING)
         try:
             return main(argv)
-        except InputError as error:
+        except (InputError, ImportError) as error:  # the latter names the extra to install
             return _fail(error)
         except KeyboardInterrupt:
             _fail("stopped; what was written stays, and a training run continues when repeated")

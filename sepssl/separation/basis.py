@@ -110,9 +110,13 @@ class STFTBasis(keras.layers.Layer):
         """Masks [batch, sources, frames, bins] -> [batch, sources, num_samples]."""
         masks = ops.cast(masks, "float32")
         real, imag = (masks * ops.expand_dims(part, 1) for part in coefficients)
-        frames = ops.irfft((real, imag), fft_length=self.frame_length) * self._synthesis_window
+        frames = self.inverse(real, imag) * self._synthesis_window
         edge = self.frame_length - self.hop
         return overlap_add(frames, self.hop, edge + num_samples)[..., edge:]
+
+    def inverse(self, real, imag):
+        """Bins [..., bins] -> frames [..., frame_length], without a window."""
+        return ops.irfft((real, imag), fft_length=self.frame_length)
 
     def call(self, waveform):
         """Analysis and synthesis under a mask of ones: [batch, samples] -> [batch, samples]."""

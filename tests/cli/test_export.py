@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import soundfile
 
 from sepssl.representation import Encoder, SmallBackbone
 from sepssl.separation import TDCN, LearnedBasis, Separator
@@ -27,25 +29,67 @@ def folder(tmp_path_factory):
     (folder / "text.keras").write_text("not a model")
     (folder / "full").mkdir()
     (folder / "full" / "mine.txt").write_text("mine")
+    (folder / "calibration").mkdir()
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 30000)
+    soundfile.write(folder / "calibration" / "noise.wav", noise, 16000)
+    (folder / "calibration" / "broken.wav").write_text("RIFF")
     return folder
 
 
 ERRORS = {
     "missing": (["--encoder=nothing.keras", "--output=a"], "nothing.keras: no such file"),
     "text": (["--encoder=text.keras", "--output=b"], "text.keras: could not be loaded"),
-    "separator": (["--encoder=separator.keras", "--output=c"], "holds a Separator; expected"),
+    "no encoder": (["--encoder=separator.keras", "--output=c"], "holds a Separator; expected"),
     "full": (["--encoder=encoder.keras", "--output=full"], "full: is not empty"),
     "format": (
         ["--encoder=encoder.keras", "--output=d", "--format=onnx"],
-        "should be one of <saved_model|tflite>",
+        "should be one of <saved_model|tflite|hear>",
     ),
     "argument": (["--encoder=encoder.keras", "--output=e", "tflite"], "unexpected argument"),
     "flag": (["--encoder=encoder.keras", "--output=f", "--fromat=tflite"], "flag 'fromat'"),
-    "no encoder": (["--output=g"], "--encoder"),
+    "no model": (["--output=g"], "expected --encoder, --separator, or both"),
+    "precision of a SavedModel": (
+        ["--encoder=encoder.keras", "--output=h", "--precision=int8"],
+        "--precision: is for --format=tflite",
+    ),
+    "input of a separator": (
+        ["--separator=separator.keras", "--output=h", "--format=tflite", "--input=patch"],
+        "--input: is for --format=tflite of an encoder",
+    ),
+    "unknown precision": (
+        ["--encoder=encoder.keras", "--output=h", "--format=tflite", "--precision=int4"],
+        "'int4': expected some of float32, float16, dynamic, int8",
+    ),
+    "int8 without recordings": (
+        ["--encoder=encoder.keras", "--output=h", "--format=tflite", "--precision=int8"],
+        "expected recordings to calibrate on",
+    ),
+    "hear of a separator": (
+        ["--separator=separator.keras", "--output=h", "--format=hear"],
+        "is for encoders",
+    ),
 }
 WRITES = {
-    "saved_model": ["--encoder=encoder.keras", "--output=saved", "--format=saved_model"],
-    "tflite": ["--encoder=encoder.keras", "--output=new/lite", "--format=tflite"],
+    "saved_model": ["--encoder=encoder.keras", "--output=saved", "--license=CC-BY-4.0"],
+    "tflite": [
+        *("--encoder=encoder.keras", "--output=new/lite", "--format=tflite"),
+        *("--precision=float32,int8", "--input=log_mel", "--calibration=calibration"),
+        "--accept_errors",  # the weights are random
+    ],
+    "hear": ["--encoder=encoder.keras", "--output=hear", "--format=hear"],
+    "separator": ["--separator=separator.keras", "--output=separator"],
+    "scene": ["--separator=separator.keras", "--encoder=encoder.keras", "--output=scene"],
+}
+OUTPUTS = {
+    "saved_model": ["embedding [batch, 16]"],
+    "tflite": ["embedding [batch, 16]"],
+    "hear": ["embedding [batch, 16]"],
+    "separator": ["sources [batch, 2, samples]"],
+    "scene": [
+        "embedding [batch, 16]",
+        "channel_embeddings [batch, 2, 16]",
+        "channel_energies [batch, 2]",
+    ],
 }
 
 
@@ -79,8 +123,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(results, folder, name):
     assert ERRORS[name][1] in line
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        *("encoder.keras", "separator.keras", "text.keras", "full"),
-        *("saved", "new"),
+        *("encoder.keras", "separator.keras", "text.keras", "full", "calibration"),
+        *("saved", "new", "hear", "separator", "scene"),
     }
     assert [path.name for path in (folder / "full").iterdir()] == ["mine.txt"]
 
@@ -89,11 +133,18 @@ def test_bad_input_is_one_line_and_leaves_nothing(results, folder, name):
 def test_writes_an_export_with_a_card(results, folder, name):
     process = results[name]
     assert process.returncode == 0, process.stderr
-    assert "16000 Hz -> 16 values" in process.stdout
-    output = folder / ("saved" if name == "saved_model" else "new/lite")
+    assert "\n  ".join(["16000 Hz in, out:", *OUTPUTS[name]]) in process.stdout
+    (output,) = (flag for flag in WRITES[name] if flag.startswith("--output="))
+    output = folder / output.removeprefix("--output=")
     card = json.loads((output / "card.json").read_text())
-    assert card["format"] == name
-    assert all((output / file).is_file() for file in card["files"])
+    assert card["format"] == (name if name in ("tflite", "hear") else "saved_model")
+    if name == "tflite":
+        assert set(card["checks"]) == {"encoder_log_mel.tflite", "encoder_log_mel_int8.tflite"}
+        assert "broken.wav" in process.stdout + process.stderr
+    if name == "saved_model":
+        assert card["license"] == "CC-BY-4.0"
+        assert "CC-BY-4.0" in (output / "README.md").read_text()
+    subprocess.run(["sha256sum", "--check", "--quiet", "manifest.sha256"], cwd=output, check=True)
 
 
 def test_help_names_the_flags():
@@ -101,5 +152,11 @@ def test_help_names_the_flags():
         [sys.executable, "-m", "sepssl.cli.export", "--help"], capture_output=True, text=True
     )
     assert process.returncode == 0
-    for text in ("--encoder:", "--output:", "--format:", "Writes an encoder in a format"):
+    for text in (
+        "--encoder:",
+        "--output:",
+        "--format:",
+        "--precision:",
+        "Writes an encoder, a separator",
+    ):
         assert text in process.stdout

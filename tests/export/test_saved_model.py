@@ -1,13 +1,17 @@
-import hashlib
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.protobuf import saved_model_pb2
 
 from sepssl.errors import InputError
 from sepssl.export import ExportError, save_encoder
 from sepssl.representation import Encoder
+from sepssl.representation.embed import embed_recording
 from sepssl.separation import Separator
 
 # Runs in a process that has never heard of sepssl, and looks at everything an outside user can.
@@ -143,16 +147,80 @@ def test_keras_layer_is_equal_and_fine_tunes(look, encoder, waveforms):
     assert all(told["tfsm_moved"])
 
 
+def test_a_model_around_it_is_saved_and_reloaded(exported, saved_waveforms, run_python, tmp_path):
+    script = """
+import json, sys
+import keras, numpy as np
+
+directory, waveforms, path = sys.argv[1:]
+waveform = np.load(waveforms)["batch"]
+layer = keras.layers.TFSMLayer(directory, call_endpoint="serving_default")
+inputs = keras.Input([None])
+model = keras.Model(inputs, keras.layers.Dense(1)(layer(inputs)["embedding"]))
+untrained = model.predict(waveform, verbose=0)
+model.compile(keras.optimizers.Adam(0.01), "mse")
+model.optimizer.build(model.trainable_variables)
+model.fit(waveform, np.ones([5, 1]), epochs=1, verbose=0)
+trained = model.predict(waveform, verbose=0)
+model.save(path)
+# A TFSMLayer runs the graph that it names, so Keras asks whether that is trusted.
+reloaded = keras.models.load_model(path, safe_mode=False)
+found = reloaded.predict(waveform, verbose=0)
+print(json.dumps([float(np.max(np.abs(x - trained))) for x in (untrained, found)]))
+"""
+    (moved, error), _ = run_python(script, exported[0], saved_waveforms, tmp_path / "model.keras")
+    assert moved > 1e-3
+    assert error <= 1e-6
+
+
+def test_tensorflow_1_session(exported, encoder, tmp_path):
+    waveform = np.linspace(-1, 1, 40000, dtype=np.float32).reshape(2, -1)
+    np.save(tmp_path / "waveform.npy", waveform)
+    command = [
+        *(sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "run"),
+        *("--dir", exported[0], "--tag_set", "serve", "--signature_def", "serving_default"),
+        *("--inputs", f"waveform={tmp_path / 'waveform.npy'}", "--outdir", tmp_path),
+    ]
+    subprocess.run(command, check=True, capture_output=True, timeout=200)
+    close(np.load(tmp_path / "embedding.npy"), np.asarray(encoder(waveform)))
+
+
+def test_serving_contract(exported):
+    """TensorFlow Serving goes by the names, types and method of the signatures in the file."""
+    saved_model = saved_model_pb2.SavedModel()
+    saved_model.ParseFromString((exported[0] / "saved_model.pb").read_bytes())
+    (graph,) = saved_model.meta_graphs
+    assert list(graph.meta_info_def.tags) == ["serve"]
+    for name, shape in {"serving_default": [-1, 16], "patches": [-1, -1, 16]}.items():
+        signature = graph.signature_def[name]
+        assert signature.method_name == "tensorflow/serving/predict"
+        assert list(signature.inputs) == ["waveform"]
+        assert signature.inputs["waveform"].dtype == types_pb2.DT_FLOAT
+        assert [d.size for d in signature.inputs["waveform"].tensor_shape.dim] == [-1, -1]
+        assert list(signature.outputs) == ["embedding"]
+        assert signature.outputs["embedding"].dtype == types_pb2.DT_FLOAT
+        assert [d.size for d in signature.outputs["embedding"].tensor_shape.dim] == shape
+    # A REST request holds rows, and its answer one prediction for each.
+    request = json.loads(json.dumps({"instances": [[0.0] * 100, [0.5] * 100]}))
+    loaded = tf.saved_model.load(str(exported[0]))
+    serve = loaded.signatures["serving_default"]
+    assert serve(waveform=tf.constant(request["instances"]))["embedding"].shape == (2, 16)
+
+
+def test_ten_minutes_and_silence(exported, encoder):
+    loaded = tf.saved_model.load(str(exported[0]))
+    long = np.random.default_rng(3).uniform(-1, 1, [1, 600 * 16000]).astype(np.float32)
+    close(loaded(tf.constant(long)).numpy()[0], embed_recording(encoder, long[0]), 1e-4)
+    silence = np.zeros([1, 20000], np.float32)
+    close(loaded(tf.constant(silence)).numpy(), np.asarray(encoder(silence)))
+
+
 def test_card_describes_the_files(exported):
     directory, card = exported
     assert json.loads((directory / "card.json").read_text()) == card
     assert card["format"] == "saved_model"
     assert (card["sample_rate"], card["embedding_size"]) == (16000, 16)
     assert card["checks"]["relative_error"] <= 1e-5
-    files = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file()}
-    assert set(card["files"]) == files - {"card.json"}
-    for name, digest in card["files"].items():
-        assert hashlib.sha256((directory / name).read_bytes()).hexdigest() == digest
     assert "16000 Hz" in (directory / "README.md").read_text()
 
 
@@ -172,14 +240,14 @@ def test_regularisers_and_dropout(mean_backbone, tmp_path):
 def test_weights_that_are_not_finite_leave_nothing(encoder, tmp_path):
     copy = copy_of(encoder)
     copy.trainable_variables[0].assign(np.full(copy.trainable_variables[0].shape, np.nan))
-    with pytest.raises(InputError, match="not finite; expected an encoder whose weights"):
+    with pytest.raises(InputError, match="not finite; expected a model whose weights"):
         save_encoder(copy, tmp_path / "encoder")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_graph_that_computes_something_else_leaves_nothing(mean_backbone, tmp_path):
     encoder = Encoder(mean_backbone(lambda x: x if tf.executing_eagerly() else 1.0001 * x))
-    with pytest.raises(ExportError, match=r"relative error 0\.0001"):
+    with pytest.raises(ExportError, match=r"relative error of embedding 0\.0001"):
         save_encoder(encoder, tmp_path / "encoder")
     assert list(tmp_path.iterdir()) == []
 
@@ -214,8 +282,6 @@ print(json.dumps([embedding.tolist(), called.tolist(), moved, len(layer.trainabl
 
 
 def test_tensorflow_hub(exported, encoder, waveforms, saved_waveforms, run_python):
-    pytest.importorskip("tensorflow_hub")
-    pytest.importorskip("tf_keras")
     (embedding, called, moved, weights), _ = run_python(HUB, exported[0], saved_waveforms)
     expected = np.asarray(encoder(waveforms["batch"]))
     close(np.array(embedding), expected)

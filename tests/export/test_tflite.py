@@ -77,11 +77,89 @@ def test_any_batch_and_length(look, encoder, waveforms, runtime):
 def test_card(converted):
     directory, card = converted
     names = sorted(path.name for path in directory.iterdir())
-    assert names == ["README.md", "card.json", "encoder.tflite"]
+    assert names == ["README.md", "card.json", "encoder.tflite", "manifest.sha256"]
     assert json.loads((directory / "card.json").read_text()) == card
     assert card["format"] == "tflite"
-    assert card["checks"]["cosine"] >= 0.9999
-    assert 0 < card["checks"]["max_error"] < 1e-2
+    (check,) = card["checks"].values()
+    assert check["cosine"] >= 0.9999
+    assert 0 < check["max_error"] < 1e-2
+    assert check["bytes"] == (directory / "encoder.tflite").stat().st_size
+    assert 0 < check["milliseconds"] < 1000
+
+
+@pytest.fixture(scope="module")
+def quantized(encoder, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("quantized") / "encoder"
+    random = np.random.default_rng(5)
+    calibration = [g * random.uniform(-1, 1, 40000).astype(np.float32) for g in (0.01, 0.1, 1)]
+    card = convert_encoder(
+        encoder,
+        directory,
+        precisions=["float32", "float16", "dynamic", "int8"],
+        inputs=["waveform", "patch", "log_mel"],
+        calibration=calibration,
+        accept_errors=True,  # silence is far from the noise that this encoder has seen
+    )
+    return directory, card
+
+
+# Of an encoder with random weights. The front end is in float32 under every precision.
+COSINES = {"float32": 0.999999, "float16": 0.99999, "dynamic": 0.999, "int8": 0.98}
+
+
+@pytest.mark.parametrize("input", ["waveform", "patch", "log_mel"])
+@pytest.mark.parametrize("precision", COSINES)
+def test_precisions_and_inputs(quantized, encoder, precision, input):
+    directory, card = quantized
+    parts = ["encoder"] + [input] * (input != "waveform") + [precision] * (precision != "float32")
+    file = "_".join(parts) + ".tflite"
+    check = card["checks"][file]
+    assert check["precision"] == precision
+    runner = tf.lite.Interpreter(str(directory / file)).get_signature_runner("serving_default")
+    ((name, detail),) = runner.get_input_details().items()
+    assert check["dtype"] == np.dtype(detail["dtype"]).name
+    assert name == ("log_mel" if input == "log_mel" else "waveform")
+    random = np.random.default_rng(6)
+    for gain in (0.02, 0.5):
+        waveform = (gain * random.uniform(-1, 1, [1, 15600])).astype(np.float32)
+        expected = np.asarray(encoder(waveform))[0]
+        value = np.asarray(encoder.log_mel(waveform))[:, 0] if input == "log_mel" else waveform
+        if detail["dtype"] == np.int8:
+            scale, zero = detail["quantization"]
+            value = np.clip(np.round(value / scale) + zero, -128, 127).astype(np.int8)
+        found = runner(**{name: value})["embedding"]
+        if found.dtype == np.int8:
+            scale, zero = runner.get_output_details()["embedding"]["quantization"]
+            found = (found.astype(np.float32) - zero) * scale
+        cosine = found[0] @ expected / np.linalg.norm(found[0]) / np.linalg.norm(expected)
+        assert cosine >= COSINES[precision]
+
+
+def test_integers_are_for_the_backbone_alone(quantized):
+    directory, card = quantized
+    details = tf.lite.Interpreter(
+        str(directory / "encoder_log_mel_int8.tflite")
+    ).get_tensor_details()
+    assert {d["dtype"] for d in details if d["name"].startswith("serving_default")} == {np.int8}
+    # Half and a quarter of the weights, and what the front end takes in all of them.
+    sizes = [
+        (directory / f"encoder{name}.tflite").stat().st_size for name in ("", "_float16", "_int8")
+    ]
+    assert sizes[0] > sizes[1] > sizes[2]
+    assert card["checks"]["encoder_patch.tflite"]["shape"] == [1, 15600]
+    assert card["checks"]["encoder_log_mel_int8.tflite"]["shape"] == [1, 96, 64]
+
+
+def test_too_large_an_error_is_refused(encoder, tmp_path):
+    quiet = 1e-4 * np.random.default_rng(0).uniform(-1, 1, 20000).astype(np.float32)
+    with pytest.raises(ExportError, match=r"encoder_int8\.tflite: .*; expected at least 0\.98"):
+        convert_encoder(encoder, tmp_path / "encoder", precisions=["int8"], calibration=[quiet])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_without_calibration_is_refused(encoder, tmp_path):
+    with pytest.raises(InputError, match="expected recordings to calibrate on"):
+        convert_encoder(encoder, tmp_path / "encoder", precisions=["int8"])
 
 
 def test_operator_that_tflite_lacks_is_named_and_leaves_nothing(mean_backbone, tmp_path):
@@ -147,6 +225,6 @@ def test_check_as_a_program_never_imports_the_models(
     (line,) = process.stdout.splitlines()
     assert process.returncode == (0 if scale == 1.0 else 1)
     assert ("tflite" in json.loads(line)) == (scale == 1.0)
-    assert ("relative error 0.0099" in line) == (scale != 1.0)
+    assert ("relative error of embedding 0.0099" in line) == (scale != 1.0)
     assert "sepssl.export" in process.stderr
     assert "sepssl.representation" not in process.stderr

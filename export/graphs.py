@@ -1,0 +1,222 @@
+"""Models as TensorFlow graphs: the functions that a SavedModel or a TF Lite file holds.
+
+All of them take `waveform`, float32 [batch, samples] in [-1, 1], any batch, any number of samples
+from 1 up. Samples that are NaN, infinite or beyond 1e10 count as zeros, so that outputs are always
+finite (our choice: one damaged sample costs one sample, not the clip).
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from sepssl.errors import InputError
+from sepssl.export.clips import LARGEST_SAMPLE
+from sepssl.representation.encoder import Encoder
+from sepssl.separation.basis import STFTBasis
+from sepssl.separation.separator import Separator
+from sepssl.separation.tdcn import TDCN
+
+WAVEFORM = tf.TensorSpec([None, None], tf.float32, name="waveform")
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """Functions, and the models whose weights they use.
+
+    Attributes:
+        input: what all functions take.
+        call: (input, training) -> tensor, or dict of tensors; what a loaded object computes when
+            it is called. Its output is that of the signature `serving_default`.
+        signatures: name -> tf.function of one tensor that returns a dict of tensors.
+        models: Keras models, built.
+    """
+
+    input: tf.TensorSpec
+    call: Callable
+    signatures: dict[str, Callable]
+    models: tuple[keras.Model, ...]
+
+
+def encoder_graph(encoder: Encoder) -> Graph:
+    """`serving_default` -> `embedding` [batch, size]; `patches` -> [batch, patches, size]."""
+    require_encoder(encoder)
+
+    def call(waveform, training):
+        return encoder(usable(waveform), training=training)
+
+    signatures = {
+        "serving_default": _signature(lambda waveform: {"embedding": call(waveform, False)}),
+        "patches": patches_signature(encoder),
+    }
+    return Graph(WAVEFORM, call, signatures, (encoder,))
+
+
+def patches_signature(encoder: Encoder) -> Callable:
+    """`waveform` -> `embedding` [batch, patches, size]."""
+    return _signature(
+        lambda waveform: {"embedding": encoder.patch_embeddings(usable(waveform), training=False)}
+    )
+
+
+def separator_graph(separator: Separator, builtin_operators: bool = False) -> Graph:
+    """`serving_default` -> `sources` [batch, sources, samples].
+
+    Args:
+        separator: a built separator.
+        builtin_operators: whether to do without operations that TF Lite has no operator for.
+    """
+    separator = _unrolled(separator, builtin_operators)
+
+    def call(waveform, training):
+        return separator(usable(waveform), training=training)
+
+    signature = _signature(lambda waveform: {"sources": call(waveform, False)})
+    return Graph(WAVEFORM, call, {"serving_default": signature}, (separator,))
+
+
+def scene_graph(separator: Separator, encoder: Encoder) -> Graph:
+    """A mixture and its channels as embeddings, by one graph.
+
+    `scene`, which `serving_default` is as well -> `embedding` [batch, size] of the mixture,
+    `channel_embeddings` [batch, sources, size], `channel_energies` [batch, sources]: sums of
+    squares over the samples.
+
+    Raises:
+        InputError: if the two were made for different sample rates.
+    """
+    require_encoder(encoder)
+    separator = _unrolled(separator)
+    if separator.sample_rate != encoder.sample_rate:
+        raise InputError(
+            f"separator: is for {separator.sample_rate} Hz, the encoder for {encoder.sample_rate} "
+            "Hz; expected the same sample rate of both"
+        )
+
+    def call(waveform, training):
+        waveform = usable(waveform)
+        channels = separator(waveform, training=training)
+        sources, samples = separator.num_sources, tf.shape(waveform)[1]
+        # The mixture in front of its channels, so that batch norm sees all of them alike.
+        sounds = tf.concat([waveform[:, None], channels], axis=1)
+        embeddings = encoder(tf.reshape(sounds, [-1, samples]), training=training)
+        embeddings = tf.reshape(embeddings, [-1, 1 + sources, encoder.embedding_size])
+        return {
+            "embedding": embeddings[:, 0],
+            "channel_embeddings": embeddings[:, 1:],
+            "channel_energies": tf.reduce_sum(channels**2, axis=-1),
+        }
+
+    scene = _signature(lambda waveform: call(waveform, False))
+    return Graph(WAVEFORM, call, {"serving_default": scene, "scene": scene}, (separator, encoder))
+
+
+def patch_graph(encoder: Encoder) -> Graph:
+    """`encoder_graph` of waveforms of exactly one patch, [1, patch_samples]; one signature."""
+    spec = tf.TensorSpec([1, encoder.log_mel.patch_samples], tf.float32, name="waveform")
+
+    def call(waveform, training):
+        return encoder(usable(waveform), training=training)
+
+    signature = _signature(lambda waveform: {"embedding": call(waveform, False)}, spec)
+    return Graph(spec, call, {"serving_default": signature}, (encoder,))
+
+
+def backbone_graph(encoder: Encoder) -> Graph:
+    """The backbone alone: `log_mel` [1, frames, bands] -> `embedding`, in one signature."""
+    shape = [1, encoder.log_mel.patch_frames, encoder.log_mel.bands]
+    spec = tf.TensorSpec(shape, tf.float32, name="log_mel")
+
+    def call(log_mel, training):
+        return encoder.backbone(log_mel, training=training)
+
+    signature = _signature(lambda log_mel: {"embedding": call(log_mel, False)}, spec)
+    return Graph(spec, call, {"serving_default": signature}, (encoder.backbone,))
+
+
+def usable(samples: tf.Tensor) -> tf.Tensor:
+    """Zeros in place of what is no sample of sound."""
+    # One comparison for all: it is False for NaN and for both infinities as well.
+    return tf.where(tf.abs(samples) <= LARGEST_SAMPLE, samples, tf.zeros_like(samples))
+
+
+def write_saved_model(graph: Graph, folder: str | os.PathLike) -> None:
+    """Writes a graph as a SavedModel, unchecked.
+
+    Args:
+        graph: what to write.
+        folder: an empty or new folder.
+    """
+
+    @tf.function
+    def call(x, training=False):
+        return graph.call(x, training)
+
+    variables = [v for model in graph.models for v in model.variables]
+    trainable = [v for model in graph.models for v in model.trainable_variables]
+    # A tf.train.Checkpoint is the one public class of plain trackable objects. A tf.Module would
+    # hide the weights from hub.KerasLayer, a keras.Model cannot be called once loaded.
+    root = tf.train.Checkpoint()
+    root.__call__ = call
+    root.variables = [v.value for v in variables]
+    root.trainable_variables = [v.value for v in trainable]
+    root.regularization_losses = [
+        tf.function(_penalty(v), input_signature=[]) for v in trainable if v.regularizer is not None
+    ]
+    for training in (False, True):
+        call.get_concrete_function(graph.input, training=training)
+    for function in (*graph.signatures.values(), *root.regularization_losses):
+        function.get_concrete_function()
+    tf.saved_model.save(root, os.fspath(folder), signatures=graph.signatures)
+
+
+def require_encoder(encoder) -> None:
+    """Raises InputError unless `encoder` is an `Encoder`; builds it if it is not built."""
+    if not isinstance(encoder, Encoder):
+        raise InputError(f"encoder: is a {type(encoder).__name__}; expected a sepssl Encoder")
+    encoder.build()
+
+
+def _signature(function: Callable, spec: tf.TensorSpec = WAVEFORM) -> Callable:
+    return tf.function(function, input_signature=[spec])
+
+
+class _RealSTFTBasis(STFTBasis):
+    """The inverse transform by way of a forward one, which TF Lite has.
+
+    The Hartley transform, real minus imaginary part of the Fourier transform, is its own inverse
+    but for a factor: so that of the bins gives the frame (Bracewell, 1983).
+    """
+
+    def inverse(self, real, imag):
+        hartley = self._hartley(real, imag)
+        frame = tf.signal.rfft(hartley, [self.frame_length])
+        return self._hartley(tf.math.real(frame), tf.math.imag(frame)) / self.frame_length
+
+    def _hartley(self, real, imag):
+        """Of the first half of conjugate-symmetric bins, [..., bins] -> [..., frame_length]."""
+        rest = real + imag
+        return tf.concat([real - imag, tf.reverse(rest[..., 1:-1], [-1])], axis=-1)
+
+
+def _unrolled(separator: Separator, builtin_operators: bool = False) -> Separator:
+    """The same separator without loops and without gradients of its own, which loaders lack."""
+    if not isinstance(separator, Separator):
+        raise InputError(f"separator: is a {type(separator).__name__}; expected a sepssl Separator")
+    config = separator.get_config()
+    if isinstance(separator.tdcn, TDCN):
+        plain = {"unroll": True, "rematerialize": False}
+        config["tdcn"] = TDCN.from_config(separator.tdcn.get_config() | plain)
+    if isinstance(separator.basis, STFTBasis) and builtin_operators:
+        config["basis"] = _RealSTFTBasis.from_config(separator.basis.get_config())
+    copy = Separator.from_config(config)
+    copy.build()
+    separator.build()
+    copy.set_weights(separator.get_weights())
+    return copy
+
+
+def _penalty(variable):
+    return lambda: tf.convert_to_tensor(variable.regularizer(variable))

@@ -1,0 +1,51 @@
+"""An encoder as a module with the interface of HEAR.
+
+Reference: Turian et al., HEAR: Holistic Evaluation of Audio Representations (2022).
+"""
+
+import os
+import pathlib
+
+from sepssl.errors import InputError
+from sepssl.export.card import encoder_contract
+from sepssl.export.clips import encoder_clips, expected_outputs
+from sepssl.export.graphs import encoder_graph, patches_signature, require_encoder
+from sepssl.export.origin import Origin
+from sepssl.export.saved_model import save_graph
+from sepssl.representation.encoder import Encoder
+
+SAMPLE_RATES = (16000, 22050, 32000, 44100, 48000)
+TIMESTAMP_SECONDS = 0.05  # at most
+
+
+def save_hear(encoder: Encoder, directory: str | os.PathLike, origin: Origin | None = None) -> dict:
+    """Writes an encoder as a module that HEAR's tools import, `sepssl_hear`.
+
+    The folder is the SavedModel of `save_encoder` with one more signature, `timestamps`, like
+    `patches` with a patch every 50 ms or less, and `sepssl_hear.py`, which has `load_model`,
+    `get_scene_embeddings` and `get_timestamp_embeddings` and needs TensorFlow only.
+
+    Args, Returns, Raises: as of `save_encoder`; InputError also if the encoder's sample rate is
+    none of HEAR's.
+    """
+    require_encoder(encoder)
+    if encoder.sample_rate not in SAMPLE_RATES:
+        raise InputError(
+            f"encoder: is for {encoder.sample_rate} Hz; expected a sample rate of HEAR's, "
+            f"{', '.join(map(str, SAMPLE_RATES))} Hz"
+        )
+    log_mel = encoder.log_mel
+    hop_frames = max(int(TIMESTAMP_SECONDS * encoder.sample_rate) // log_mel.frame_hop, 1)
+    config = log_mel.get_config() | {"patch_hop_frames": hop_frames}
+    dense = Encoder(encoder.backbone, type(log_mel).from_config(config))
+    graph = encoder_graph(encoder)
+    graph.signatures["timestamps"] = patches_signature(dense)
+    contract = encoder_contract(encoder)
+    contract.facts["timestamps"] = {
+        "patch_samples": log_mel.patch_samples,
+        "hop_samples": hop_frames * log_mel.frame_hop,
+    }
+    clips = encoder_clips(encoder)
+    expected = expected_outputs(lambda x: encoder(x, training=False), clips, "embedding")
+    module = pathlib.Path(__file__).with_name("sepssl_hear.py")
+    return save_graph(graph, directory, expected, clips, contract, origin, module)

@@ -1,0 +1,70 @@
+"""Where a model's weights come from: the run that made them, as far as its folder tells."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+
+from sepssl.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What a model card says of weights.
+
+    Attributes:
+        models: one record for each model: `file`, `sha256`, and of the run that it lies in `config`
+            and `metrics`, the last value of each; without them if it lies in none.
+        license: of the weights; "" if not stated.
+    """
+
+    models: tuple[dict, ...] = ()
+    license: str = ""
+
+
+def origin_of(*paths: str | os.PathLike, license: str = "") -> Origin:
+    """Reads what lies around `.keras` files.
+
+    Of `RUN/final.keras` and `RUN/states/step-NNNNNNN.keras`, the run's configuration and metrics
+    are taken along. Absolute paths are cut to their last part: a card is for others to read.
+
+    Raises:
+        InputError: if a file cannot be read, or what lies beside it is damaged.
+    """
+    return Origin(tuple(_record(pathlib.Path(path)) for path in paths), license)
+
+
+def _record(path: pathlib.Path) -> dict:
+    try:
+        record = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    except OSError as error:
+        raise InputError(f"{path}: could not be read: {error.strerror}") from error
+    kept = path.parent.name == "states"
+    run = path.parent.parent if kept else path.parent
+    metrics = path.with_suffix(".json") if kept else run / "metrics.jsonl"
+    if not (path.name == "final.keras" or kept) or not (run / "config.json").is_file():
+        return record
+    try:
+        record["config"] = _without_folders(json.loads((run / "config.json").read_text()))
+        if metrics.is_file():
+            record["metrics"] = {}
+            text = metrics.read_text()
+            for line in text.splitlines() if not kept else [text]:
+                record["metrics"] |= json.loads(line)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{run}: config.json or {metrics.name} could not be read ({error}); expected those "
+            "of a run, or the .keras file in a folder of its own"
+        ) from error
+    return record
+
+
+def _without_folders(value):
+    if isinstance(value, dict):
+        return {key: _without_folders(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(part) for part in value]
+    if isinstance(value, str):
+        return ",".join(os.path.basename(p) if os.path.isabs(p) else p for p in value.split(","))
+    return value

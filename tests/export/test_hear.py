@@ -1,0 +1,90 @@
+"""What hear-validator checks, and what the embeddings are."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from sepssl.audio.log_mel import LogMel
+from sepssl.errors import InputError
+from sepssl.export import save_hear
+from sepssl.representation import Encoder, SmallBackbone
+
+LOOK = """
+import importlib, inspect, json, sys
+import numpy as np, tensorflow as tf
+
+module = importlib.import_module("sepssl_hear")
+model = module.load_model(*sys.argv[2:])
+assert isinstance(model, tf.Module)
+audio = tf.constant(np.load(sys.argv[1])["audio"])
+scene = module.get_scene_embeddings(audio, model)
+embeddings, times = module.get_timestamp_embeddings(audio, model)
+assert scene.dtype == embeddings.dtype == times.dtype == tf.float32
+np.savez(sys.argv[1] + ".found.npz", scene=scene, embeddings=embeddings, times=times)
+sizes = [model.sample_rate, model.scene_embedding_size, model.timestamp_embedding_size]
+sepssl = any(name.split(".")[0] == "sepssl" for name in sys.modules)
+print(json.dumps({"sizes": sizes, "sepssl": sepssl}))
+"""
+
+
+def look(folder, audio, tmp_path, *arguments):
+    np.savez(tmp_path / "audio.npz", audio=audio)
+    process = subprocess.run(
+        [sys.executable, "-c", LOOK, str(tmp_path / "audio.npz"), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    told = json.loads(process.stdout.splitlines()[-1])
+    return told, dict(np.load(tmp_path / "audio.npz.found.npz"))
+
+
+def test_embeddings_and_timestamps(encoder, tmp_path):
+    save_hear(encoder, tmp_path / "hear")
+    samples = 37777
+    audio = np.random.default_rng(0).uniform(-1, 1, [3, samples]).astype(np.float32)
+    told, found = look(tmp_path / "hear", audio, tmp_path)
+    assert told == {"sizes": [16000, 16, 16], "sepssl": False}
+    expected = np.asarray(encoder(audio))
+    np.testing.assert_allclose(found["scene"], expected, atol=1e-5 * expected.max())
+    # Every 50 ms, from 0 to the end: 2.361 s.
+    np.testing.assert_array_equal(found["times"], np.tile(50.0 * np.arange(48), (3, 1)))
+    assert found["embeddings"].shape == (3, 48, 16)
+    padded = np.pad(audio, [[0, 0], [15600, 15600]])
+    for i in (0, 1, 20, 47):
+        centre = 15600 + 800 * i
+        patch = padded[:, centre - 7800 : centre + 7800]
+        expected = np.asarray(encoder(patch))
+        np.testing.assert_allclose(found["embeddings"][:, i], expected, atol=1e-5 * expected.max())
+
+
+def test_recordings_longer_than_what_is_embedded_at_once(encoder, tmp_path):
+    save_hear(encoder, tmp_path / "hear")
+    audio = np.random.default_rng(0).uniform(-1, 1, [1, 16000 * 20]).astype(np.float32)
+    _, found = look(tmp_path / "hear", audio, tmp_path, str(tmp_path / "hear"))
+    assert found["embeddings"].shape == (1, 401, 16)
+    for i in (255, 256, 400):
+        patch = np.pad(audio, [[0, 0], [7800, 7800]])[:, 800 * i : 800 * i + 15600]
+        expected = np.asarray(encoder(patch))
+        np.testing.assert_allclose(found["embeddings"][:, i], expected, atol=1e-5 * expected.max())
+
+
+def test_other_sample_rates(tmp_path):
+    encoder = Encoder(SmallBackbone(embedding_size=8, width=2), LogMel(sample_rate=22050))
+    card = save_hear(encoder, tmp_path / "hear")
+    # Frames are 220 samples apart, so 5 of them are a little less than 50 ms.
+    assert card["timestamps"]["hop_samples"] == 1100
+    audio = np.zeros([2, 22050], np.float32)
+    told, found = look(tmp_path / "hear", audio, tmp_path)
+    assert told["sizes"] == [22050, 8, 8]
+    steps = np.diff(found["times"], axis=1)
+    np.testing.assert_allclose(steps, 1000 * 1100 / 22050, atol=1e-3)
+    encoder = Encoder(SmallBackbone(8, 2), LogMel(sample_rate=8000, high_hz=3800.0))
+    with pytest.raises(InputError, match="is for 8000 Hz; expected a sample rate of HEAR's"):
+        save_hear(encoder, tmp_path / "other")

@@ -100,7 +100,7 @@ def variable_names(backbone: Cnn14Backbone) -> dict[str, keras.Variable]:
     """Every variable of the backbone, by its key in a checkpoint."""
     names = {"fc1.weight": backbone.dense.kernel, "fc1.bias": backbone.dense.bias}
     norms = {"bn0": backbone.band_norm}
-    for i, (conv, norm) in enumerate(backbone.convs):
+    for i, (conv, norm) in enumerate(zip(backbone.convs, backbone.norms, strict=True)):
         block, half = f"conv_block{i // 2 + 1}", i % 2 + 1
         names[f"{block}.conv{half}.weight"] = conv.kernel
         norms[f"{block}.bn{half}"] = norm

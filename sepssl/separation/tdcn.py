@@ -118,13 +118,14 @@ class TDCN(keras.layers.Layer):
         channels, wide = self.bottleneck_channels, self.conv_channels
         self.bottleneck = ScaledDense(channels, use_bias=True, dtype=policy, name="bottleneck")
         self.bottleneck.build(input_shape)
-        # skips[k][j]: from the input of run j to the input of the later run k.
-        runs = self.repeats if self.long_skips else 0
+        # From the input of run j to that of the later run k, by k, then by j. A flat list: in lists
+        # of lists, Keras before 3.15 saves and loads no weights.
         self.skips = [
-            [ScaledDense(channels, True, dtype=policy, name=f"skip{j}_{k}") for j in range(k)]
-            for k in range(runs)
+            ScaledDense(channels, True, dtype=policy, name=f"skip{j}_{k}")
+            for k in range(self.repeats if self.long_skips else 0)
+            for j in range(k)
         ]
-        for skip in (skip for row in self.skips for skip in row):
+        for skip in self.skips:
             skip.build((*input_shape[:-1], channels))
 
         dense = (6.0 / (channels + wide)) ** 0.5  # limits of Glorot's uniform distribution
@@ -173,12 +174,10 @@ class TDCN(keras.layers.Layer):
     def call(self, x, training=None):
         x = self.bottleneck(x)
         weights = [ops.convert_to_tensor(weight) for weight in self._block_weights]
-        run_inputs = []
+        run_inputs, skips = [], iter(self.skips)
         for run in range(self.repeats if self.long_skips else 1):
-            for earlier, skip in zip(
-                run_inputs, self.skips[run] if self.skips else [], strict=True
-            ):
-                x = x + skip(earlier)
+            for earlier in run_inputs:
+                x = x + next(skips)(earlier)
             run_inputs.append(x)
             blocks = self.dilations_per_repeat if self.long_skips else self.num_blocks
             x = self._blocks(x, weights, run * blocks, (run + 1) * blocks, training)

@@ -59,7 +59,7 @@ def test_what_cannot_be_read_is_named(run):
     (run / "metrics.jsonl").write_text("{")
     with pytest.raises(InputError, match=r"run: config\.json or metrics\.jsonl could not be read"):
         origin_of(run / "final.keras")
-    with pytest.raises(InputError, match="nothing.keras: could not be read"):
+    with pytest.raises(InputError, match=r"nothing\.keras: could not be read"):
         origin_of(run / "nothing.keras")
 
 

@@ -80,7 +80,7 @@ def test_cnn14_equals_its_formula(frames):
     x = patches(2, frames)
     found = backbone(x)
     x = norm(x.astype(np.float64), backbone.band_norm, 1e-5)[..., None]
-    for i, (layer, after) in enumerate(backbone.convs):
+    for i, (layer, after) in enumerate(zip(backbone.convs, backbone.norms, strict=True)):
         x = relu(norm(conv(x, np.asarray(layer.kernel)), after, 1e-5))
         if i % 2 == 1 and i < 11:
             x = pool(x[:, : len(x[0]) // 2 * 2], np.mean)
@@ -103,7 +103,7 @@ def test_vggish_equals_its_formula():
     x = patches(2)
     found = backbone(x)
     x = x.astype(np.float64)[..., None]
-    convs = [layer for stage in backbone.stages for layer in stage]
+    convs = backbone.convs
     assert [layer.filters // 2 for layer in convs] == [1, 2, 4, 4, 8, 8]
     for i, layer in enumerate(convs):
         x = relu(conv(x, np.asarray(layer.kernel), bias=np.asarray(layer.bias)))
@@ -121,7 +121,7 @@ def test_mobilenet_v1_equals_its_formula():
     backbone = tiny(MobileNetV1Backbone, 50, 33)
     x = patches(2, 50, 33)
     found = backbone(x)
-    layers = iter(backbone.convs)
+    layers = zip(backbone.convs, backbone.norms, strict=True)
 
     def step(x, convolution, stride):
         layer, after = next(layers)
@@ -207,7 +207,7 @@ def test_mobilenet_v1_multiplies_as_often_as_yamnet():
     backbone = MobileNetV1Backbone()
     backbone.build((None, 96, 64))
     shape, count = (1, 96, 64, 1), 1024 * 521  # the classifier
-    for layer, _ in backbone.convs:
+    for layer in backbone.convs:
         shape = layer.compute_output_shape(shape)
         count += shape[1] * shape[2] * int(np.prod(layer.kernel.shape))
     assert round(count / 1e6, 1) == 69.2

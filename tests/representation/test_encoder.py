@@ -35,7 +35,7 @@ def test_backbone_equals_its_formula():
     patches = np.random.default_rng(0).normal(size=(1, 16, 16)).astype(np.float32)
     found = np.asarray(backbone(patches))
     x = patches[..., None].astype(np.float64)
-    for conv, _ in backbone.blocks:
+    for conv in backbone.convs:
         kernel = np.asarray(conv.kernel)
         padded = np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))  # 'same' at stride 2, even size
         size = x.shape[1] // 2

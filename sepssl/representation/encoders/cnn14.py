@@ -46,7 +46,8 @@ class Cnn14Backbone(keras.layers.Layer):
             )
         self.band_norm = self._norm("band_norm", input_shape)
         shape = (None, *input_shape[1:], 1)
-        self.convs = []
+        # Two flat lists: in lists of tuples, Keras before 3.15 saves and loads no weights.
+        self.convs, self.norms = [], []
         for block in range(BLOCKS):
             for half in range(2):
                 conv = keras.layers.Conv2D(
@@ -59,7 +60,8 @@ class Cnn14Backbone(keras.layers.Layer):
                 )
                 conv.build(shape)
                 shape = conv.compute_output_shape(shape)
-                self.convs.append((conv, self._norm(f"norm{block}{half}", shape)))
+                self.convs.append(conv)
+                self.norms.append(self._norm(f"norm{block}{half}", shape))
         self.dense = keras.layers.Dense(
             self.embedding_size, "relu", dtype=self.dtype_policy, name="dense"
         )
@@ -68,7 +70,7 @@ class Cnn14Backbone(keras.layers.Layer):
 
     def call(self, patches, training=False):
         x = ops.expand_dims(self.band_norm(patches, training=training), -1)
-        for i, (conv, norm) in enumerate(self.convs):
+        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             if i in range(2, 2 * BLOCKS, 2):
                 x = ops.average_pool(x, 2)
             x = ops.relu(norm(conv(x), training=training))

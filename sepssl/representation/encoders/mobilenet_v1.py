@@ -62,7 +62,8 @@ class MobileNetV1Backbone(keras.layers.Layer):
                 keras.layers.Conv2D(filters[i], 1, name=f"pointwise{i}", **full),
             ]
         shape = (None, *input_shape[1:], 1)
-        self.convs = []
+        # Two flat lists: in lists of tuples, Keras before 3.15 saves and loads no weights.
+        self.convs, self.norms = convs, []
         for conv in convs:
             norm = GlobalBatchNorm(
                 epsilon=1e-4, scale=False, dtype=self.dtype_policy, name=f"{conv.name}_norm"
@@ -70,12 +71,12 @@ class MobileNetV1Backbone(keras.layers.Layer):
             conv.build(shape)
             shape = conv.compute_output_shape(shape)
             norm.build(shape)
-            self.convs.append((conv, norm))
+            self.norms.append(norm)
         self.built = True
 
     def call(self, patches, training=False):
         x = ops.expand_dims(patches, -1)
-        for conv, norm in self.convs:
+        for conv, norm in zip(self.convs, self.norms, strict=True):
             x = ops.relu(norm(conv(x), training=training))
         return ops.mean(x, axis=(1, 2))
 

@@ -26,7 +26,8 @@ class SmallBackbone(keras.layers.Layer):
 
     def build(self, input_shape):
         shape = (None, *input_shape[1:], 1)
-        self.blocks = []
+        # Two flat lists: in lists of tuples, Keras before 3.15 saves and loads no weights.
+        self.convs, self.norms = [], []
         for i, filters in enumerate(
             [self.width, 2 * self.width, 4 * self.width, self.embedding_size]
         ):
@@ -43,12 +44,13 @@ class SmallBackbone(keras.layers.Layer):
             conv.build(shape)
             shape = conv.compute_output_shape(shape)
             norm.build(shape)
-            self.blocks.append((conv, norm))
+            self.convs.append(conv)
+            self.norms.append(norm)
         self.built = True
 
     def call(self, patches, training=False):
         x = ops.expand_dims(patches, -1)
-        for conv, norm in self.blocks:
+        for conv, norm in zip(self.convs, self.norms, strict=True):
             x = ops.relu(norm(conv(x), training=training))
         x = ops.mean(x, axis=2)  # [batch, frames / 16, embedding_size]
         return ops.mean(x, axis=1) + ops.max(x, axis=1)

@@ -1,5 +1,7 @@
 """VGGish, the network of the first AudioSet embeddings."""
 
+import itertools
+
 import keras
 from keras import ops
 
@@ -41,17 +43,15 @@ class VggishBackbone(keras.layers.Layer):
     def build(self, input_shape):
         options = {"kernel_initializer": "he_normal", "dtype": self.dtype_policy}
         shape = (None, *input_shape[1:], 1)
-        self.stages = []
+        self.convs = []  # flat: in lists of lists, Keras before 3.15 saves and loads no weights
         for count, multiple in STAGES:
-            stage = []
             for _ in range(count):
                 conv = keras.layers.Conv2D(
                     multiple * self.width, 3, padding="same", activation="relu", **options
                 )
                 conv.build(shape)
                 shape = conv.compute_output_shape(shape)
-                stage.append(conv)
-            self.stages.append(stage)
+                self.convs.append(conv)
             shape = (None, -(-shape[1] // 2), -(-shape[2] // 2), shape[3])
         size = shape[1] * shape[2] * shape[3]
         self.dense = []
@@ -66,8 +66,9 @@ class VggishBackbone(keras.layers.Layer):
 
     def call(self, patches, training=False):
         x = ops.expand_dims(patches, -1)
-        for stage in self.stages:
-            for conv in stage:
+        convs = iter(self.convs)
+        for count, _ in STAGES:
+            for conv in itertools.islice(convs, count):
                 x = conv(x)
             x = ops.max_pool(x, 2, padding="same")
         x = ops.reshape(x, (-1, self.dense[0].kernel.shape[0]))

@@ -1,0 +1,86 @@
+"""Do files written under one TensorFlow and Keras load under others?
+
+python exchange.py write FOLDER     writes models and their exports, and what they compute
+python exchange.py read FOLDER      loads all of it and compares, after any other version wrote
+"""
+
+import json
+import pathlib
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import sepssl
+from sepssl import export
+from sepssl.export.check import check_in_fresh_process
+from sepssl.representation import Encoder, SmallBackbone
+from sepssl.separation import TDCN, LearnedBasis, Separator, STFTBasis
+from sepssl.serialization import save_model
+
+CLIPS = {
+    name: np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+    for name, shape in {"one": [1, 1], "some": [3, 20000]}.items()
+}
+
+
+def models() -> dict:
+    keras.utils.set_random_seed(0)
+    made = {"encoder": Encoder(SmallBackbone(embedding_size=16, width=4))}
+    for name, basis in {"learned": LearnedBasis(32), "stft": STFTBasis()}.items():
+        made[name] = Separator(2, basis, TDCN(8, 16, 3, 1))
+    for model in made.values():
+        model.build()
+    return made
+
+
+def write(folder: pathlib.Path) -> None:
+    made = models()
+    encoder = made["encoder"]
+    for name, model in made.items():
+        save_model(model, folder / f"{name}.keras")
+        save, convert = (
+            (export.save_encoder, export.convert_encoder)
+            if name == "encoder"
+            else (export.save_separator, export.convert_separator)
+        )
+        save(model, folder / "saved_model" / name)
+        convert(model, folder / "tflite" / name, precisions=["float32", "float16"])
+        outputs = {f"{clip}": np.asarray(model(x)) for clip, x in CLIPS.items()}
+        np.savez(folder / f"{name}.npz", **outputs)
+    export.save_hear(encoder, folder / "saved_model" / "hear")
+    export.save_scene(made["stft"], encoder, folder / "saved_model" / "scene")
+    versions = {"keras": keras.__version__, "tensorflow": tf.__version__}
+    (folder / "versions.json").write_text(json.dumps(versions))
+
+
+def read(folder: pathlib.Path) -> None:
+    for name in ("encoder", "learned", "stft"):
+        with np.load(folder / f"{name}.npz") as stored:
+            key = "embedding" if name == "encoder" else "sources"
+            expected = {clip: {key: stored[clip]} for clip in stored}
+        load = sepssl.load_encoder if name == "encoder" else sepssl.load_separator
+        model = load(folder / f"{name}.keras")
+        for clip, outputs in expected.items():
+            np.testing.assert_allclose(model(CLIPS[clip]), outputs[key], atol=1e-4)
+        (file,) = (folder / "tflite" / name).glob("*float16.tflite")
+        for tflite, precision in (
+            (file, "float16"),
+            (file.with_name(file.name.replace("_float16", "")), "float32"),
+        ):
+            saved_model = folder / "saved_model" / name
+            check_in_fresh_process(saved_model, tflite, CLIPS, expected, precision=precision)
+    for name in ("hear", "scene"):
+        loaded = tf.saved_model.load(str(folder / "saved_model" / name))
+        outputs = loaded.signatures["serving_default"](waveform=CLIPS["some"])
+        with np.load(folder / "encoder.npz") as stored:
+            np.testing.assert_allclose(outputs["embedding"], stored["some"], atol=1e-4)
+    written = json.loads((folder / "versions.json").read_text())
+    print(
+        f"written with {written}, read with Keras {keras.__version__}, TensorFlow {tf.__version__}"
+    )
+
+
+if __name__ == "__main__":
+    {"write": write, "read": read}[sys.argv[1]](pathlib.Path(sys.argv[2]))

@@ -43,14 +43,16 @@ class Graph:
 def encoder_graph(encoder: Encoder) -> Graph:
     """`serving_default` -> `embedding` [batch, size]; `patches` -> [batch, patches, size]."""
     require_encoder(encoder)
+    patches = patches_signature(encoder)
 
     def call(waveform, training):
-        return encoder(usable(waveform), training=training)
+        if training:
+            return encoder(usable(waveform), training=True)
+        # By the other function, not by the encoder's call: the file holds the network once.
+        return tf.reduce_mean(patches(waveform)["embedding"], axis=1)
 
-    signatures = {
-        "serving_default": _signature(lambda waveform: {"embedding": call(waveform, False)}),
-        "patches": patches_signature(encoder),
-    }
+    serving_default = _signature(lambda waveform: {"embedding": call(waveform, False)})
+    signatures = {"serving_default": serving_default, "patches": patches}
     return Graph(WAVEFORM, call, signatures, (encoder,))
 
 

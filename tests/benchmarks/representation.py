@@ -174,7 +174,8 @@ def log_mel():
     return lambda: run(x).numpy()
 
 
-def torch_log_mel():
+def torch_log_mel_of():
+    """PyTorch's function [batch, samples] -> [batch, frames, bands]."""
     import torch
 
     from sepssl.audio.log_mel import LogMel
@@ -182,13 +183,20 @@ def torch_log_mel():
     torch.set_num_threads(1)
     layer = LogMel()
     window = torch.nn.functional.pad(torch.from_numpy(layer._window), (56, 56))
-    mel, x = torch.from_numpy(layer._mel), torch.from_numpy(noise(32, 64000))
+    mel = torch.from_numpy(layer._mel)
 
-    def run():
+    def log_mel(x):
         spectrum = torch.stft(x, 512, 160, window=window, center=False, return_complex=True)
         return torch.log(spectrum.abs().transpose(1, 2) @ mel + 0.001)
 
-    return run
+    return log_mel
+
+
+def torch_log_mel():
+    import torch
+
+    x, log_mel = torch.from_numpy(noise(32, 64000)), torch_log_mel_of()
+    return lambda: log_mel(x)
 
 
 def similarity():

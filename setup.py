@@ -44,7 +44,7 @@ setup(
     },
     install_requires=[
         "absl-py>=2.1",
-        "keras>=3.9",
+        "keras>=3.10",
         "matplotlib>=3.8",
         "ml_collections>=1.0",
         "numpy>=1.26",

@@ -229,13 +229,15 @@ def _checks(checks: dict) -> str:
             f"largest error {checks['max_error']:.2g}, relative to the largest value of the clip's "
             f"output {checks['relative_error']:.2g}, lowest cosine {checks['cosine']:.6f}."
         )
-    header = "| file | size | lowest cosine | largest error | one patch, one thread |\n"
-    return (
-        header
-        + "|---|---|---|---|---|\n"
-        + "\n".join(
-            f"| `{name}` | {check['bytes'] / 1e3:.0f} kB | {check['cosine']:.6f} | "
-            f"{check['max_error']:.2g} | {check['milliseconds']:.2g} ms |"
-            for name, check in checks.items()
+    rows = [
+        "| file | takes | size | lowest cosine | largest error | one patch, one thread |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, check in checks.items():
+        shape = check["shape"] if check["shape"][0] > 0 else ["batch", "samples"]
+        rows.append(
+            f"| `{name}` | `{check['input']}`, {check['dtype']} [{', '.join(map(str, shape))}] | "
+            f"{check['bytes'] / 1e3:.0f} kB | {check['cosine']:.6f} | {check['max_error']:.2g} | "
+            f"{check['milliseconds']:.2g} ms |"
         )
-    )
+    return "\n".join(rows)

@@ -59,14 +59,14 @@ def separator_clips(separator) -> dict[str, np.ndarray]:
 
 
 def expected_outputs(
-    call: Callable, clips: dict[str, np.ndarray], output: str
+    model: Callable, clips: dict[str, np.ndarray], output: str
 ) -> dict[str, dict[str, np.ndarray]]:
     """Clip -> output -> array, by a Keras model, unusable samples zeroed.
 
     Args:
-        call: waveform -> tensor, or dict of tensors.
+        model: (waveform, training) -> tensor, or dict of tensors.
         clips: name -> waveform.
-        output: name of the output, where `call` gives a tensor.
+        output: name of the output, where `model` gives a tensor.
 
     Raises:
         InputError: if an output is not finite, as happens when a weight is not.
@@ -75,7 +75,8 @@ def expected_outputs(
     # On the CPU: convolutions on a GPU may round to 10 bits (TF32), which no comparison survives.
     with tf.device("CPU:0"):
         for name, clip in clips.items():
-            found = call(np.where(np.abs(clip) <= LARGEST_SAMPLE, clip, np.float32(0.0)))
+            usable = np.where(np.abs(clip) <= LARGEST_SAMPLE, clip, np.float32(0.0))
+            found = model(usable, training=False)
             found = found if isinstance(found, dict) else {output: found}
             expected[name] = {key: np.asarray(value) for key, value in found.items()}
             for key, value in expected[name].items():

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shutil
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -65,8 +66,7 @@ def save_encoder(
     """
     graph = encoder_graph(encoder)
     clips = encoder_clips(encoder)
-    expected = expected_outputs(lambda x: encoder(x, training=False), clips, "embedding")
-    return save_graph(graph, directory, expected, clips, encoder_contract(encoder), origin)
+    return save_graph(graph, encoder, directory, clips, encoder_contract(encoder), origin)
 
 
 def save_separator(
@@ -82,8 +82,7 @@ def save_separator(
     """
     graph = separator_graph(separator)
     clips = separator_clips(separator)
-    expected = expected_outputs(lambda x: separator(x, training=False), clips, "sources")
-    return save_graph(graph, directory, expected, clips, separator_contract(separator), origin)
+    return save_graph(graph, separator, directory, clips, separator_contract(separator), origin)
 
 
 def save_scene(
@@ -103,24 +102,23 @@ def save_scene(
     """
     graph = scene_graph(separator, encoder)
 
-    def scene(waveform):
-        channels = np.asarray(separator(waveform, training=False))
-        embeddings = [encoder(channels[:, i], training=False) for i in range(channels.shape[1])]
+    def scene(waveform, training):
+        channels = np.asarray(separator(waveform, training=training))
+        embeddings = [encoder(channels[:, i], training=training) for i in range(channels.shape[1])]
         return {
-            "embedding": encoder(waveform, training=False),
+            "embedding": encoder(waveform, training=training),
             "channel_embeddings": np.stack(embeddings, axis=1),
             "channel_energies": np.sum(channels**2, axis=-1),
         }
 
     clips = encoder_clips(encoder)
-    expected = expected_outputs(scene, clips, "embedding")
-    return save_graph(graph, directory, expected, clips, scene_contract(separator, encoder), origin)
+    return save_graph(graph, scene, directory, clips, scene_contract(separator, encoder), origin)
 
 
 def save_graph(
     graph: Graph,
+    model: Callable,
     directory: str | os.PathLike,
-    expected: dict[str, dict[str, np.ndarray]],
     clips: dict[str, np.ndarray],
     contract: Contract,
     origin: Origin | None,
@@ -130,8 +128,8 @@ def save_graph(
 
     Args:
         graph: what to write.
+        model: (waveform, training) -> what it should compute.
         directory: a folder that does not exist or is empty.
-        expected: clip -> output -> array.
         clips: name -> waveform.
         contract, origin: for the card.
         module: a Python module to put beside it, HEAR's.
@@ -143,6 +141,7 @@ def save_graph(
         InputError, ExportError: as `save_encoder`.
     """
     with atomic_folder(directory) as folder:
+        expected = expected_outputs(model, clips, next(iter(contract.outputs)))
         write_saved_model(graph, folder)
         try:
             with tf.device("CPU:0"):

@@ -105,10 +105,10 @@ def convert_encoder(
             "precision 'int8': expected recordings to calibrate on, like those that the encoder "
             "will meet"
         )
-    clips = encoder_clips(encoder)
-    expected = expected_outputs(lambda x: encoder(x, training=False), clips, "embedding")
-    patches = _calibration_patches(encoder, calibration)
     with atomic_folder(directory) as folder:
+        clips = encoder_clips(encoder)
+        expected = expected_outputs(encoder, clips, "embedding")
+        patches = _calibration_patches(encoder, calibration)
         checks = {}
         for input in inputs:
             graph = _GRAPHS[input](encoder)
@@ -146,11 +146,11 @@ def convert_separator(
     _require_precisions(precisions, PRECISIONS[:2])
     graph = separator_graph(separator, builtin_operators=True)
     _require_float32(separator)
-    clips = separator_clips(separator)
-    expected = expected_outputs(lambda x: separator(x, training=False), clips, "sources")
     (copy,) = graph.models
     parts = f".*({re.escape(copy.tdcn.name)}|{re.escape(copy.mask.name)}).*"
     with atomic_folder(directory) as folder:
+        clips = separator_clips(separator)
+        expected = expected_outputs(separator, clips, "sources")
         files = {"_".join(["separator", *_unless(p, "float32")]): p for p in precisions}
         checks = _convert(graph, folder, files, parts, clips, expected, None, accept_errors)
         return write_card(folder, "tflite", separator_contract(separator), checks, origin)
@@ -194,7 +194,7 @@ def _as_input(encoder, input, clips, expected):
     if input == "waveform":
         return clips, expected
     waveforms = {name: _one_patch(encoder, clip[0]) for name, clip in clips.items()}
-    expected = expected_outputs(lambda x: encoder(x, training=False), waveforms, "embedding")
+    expected = expected_outputs(encoder, waveforms, "embedding")
     return {name: _input_of(encoder, input, clip) for name, clip in waveforms.items()}, expected
 
 

@@ -148,6 +148,9 @@ def test_integers_are_for_the_backbone_alone(quantized):
     assert sizes[0] > sizes[1] > sizes[2]
     assert card["checks"]["encoder_patch.tflite"]["shape"] == [1, 15600]
     assert card["checks"]["encoder_log_mel_int8.tflite"]["shape"] == [1, 96, 64]
+    table = (directory / "README.md").read_text()
+    assert "| `encoder_log_mel_int8.tflite` | `log_mel`, int8 [1, 96, 64] | " in table
+    assert "| `encoder_int8.tflite` | `waveform`, float32 [batch, samples] | " in table
 
 
 def test_too_large_an_error_is_refused(encoder, tmp_path):

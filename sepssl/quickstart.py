@@ -23,7 +23,7 @@ from sepssl.data.scenes import CLASS_NAMES, render_source
 from sepssl.evaluation.baselines import log_mel_statistics
 from sepssl.evaluation.datasets import InMemory, evaluate_on_splits, scene_splits
 from sepssl.evaluation.report import Example, write_report
-from sepssl.export import check_exports, convert_encoder, save_encoder
+from sepssl.export import check_exports, convert_encoder, origin_of, save_encoder
 from sepssl.representation import Encoder, load_encoder
 from sepssl.representation.embed import embed_recording
 from sepssl.separation import load_separator
@@ -178,11 +178,12 @@ def _evaluate(config: ConfigDict, paths: Paths) -> dict[str, dict[str, float]]:
 def _export(paths: Paths, results: dict[str, dict[str, float]]) -> dict:
     """Exports the encoder with the higher query-by-example score."""
     best = max(PAIRINGS, key=lambda pairing: results[pairing]["qbe_map"])
-    encoder = load_encoder(paths.encoder(best) / "final.keras")
+    path = paths.encoder(best) / "final.keras"
+    encoder = load_encoder(path)
     for folder, write in ((paths.saved_model, save_encoder), (paths.tflite, convert_encoder)):
         # Of an interrupted run: the encoder may have been another one.
         shutil.rmtree(folder, ignore_errors=True)
-        write(encoder, folder)
+        write(encoder, folder, origin_of(path))
     checks = check_exports(paths.saved_model, paths.tflite / "encoder.tflite", encoder)
     return {"encoder": best} | checks
 

@@ -79,6 +79,9 @@ def test_the_exported_encoder_is_one_that_was_trained(finished):
         pathlib.Path(folder) / "encoders" / best.replace("/", "_") / "final.keras"
     )
     waveform = np.random.default_rng(0).normal(size=(2, 20000)).astype(np.float32) * 0.1
+    card = json.loads((folder / "export" / "saved_model" / "card.json").read_text())
+    assert card["training"][0]["config"]["task"] == "encoder"
+    assert card["training"][0]["metrics"]["loss"] > 0
     loaded = tf.saved_model.load(str(folder / "export" / "saved_model"))
     np.testing.assert_allclose(loaded(waveform), encoder(waveform), atol=1e-4)
 

@@ -29,6 +29,7 @@ def quantize(file: str, output: str, precision: str, parts: str, calibration: st
     (dynamic) and 0.45 (int8) where this leaves 0.9999 and 0.99.
     """
     import numpy as np
+    from ai_edge_litert.interpreter import Interpreter
     from ai_edge_quantizer import quantizer
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
     from ai_edge_quantizer.qtyping import (
@@ -63,8 +64,11 @@ def quantize(file: str, output: str, precision: str, parts: str, calibration: st
             for end in ("INPUT", "OUTPUT"):
                 quantization.add_static_config(".*", TFLOperationName[end], 8, 8)
         calibrated = _calibrated(quantization, input, clips)
-    result = quantization.quantize(calibrated)
-    pathlib.Path(output).write_bytes(result.quantized_model)
+    quantized = bytes(quantization.quantize(calibrated).quantized_model)
+    types = {t["dtype"] for t in Interpreter(model_content=quantized).get_tensor_details()}
+    if not types & {np.int8, np.float16}:
+        sys.exit(f"nothing was quantized; expected operations under names like {parts}")
+    pathlib.Path(output).write_bytes(quantized)
 
 
 def _calibrated(quantization, input, clips):

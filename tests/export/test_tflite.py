@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from sepssl.errors import InputError
-from sepssl.export import ExportError, check_exports, convert_encoder, save_encoder
+from sepssl.export import ExportError, check_exports, conversion, convert_encoder, save_encoder
 from sepssl.representation import Encoder, SmallBackbone
 
 # Both runtimes, ai_edge_litert first, while TensorFlow is not yet there to help it.
@@ -151,6 +151,19 @@ def test_integers_are_for_the_backbone_alone(quantized):
     table = (directory / "README.md").read_text()
     assert "| `encoder_log_mel_int8.tflite` | `log_mel`, int8 [1, 96, 64] | " in table
     assert "| `encoder_int8.tflite` | `waveform`, float32 [batch, samples] | " in table
+
+
+@pytest.mark.parametrize("precision", ["float16", "dynamic"])
+def test_a_file_of_which_nothing_is_quantized_is_refused(converted, tmp_path, precision):
+    file, output = converted[0] / "encoder.tflite", tmp_path / "quantized.tflite"
+    process = subprocess.run(
+        [sys.executable, conversion.__file__, "quantize", file, output, precision, ".*nothing.*"],
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode != 0
+    assert "nothing was quantized; expected operations under names like" in process.stderr
+    assert not output.exists()
 
 
 def test_too_large_an_error_is_refused(encoder, tmp_path):

@@ -47,7 +47,7 @@ Written by sepssl {version} as {format}. To load it:
 ## Input and output
 
 `waveform`: float32 [batch, samples], mono, {rate} Hz, in [-1, 1], one sample or more. Samples that
-are NaN, infinite or beyond 1e10 count as zeros.
+are NaN, infinite or beyond 1e10 count as zeros. (TF Lite files of other inputs: see the table.)
 
 {outputs}
 
@@ -96,6 +96,11 @@ def encoder_contract(encoder) -> Contract:
         "parameters": encoder.count_params(),
         "patch_seconds": log_mel.patch_samples / encoder.sample_rate,
         "patch_hop_seconds": log_mel.patch_hop_frames * log_mel.frame_hop / encoder.sample_rate,
+        "log_mel": {
+            key: value
+            for key, value in log_mel.get_config().items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        },
     }
     outputs = {"embedding": ["batch", size]}
     return Contract("encoder", "Audio encoder", encoder.sample_rate, outputs, facts)
@@ -230,7 +235,7 @@ def _checks(checks: dict) -> str:
             f"output {checks['relative_error']:.2g}, lowest cosine {checks['cosine']:.6f}."
         )
     rows = [
-        "| file | takes | size | lowest cosine | largest error | one patch, one thread |",
+        "| file | takes | size | lowest cosine | largest error | one clip, one thread |",
         "|---|---|---|---|---|---|",
     ]
     for name, check in checks.items():
@@ -240,4 +245,5 @@ def _checks(checks: dict) -> str:
             f"{check['bytes'] / 1e3:.0f} kB | {check['cosine']:.6f} | {check['max_error']:.2g} | "
             f"{check['milliseconds']:.2g} ms |"
         )
+    rows += ["", "The clip timed is silence of one patch (of a separator: of one second)."]
     return "\n".join(rows)

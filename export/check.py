@@ -203,6 +203,9 @@ def compare(
     """
     worst = {"max_error": 0.0, "relative_error": 0.0, "cosine": 1.0}
     for name, outputs in expected.items():
+        missing = [key for key in outputs for way in found[name] if key not in way]
+        if missing or not outputs:
+            raise ValueError(f"clip '{name}': no {', '.join(missing) or 'output'} to compare")
         for key, value in ((key, way[key]) for way in found[name] for key in outputs):
             reference = outputs[key]
             if value.shape != reference.shape:
@@ -215,10 +218,10 @@ def compare(
             error = np.max(np.abs(a - b))
             relative = error / max(np.max(np.abs(a)), 1e-30)
             norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-            # Two outputs of zeros agree; the error above tells if only one is zeros.
-            cosine = np.min(
-                np.where(norms > 0, np.sum(a * b, axis=-1), 1.0) / (norms + (norms == 0))
-            )
+            # Two outputs of zeros agree; if only one is zeros, nothing of it is right.
+            zeros = ~np.any(a, axis=-1) & ~np.any(b, axis=-1)
+            cosines = np.sum(a * b, axis=-1) / np.where(norms > 0, norms, 1.0)
+            cosine = np.min(np.where(zeros, 1.0, cosines))
             worst["max_error"] = max(worst["max_error"], float(error))
             worst["relative_error"] = max(worst["relative_error"], float(relative))
             worst["cosine"] = min(worst["cosine"], float(cosine))
@@ -241,16 +244,19 @@ def check_files(
     """What `check_exports` returns, from arrays stored in an `.npz` file."""
     with np.load(expected, allow_pickle=False) as stored:
         arrays = dict(stored)
+    if not saved_model and not tflite:
+        raise ValueError("nothing to check; expected a SavedModel, a TF Lite file, or both")
     result = dict.fromkeys(("saved_model", "tflite", "tensorflow", "tflite_runtime"))
     if saved_model:
         clips = _named(arrays, "waveform")
         found = saved_model_outputs(saved_model, clips)
-        wanted = _expected(arrays, found)
+        wanted = _expected(arrays, clips, "waveform")
         result["saved_model"] = compare(wanted, found, SAVED_MODEL_LIMITS)
     if tflite:
         input, dtype = tflite_input(tflite)
-        found, milliseconds = tflite_outputs(tflite, _named(arrays, input))
-        wanted = _expected(arrays, found)
+        clips = _named(arrays, input)
+        found, milliseconds = tflite_outputs(tflite, clips)
+        wanted = _expected(arrays, clips, input)
         result["tflite"] = compare(wanted, found, TFLITE_LIMITS[precision])
         result["tflite"] |= {"milliseconds": milliseconds, "dtype": dtype}
         result["tflite_runtime"] = _tflite_interpreter().__module__.split(".")[0]
@@ -267,8 +273,14 @@ def _named(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
     return clips
 
 
-def _expected(arrays, found):
-    return {name: {key: arrays[f"{key}_{name}"] for key in ways[0]} for name, ways in found.items()}
+def _expected(arrays, clips, input):
+    """Clip -> output -> array: whatever is no input and ends in a clip's name."""
+    expected = {name: {} for name in clips}
+    for key in set(arrays) - {f"{input}_{name}" for name in clips}:
+        name = max((name for name in clips if key.endswith(f"_{name}")), key=len, default=None)
+        if name is not None:
+            expected[name][key.removesuffix(f"_{name}")] = arrays[key]
+    return expected
 
 
 def main() -> int:

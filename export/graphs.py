@@ -1,8 +1,9 @@
 """Models as TensorFlow graphs: the functions that a SavedModel or a TF Lite file holds.
 
-All of them take `waveform`, float32 [batch, samples] in [-1, 1], any batch, any number of samples
-from 1 up. Samples that are NaN, infinite or beyond 1e10 count as zeros, so that outputs are always
-finite (our choice: one damaged sample costs one sample, not the clip).
+All but `backbone_graph` take `waveform`, float32 [batch, samples] in [-1, 1], and all but that and
+`patch_graph` any batch and any number of samples from 1 up. Samples that are NaN, infinite or
+beyond 1e10 count as zeros, so that outputs are always finite (our choice: one damaged sample costs
+one sample, not the clip).
 """
 
 import dataclasses

@@ -40,6 +40,7 @@ def _record(path: pathlib.Path) -> dict:
         record = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     except OSError as error:
         raise InputError(f"{path}: could not be read: {error.strerror}") from error
+    path = path.absolute()  # names of folders are looked at
     kept = path.parent.name == "states"
     run = path.parent.parent if kept else path.parent
     metrics = path.with_suffix(".json") if kept else run / "metrics.jsonl"
@@ -66,5 +67,6 @@ def _without_folders(value):
     if isinstance(value, list):
         return [_without_folders(part) for part in value]
     if isinstance(value, str):
-        return ",".join(os.path.basename(p) if os.path.isabs(p) else p for p in value.split(","))
+        parts = value.split(",")
+        return ",".join(pathlib.PurePath(p).name if os.path.isabs(p) else p for p in parts)
     return value

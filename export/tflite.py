@@ -4,6 +4,7 @@ import importlib.util
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -100,15 +101,12 @@ def convert_encoder(
     _require_precisions(precisions, PRECISIONS)
     _require_some("input", inputs, INPUTS)
     _require_float32(encoder)
-    if "int8" in precisions and not len(calibration):
-        raise InputError(
-            "precision 'int8': expected recordings to calibrate on, like those that the encoder "
-            "will meet"
-        )
+    if "int8" in precisions:
+        _require_calibration(calibration)
     with atomic_folder(directory) as folder:
         clips = encoder_clips(encoder)
         expected = expected_outputs(encoder, clips, "embedding")
-        patches = _calibration_patches(encoder, calibration)
+        patches = _calibration_patches(encoder, calibration) if "int8" in precisions else None
         checks = {}
         for input in inputs:
             graph = _GRAPHS[input](encoder)
@@ -120,9 +118,10 @@ def convert_encoder(
                 graph,
                 folder,
                 dict(files),
-                f".*{re.escape(encoder.backbone.name)}.*",
+                # The backbone's last operation may bear the name of the output.
+                ".*" if input == "log_mel" else f".*{re.escape(encoder.backbone.name)}.*",
                 *_as_input(encoder, input, clips, expected),
-                _input_of(encoder, input, patches),
+                None if patches is None else _input_of(encoder, input, patches),
                 accept_errors,
             )
         return write_card(folder, "tflite", encoder_contract(encoder), checks, origin)
@@ -168,7 +167,7 @@ def _convert(graph, folder, files, parts, clips, expected, calibration, accept_e
         for name, precision in files.items():
             file = folder / f"{name}.tflite"
             if precision == "float32":
-                file.write_bytes((temporary / "float32.tflite").read_bytes())
+                shutil.copy(temporary / "float32.tflite", file)
             else:
                 arguments = [temporary / "float32.tflite", file, precision, parts]
                 arguments += [temporary / "calibration.npz"] if precision == "int8" else []
@@ -225,6 +224,20 @@ def _calibration_patches(encoder, waveforms):
     for waveform, start in (places[i] for i in (chosen if places else [])):
         patches.append(_one_patch(encoder, np.nan_to_num(waveform[start : start + length])))
     return np.concatenate(patches).astype(np.float32)
+
+
+def _require_calibration(waveforms: Sequence[np.ndarray]) -> None:
+    if not len(waveforms):
+        raise InputError(
+            "precision 'int8': expected recordings to calibrate on, like those that the encoder "
+            "will meet"
+        )
+    for i, waveform in enumerate(waveforms):
+        if np.ndim(waveform) != 1 or not np.issubdtype(np.asarray(waveform).dtype, np.floating):
+            raise InputError(
+                f"calibration[{i}]: of shape {np.shape(waveform)} and type "
+                f"{np.asarray(waveform).dtype}; expected floating-point waveforms [samples]"
+            )
 
 
 def _unless(value: str, default: str) -> list[str]:

@@ -47,6 +47,8 @@ def main(argv):
     for name, (format, kinds) in _USES.items():
         if FLAGS[name].present and (FLAGS.format != format or models[-1] not in kinds):
             raise InputError(f"--{name}: is for --format={format} of an {' or '.join(kinds)}")
+    if FLAGS.calibration and "int8" not in FLAGS.precision:
+        raise InputError("--calibration: is for --precision=int8")
     refuse_nonempty_folder(FLAGS.output)  # Before the seconds that the imports take.
 
     import sepssl

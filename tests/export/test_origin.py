@@ -18,7 +18,7 @@ def run(tmp_path):
     (run / "states" / "step-0000100.keras").write_bytes(b"state")
     config = {
         "task": "encoder",
-        "data": {"directory": "/home/somebody/birds", "num_clips": 10},
+        "data": {"directory": "/home/somebody/birds/", "num_clips": 10},
         "views": {"separators": "/a/early.keras,/b/late.keras", "dirs": ["/x/y"]},
     }
     (run / "config.json").write_text(json.dumps(config))
@@ -46,6 +46,12 @@ def test_a_kept_state_has_its_own_metrics(run):
     (record,) = origin_of(run / "states" / "step-0000100.keras").models
     assert record["metrics"] == {"step": 100, "loss": 3.5}
     assert record["config"]["task"] == "encoder"
+
+
+def test_paths_relative_to_the_states_folder(run, monkeypatch):
+    monkeypatch.chdir(run / "states")
+    (record,) = origin_of("step-0000100.keras").models
+    assert record["metrics"] == {"step": 100, "loss": 3.5}
 
 
 def test_a_file_in_no_run_has_no_configuration(run):

@@ -9,7 +9,9 @@ import tensorflow as tf
 
 from sepssl.errors import InputError
 from sepssl.export import ExportError, check_exports, conversion, convert_encoder, save_encoder
+from sepssl.export.check import TFLITE_LIMITS, compare
 from sepssl.representation import Encoder, SmallBackbone
+from sepssl.representation.encoders.vggish import VggishBackbone
 
 # Both runtimes, ai_edge_litert first, while TensorFlow is not yet there to help it.
 LOOK = """
@@ -164,6 +166,56 @@ def test_a_file_of_which_nothing_is_quantized_is_refused(converted, tmp_path, pr
     assert process.returncode != 0
     assert "nothing was quantized; expected operations under names like" in process.stderr
     assert not output.exists()
+
+
+def test_the_whole_backbone_is_quantized(tmp_path):
+    """Also a last dense layer, whose output bears the name of the graph's."""
+    encoder = Encoder(VggishBackbone(embedding_size=16, width=2))
+    calibration = [np.random.default_rng(0).uniform(-1, 1, 20000).astype(np.float32)]
+    precisions = ["float32", "float16", "dynamic", "int8"]
+    card = convert_encoder(
+        encoder,
+        tmp_path / "encoder",
+        precisions=precisions,
+        inputs=["log_mel"],
+        calibration=calibration,
+        accept_errors=True,
+    )
+    sizes = [check["bytes"] for check in card["checks"].values()]
+    assert [check["precision"] for check in card["checks"].values()] == precisions
+    assert sizes[1] < 0.55 * sizes[0]
+    assert sizes[2] < 0.35 * sizes[0]
+    assert sizes[3] < 0.35 * sizes[0]
+    file = tmp_path / "encoder" / "encoder_log_mel_int8.tflite"
+    details = tf.lite.Interpreter(str(file)).get_tensor_details()
+    shapes = [tuple(v.shape)[::-1] for v in encoder.trainable_variables if len(v.shape) == 2]
+    for shape in shapes:
+        (dtype,) = {d["dtype"] for d in details if tuple(d["shape"]) == shape}
+        assert dtype == np.int8
+
+
+def test_an_output_of_zeros_is_wrong():
+    expected = {"silence": {"embedding": np.ones([2, 4])}}
+    for values in (np.zeros([2, 4]), np.ones([2, 4]) * [[0], [1]]):
+        with pytest.raises(ValueError, match=r"cosine of embedding 0\.0"):
+            compare(expected, {"silence": [{"embedding": values}]}, TFLITE_LIMITS["int8"])
+    zeros = {"silence": {"embedding": np.zeros([2, 4])}}
+    same = compare(zeros, {"silence": [zeros["silence"]]}, TFLITE_LIMITS["int8"])
+    assert same["cosine"] == 1.0
+    expected["silence"]["energies"] = np.ones([2, 1])
+    with pytest.raises(ValueError, match="no energies to compare"):
+        compare(expected, {"silence": [{"embedding": np.ones([2, 4])}]}, {})
+
+
+@pytest.mark.parametrize("waveform", [np.zeros([1, 16000]), np.zeros(16000, np.int16)])
+def test_calibration_of_another_form_is_refused(encoder, tmp_path, waveform):
+    with pytest.raises(InputError, match=r"calibration\[1\]: of shape .* expected floating-point"):
+        convert_encoder(
+            encoder,
+            tmp_path / "encoder",
+            precisions=["int8"],
+            calibration=[np.zeros(16000), waveform],
+        )
 
 
 def test_too_large_an_error_is_refused(encoder, tmp_path):

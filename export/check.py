@@ -107,7 +107,7 @@ Outputs = dict[str, np.ndarray]  # output -> array
 def saved_model_outputs(
     directory: str | os.PathLike, clips: dict[str, np.ndarray]
 ) -> dict[str, list[Outputs]]:
-    """Clip -> outputs by the call and by every signature that computes the same."""
+    """Clip -> outputs, by the call and by every signature."""
     import tensorflow as tf
 
     loaded = tf.saved_model.load(os.fspath(directory))
@@ -124,6 +124,9 @@ def saved_model_outputs(
         if "patches" in signatures:
             patches = signatures["patches"](waveform=waveform)["embedding"]
             found[name].append({"embedding": tf.reduce_mean(patches, axis=1)})
+        if "timestamps" in signatures:  # of HEAR, beside what every way computes
+            timestamps = signatures["timestamps"](waveform=waveform)["embedding"]
+            found[name] = [way | {"timestamps": timestamps} for way in found[name]]
     return {
         name: [{key: value.numpy() for key, value in way.items()} for way in ways]
         for name, ways in found.items()

@@ -151,6 +151,9 @@ def write_saved_model(graph: Graph, folder: str | os.PathLike) -> None:
     Args:
         graph: what to write.
         folder: an empty or new folder.
+
+    Raises:
+        OSError: if the folder cannot be written.
     """
 
     @tf.function
@@ -172,7 +175,10 @@ def write_saved_model(graph: Graph, folder: str | os.PathLike) -> None:
         call.get_concrete_function(graph.input, training=training)
     for function in (*graph.signatures.values(), *root.regularization_losses):
         function.get_concrete_function()
-    tf.saved_model.save(root, os.fspath(folder), signatures=graph.signatures)
+    try:
+        tf.saved_model.save(root, os.fspath(folder), signatures=graph.signatures)
+    except tf.errors.OpError as error:
+        raise OSError(error.message) from error
 
 
 def require_encoder(encoder) -> None:

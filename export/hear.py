@@ -3,6 +3,7 @@
 Reference: Turian et al., HEAR: Holistic Evaluation of Audio Representations (2022).
 """
 
+import dataclasses
 import os
 import pathlib
 
@@ -39,12 +40,27 @@ def save_hear(encoder: Encoder, directory: str | os.PathLike, origin: Origin | N
     config = log_mel.get_config() | {"patch_hop_frames": hop_frames}
     dense = Encoder(encoder.backbone, type(log_mel).from_config(config))
     graph = encoder_graph(encoder)
-    graph.signatures["timestamps"] = patches_signature(dense)
+    signatures = graph.signatures | {"timestamps": patches_signature(dense)}
     contract = encoder_contract(encoder)
-    contract.facts["timestamps"] = {
-        "patch_samples": log_mel.patch_samples,
-        "hop_samples": hop_frames * log_mel.frame_hop,
+    facts = {
+        "timestamps": {
+            "patch_samples": log_mel.patch_samples,
+            "hop_samples": hop_frames * log_mel.frame_hop,
+        }
     }
-    clips = encoder_clips(encoder)
-    module = pathlib.Path(__file__).with_name("sepssl_hear.py")
-    return save_graph(graph, encoder, directory, clips, contract, origin, module)
+
+    def hear(waveform, training):
+        return {
+            "embedding": encoder(waveform, training=training),
+            "timestamps": dense.patch_embeddings(waveform, training=training),
+        }
+
+    return save_graph(
+        dataclasses.replace(graph, signatures=signatures),
+        hear,
+        directory,
+        encoder_clips(encoder),
+        dataclasses.replace(contract, facts=contract.facts | facts),
+        origin,
+        module=pathlib.Path(__file__).with_name("sepssl_hear.py"),
+    )

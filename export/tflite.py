@@ -8,11 +8,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from sepssl.atomic import atomic_folder
+from sepssl.atomic import atomic_folder, require_new_folder
 from sepssl.errors import InputError
 from sepssl.export import conversion
 from sepssl.export.card import encoder_contract, separator_contract, write_card
@@ -48,7 +48,7 @@ def convert_encoder(
     origin: Origin | None = None,
     precisions: Sequence[str] = ("float32",),
     inputs: Sequence[str] = ("waveform",),
-    calibration: Sequence[np.ndarray] = (),
+    calibration: Iterable[np.ndarray] = (),
     accept_errors: bool = False,
 ) -> dict:
     """Writes an encoder as TF Lite, with `card.json`, `README.md` and `manifest.sha256`.
@@ -81,8 +81,8 @@ def convert_encoder(
         precisions: some of `PRECISIONS`.
         inputs: some of `INPUTS`.
         calibration: waveforms [samples] at the encoder's sample rate, like those that the encoder
-            will meet; needed for int8. Up to 128 patches of them are used, evenly spread, and
-            one of silence.
+            will meet; needed for int8, and not read before all else is found right. Up to 128
+            patches of them are used, evenly spread, and one of silence.
         accept_errors: whether a file is also written if its errors are larger than allowed.
 
     Returns:
@@ -101,12 +101,12 @@ def convert_encoder(
     _require_precisions(precisions, PRECISIONS)
     _require_some("input", inputs, INPUTS)
     _require_float32(encoder)
-    if "int8" in precisions:
-        _require_calibration(calibration)
+    require_new_folder(directory)
+    calibration = _usable_calibration(calibration) if "int8" in precisions else None
     with atomic_folder(directory) as folder:
         clips = encoder_clips(encoder)
         expected = expected_outputs(encoder, clips, "embedding")
-        patches = _calibration_patches(encoder, calibration) if "int8" in precisions else None
+        patches = None if calibration is None else _calibration_patches(encoder, calibration)
         checks = {}
         for input in inputs:
             graph = _GRAPHS[input](encoder)
@@ -158,7 +158,8 @@ def convert_separator(
 def _convert(graph, folder, files, parts, clips, expected, calibration, accept_errors) -> dict:
     """Writes files, name -> precision; returns file -> what the card says of it."""
     spec, checks = graph.input, {}
-    with tempfile.TemporaryDirectory() as temporary:
+    # In the output's folder, so that a full disk is one that the user has named.
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
         temporary = pathlib.Path(temporary)
         write_saved_model(graph, temporary / "saved_model")
         _run("convert", temporary / "saved_model", temporary / "float32.tflite")
@@ -226,8 +227,9 @@ def _calibration_patches(encoder, waveforms):
     return np.concatenate(patches).astype(np.float32)
 
 
-def _require_calibration(waveforms: Sequence[np.ndarray]) -> None:
-    if not len(waveforms):
+def _usable_calibration(waveforms: Iterable[np.ndarray]) -> list[np.ndarray]:
+    waveforms = list(waveforms)
+    if not waveforms:
         raise InputError(
             "precision 'int8': expected recordings to calibrate on, like those that the encoder "
             "will meet"
@@ -238,6 +240,7 @@ def _require_calibration(waveforms: Sequence[np.ndarray]) -> None:
                 f"calibration[{i}]: of shape {np.shape(waveform)} and type "
                 f"{np.asarray(waveform).dtype}; expected floating-point waveforms [samples]"
             )
+    return waveforms
 
 
 def _unless(value: str, default: str) -> list[str]:

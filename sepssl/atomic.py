@@ -49,10 +49,10 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Like `atomic_file`, for a folder that must not exist yet, or be empty.
 
     Raises:
-        InputError: if `path` is a file or a folder that holds something, or cannot be written.
+        InputError: as `require_new_folder`, or if `path` cannot be written.
     """
-    path = pathlib.Path(path)
-    refuse_nonempty_folder(path)
+    path = pathlib.Path(path).resolve()  # not a link's place, but what it leads to
+    require_new_folder(path)
     temporary = _temporary_sibling(path)
     try:
         temporary.mkdir(parents=True)
@@ -66,13 +66,22 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def refuse_nonempty_folder(path: str | os.PathLike) -> None:
-    """Raises InputError unless `path` does not exist or is an empty folder."""
+def require_new_folder(path: str | os.PathLike) -> None:
+    """Raises InputError unless `path` does not exist, or is an empty folder that can be replaced.
+
+    The current folder and mount points cannot: a rename would take the one from under the shell's
+    feet and fails for the other.
+    """
     path = pathlib.Path(path)
-    if path.is_dir() and any(path.iterdir()):
-        raise InputError(f"{path}: is not empty; expected a new or empty folder")
+    expected = "expected a new or empty folder"
     if path.exists() and not path.is_dir():
-        raise InputError(f"{path}: is a file; expected a new or empty folder")
+        raise InputError(f"{path}: is a file; {expected}")
+    if path.is_dir() and any(path.iterdir()):
+        raise InputError(f"{path}: is not empty; {expected}")
+    if path.is_dir() and path.samefile(pathlib.Path.cwd()):
+        raise InputError(f"{path}: is the current folder; expected a new one, for instance in it")
+    if path.is_mount():
+        raise InputError(f"{path}: is a mount point; expected a new folder, for instance in it")
 
 
 def _refuse_existing(path: pathlib.Path, overwrite: bool) -> None:

@@ -46,6 +46,30 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
 
 
+def test_a_link_to_an_empty_folder(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    with atomic_folder(tmp_path / "link") as temporary:
+        (temporary / "a").write_text("a")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "empty" / "a").read_text() == "a"
+
+
+def test_an_empty_folder_that_cannot_be_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (".", tmp_path):
+        with pytest.raises(InputError, match="is the current folder"), atomic_folder(path):
+            pass
+
+
+def test_an_empty_mount_point():
+    mount = pathlib.Path("/dev/shm")
+    if not mount.is_mount() or any(mount.iterdir()):
+        pytest.skip("there is no empty mount point")
+    with pytest.raises(InputError, match="shm: is a mount point"), atomic_folder(mount):
+        pass
+
+
 def test_no_permission(tmp_path):
     (tmp_path / "closed").mkdir()
     (tmp_path / "closed").chmod(0o555)
@@ -71,6 +95,7 @@ from sepssl.errors import InputError
 what, folder = sys.argv[1:]
 from sepssl.audio.files import write_audio
 from sepssl.data.store import ClipStore
+from sepssl.export import save_encoder
 from sepssl.representation import Encoder, SmallBackbone
 from sepssl.serialization import save_model
 encoder = Encoder(SmallBackbone(64, width=16))
@@ -83,6 +108,8 @@ try:
         write_audio(f"{folder}/a.wav", 0.1 * noise[0], 16000)
     elif what == "model":
         save_model(encoder, f"{folder}/a.keras")
+    elif what == "export":
+        save_encoder(encoder, f"{folder}/a")
     else:
         ClipStore(f"{folder}/store").fill("here", ["a"], lambda first: [noise], "filling")
 except InputError as error:
@@ -90,7 +117,7 @@ except InputError as error:
 """
 
 
-@pytest.mark.parametrize("what", ["sound", "model", "store"])
+@pytest.mark.parametrize("what", ["sound", "model", "export", "store"])
 def test_a_full_disk(what, tmp_path):
     process = subprocess.run(
         [sys.executable, "-c", FULL_DISK, what, tmp_path],

@@ -10,7 +10,7 @@ recordings like those that it will meet. Less than float32 needs the extra `tfli
 
 from absl import flags
 
-from sepssl.atomic import refuse_nonempty_folder
+from sepssl.atomic import require_new_folder
 from sepssl.cli.main import run_main
 
 FLAGS = flags.FLAGS
@@ -49,7 +49,7 @@ def main(argv):
             raise InputError(f"--{name}: is for --format={format} of an {' or '.join(kinds)}")
     if FLAGS.calibration and "int8" not in FLAGS.precision:
         raise InputError("--calibration: is for --precision=int8")
-    refuse_nonempty_folder(FLAGS.output)  # Before the seconds that the imports take.
+    require_new_folder(FLAGS.output)  # Before the seconds that the imports take.
 
     import sepssl
     from sepssl import export
@@ -70,7 +70,7 @@ def main(argv):
             else export.save_separator(separator, output, origin)
         )
     elif encoder:
-        calibration = _calibration(encoder.sample_rate)
+        calibration = _calibration(encoder.log_mel)
         card = export.convert_encoder(
             encoder, output, origin, inputs=FLAGS.input, calibration=calibration, **shared
         )
@@ -82,8 +82,8 @@ def main(argv):
     _print_checks(card["checks"])
 
 
-def _calibration(sample_rate):
-    """Waveforms, at most as many as patches are taken."""
+def _calibration(log_mel):
+    """Yields waveforms of a few patches each, once they are asked for."""
     import pathlib
 
     import numpy as np
@@ -92,30 +92,31 @@ def _calibration(sample_rate):
     from sepssl.data.folder import Folder
     from sepssl.data.scenes.clips import SceneClips
     from sepssl.data.scenes.scene import SceneConfig
+    from sepssl.data.segments import Segments
     from sepssl.errors import InputError
     from sepssl.export.tflite import CALIBRATION_PATCHES
     from sepssl.training.clips import report_skipped
 
     if not FLAGS.calibration:
-        return []
-    source = pathlib.Path(FLAGS.calibration)
+        return
+    source, sample_rate = pathlib.Path(FLAGS.calibration), log_mel.sample_rate
     if FLAGS.calibration == "scenes":
         config = SceneConfig(sample_rate=sample_rate)
         clips = SceneClips(config, 0, "calibration", CALIBRATION_PATCHES)
-    elif source.is_file():
-        check_audio(source)
-        clips = Folder(source.parent, sample_rate, labels=None, files=[source])
     else:
-        clips = Folder(source, sample_rate, labels=None)
+        files = [source] if source.is_file() else None
+        for file in files or []:
+            check_audio(file)
+        folder = Folder(source.parent if files else source, sample_rate, labels=None, files=files)
+        clips = Segments(folder, 2 * log_mel.patch_samples / sample_rate)
     count = min(len(clips.names), CALIBRATION_PATCHES)
-    waveforms, skipped = [], list(clips.skipped)
+    skipped = list(clips.skipped)
     for index in np.linspace(0, len(clips.names) - 1, count).round().astype(int):
         try:
-            waveforms.append(clips.read(index))
+            yield clips.read(index)
         except InputError as error:
             skipped.append((clips.names[index], str(error)))
     report_skipped(skipped)
-    return waveforms
 
 
 def _print_checks(checks):

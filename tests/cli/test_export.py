@@ -27,6 +27,7 @@ def folder(tmp_path_factory):
     separator.build((None, 4000))
     save_model(separator, folder / "separator.keras")
     (folder / "text.keras").write_text("not a model")
+    (folder / "empty").mkdir()
     (folder / "full").mkdir()
     (folder / "full" / "mine.txt").write_text("mine")
     (folder / "calibration").mkdir()
@@ -60,6 +61,21 @@ ERRORS = {
         ["--encoder=encoder.keras", "--output=h", "--format=tflite", "--precision=int4"],
         "'int4': expected some of float32, float16, dynamic, int8",
     ),
+    "precision before recordings": (
+        [
+            *("--encoder=encoder.keras", "--output=h", "--format=tflite"),
+            *("--precision=int8,int4", "--calibration=nowhere"),
+        ],
+        "'int4': expected some of float32, float16, dynamic, int8",
+    ),
+    "no such recordings": (
+        [
+            *("--encoder=encoder.keras", "--output=h", "--format=tflite"),
+            *("--precision=int8", "--calibration=nowhere"),
+        ],
+        "nowhere: does not exist",
+    ),
+    "current folder": (["--encoder=../encoder.keras", "--output=."], "is the current folder"),
     "int8 without recordings": (
         ["--encoder=encoder.keras", "--output=h", "--format=tflite", "--precision=int8"],
         "expected recordings to calibrate on",
@@ -76,6 +92,10 @@ WRITES = {
         *("--precision=float32,int8", "--input=log_mel", "--calibration=calibration"),
         "--accept_errors",  # the weights are random
     ],
+    "scenes": [
+        *("--encoder=encoder.keras", "--output=on_scenes", "--format=tflite"),
+        *("--precision=int8", "--input=log_mel", "--calibration=scenes", "--accept_errors"),
+    ],
     "hear": ["--encoder=encoder.keras", "--output=hear", "--format=hear"],
     "separator": ["--separator=separator.keras", "--output=separator"],
     "scene": ["--separator=separator.keras", "--encoder=encoder.keras", "--output=scene"],
@@ -83,6 +103,7 @@ WRITES = {
 OUTPUTS = {
     "saved_model": ["embedding [batch, 16]"],
     "tflite": ["embedding [batch, 16]"],
+    "scenes": ["embedding [batch, 16]"],
     "hear": ["embedding [batch, 16]"],
     "separator": ["sources [batch, 2, samples]"],
     "scene": [
@@ -91,6 +112,7 @@ OUTPUTS = {
         "channel_energies [batch, 2]",
     ],
 }
+FORMATS = {"tflite": "tflite", "scenes": "tflite", "hear": "hear"}
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +124,7 @@ def results(folder):
             [sys.executable, "-m", "sepssl.cli.export", *arguments],
             capture_output=True,
             text=True,
-            cwd=folder,
+            cwd=folder / "empty" if "--output=." in arguments else folder,
             # Not inherited from the tests' own TensorFlow: the entry point sets it.
             env={k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"},
             timeout=120,
@@ -123,8 +145,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(results, folder, name):
     assert ERRORS[name][1] in line
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        *("encoder.keras", "separator.keras", "text.keras", "full", "calibration"),
-        *("saved", "new", "hear", "separator", "scene"),
+        *("encoder.keras", "separator.keras", "text.keras", "empty", "full", "calibration"),
+        *("saved", "new", "on_scenes", "hear", "separator", "scene"),
     }
     assert [path.name for path in (folder / "full").iterdir()] == ["mine.txt"]
 
@@ -137,7 +159,7 @@ def test_writes_an_export_with_a_card(results, folder, name):
     (output,) = (flag for flag in WRITES[name] if flag.startswith("--output="))
     output = folder / output.removeprefix("--output=")
     card = json.loads((output / "card.json").read_text())
-    assert card["format"] == (name if name in ("tflite", "hear") else "saved_model")
+    assert card["format"] == FORMATS.get(name, "saved_model")
     if name == "tflite":
         assert set(card["checks"]) == {"encoder_log_mel.tflite", "encoder_log_mel_int8.tflite"}
         assert "broken.wav" in process.stdout + process.stderr

@@ -1,4 +1,4 @@
-"""README's page for each kind of user: every block of code is run, in a process of its own."""
+"""README's page for each kind of user: its commands, then every block of code, are run."""
 
 import concurrent.futures
 import os
@@ -9,13 +9,13 @@ import sys
 import numpy as np
 import pytest
 
-from sepssl.export import convert_encoder, save_encoder, save_hear, save_scene, save_separator
 from sepssl.representation import Encoder, SmallBackbone
 from sepssl.separation import TDCN, Separator, STFTBasis
 from sepssl.serialization import save_model
 
 README = pathlib.Path(__file__).parents[2] / "README.md"
 SECTION = README.read_text().split("## Exporting, and loading")[1].split("\n## ")[0]
+COMMANDS = SECTION.split("\n\n")[1].replace("\\\n", " ").strip().splitlines()
 # First words of a paragraph -> the code after it.
 BLOCKS = {
     part.split("**")[0]: part.split("```python\n")[1].split("```")[0]
@@ -61,30 +61,33 @@ def results(tmp_path_factory):
     for name, model in {"encoder": encoder, "separator": separator}.items():
         model.build()
         save_model(model, folder / name / "final.keras")
-    save_encoder(encoder, folder / "saved_model")
-    convert_encoder(encoder, folder / "tflite")
-    save_hear(encoder, folder / "hear")
-    save_separator(separator, folder / "separator_model")
-    save_scene(separator, encoder, folder / "scene")
     names = [f"{kind}/{i}.wav" for kind in ("dogs", "cats") for i in range(5)]
     embeddings = np.eye(2)[np.repeat([0, 1], 5)].astype(np.float32)
     np.savez(folder / "embeddings.npz", names=names, embeddings=embeddings)
 
-    def run(name):
-        script = BLOCKS[name].replace("/tmp/", f"{folder}/") + "\n" + CHECKS[name]
+    def run(*command):
         return subprocess.run(
-            [sys.executable, "-c", script],
+            [sys.executable, *(part.replace("/tmp/", f"{folder}/") for part in command)],
             capture_output=True,
             text=True,
             cwd=folder,
             env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"},
         )
 
+    def export(command):
+        return run("-m", "sepssl.cli.export", *command.split()[1:])
+
+    def use(name):
+        return run("-c", BLOCKS[name] + "\n" + CHECKS[name])
+
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        return dict(zip(CHECKS, pool.map(run, CHECKS), strict=True))
+        for process in pool.map(export, COMMANDS):
+            assert process.returncode == 0, process.stderr[-3000:]
+        return dict(zip(CHECKS, pool.map(use, CHECKS), strict=True))
 
 
 def test_every_block_is_run():
+    assert SECTION.count("sepssl-export ") == len(COMMANDS) == 5
     assert list(BLOCKS) == list(CHECKS)
     assert SECTION.count("```python") == len(BLOCKS)
 

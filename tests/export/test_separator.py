@@ -96,6 +96,9 @@ def test_tflite(name, waveforms, tmp_path):
     separator = SEPARATORS[name]()
     card = convert_separator(separator, tmp_path / "separator", precisions=["float32", "float16"])
     assert list(card["checks"]) == ["separator.tflite", "separator_float16.tflite"]
+    float32, float16 = (check["bytes"] for check in card["checks"].values())
+    network = separator.tdcn.count_params() + separator.mask.count_params()
+    assert (float32 - float16) / (4 * network) > 0.45  # half of the weights, and some graph
     for file, limit in {"separator": 1e-4, "separator_float16": 1e-2}.items():
         path = tmp_path / "separator" / f"{file}.tflite"
         run = tf.lite.Interpreter(str(path)).get_signature_runner("serving_default")

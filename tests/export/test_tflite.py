@@ -90,12 +90,21 @@ def test_card(converted):
 
 
 @pytest.fixture(scope="module")
-def quantized(encoder, tmp_path_factory):
+def wide():
+    """An encoder of which the weights are most."""
+    keras.utils.set_random_seed(0)
+    encoder = Encoder(SmallBackbone(embedding_size=64, width=16))
+    encoder(np.random.default_rng(1).uniform(-1, 1, [4, 20000]), training=True)
+    return encoder
+
+
+@pytest.fixture(scope="module")
+def quantized(wide, tmp_path_factory):
     directory = tmp_path_factory.mktemp("quantized") / "encoder"
     random = np.random.default_rng(5)
     calibration = [g * random.uniform(-1, 1, 40000).astype(np.float32) for g in (0.01, 0.1, 1)]
     card = convert_encoder(
-        encoder,
+        wide,
         directory,
         precisions=["float32", "float16", "dynamic", "int8"],
         inputs=["waveform", "patch", "log_mel"],
@@ -111,7 +120,7 @@ COSINES = {"float32": 0.999999, "float16": 0.99999, "dynamic": 0.999, "int8": 0.
 
 @pytest.mark.parametrize("input", ["waveform", "patch", "log_mel"])
 @pytest.mark.parametrize("precision", COSINES)
-def test_precisions_and_inputs(quantized, encoder, precision, input):
+def test_precisions_and_inputs(quantized, wide, precision, input):
     directory, card = quantized
     parts = ["encoder"] + [input] * (input != "waveform") + [precision] * (precision != "float32")
     file = "_".join(parts) + ".tflite"
@@ -124,8 +133,8 @@ def test_precisions_and_inputs(quantized, encoder, precision, input):
     random = np.random.default_rng(6)
     for gain in (0.02, 0.5):
         waveform = (gain * random.uniform(-1, 1, [1, 15600])).astype(np.float32)
-        expected = np.asarray(encoder(waveform))[0]
-        value = np.asarray(encoder.log_mel(waveform))[:, 0] if input == "log_mel" else waveform
+        expected = np.asarray(wide(waveform))[0]
+        value = np.asarray(wide.log_mel(waveform))[:, 0] if input == "log_mel" else waveform
         if detail["dtype"] == np.int8:
             scale, zero = detail["quantization"]
             value = np.clip(np.round(value / scale) + zero, -128, 127).astype(np.int8)
@@ -143,16 +152,34 @@ def test_integers_are_for_the_backbone_alone(quantized):
         str(directory / "encoder_log_mel_int8.tflite")
     ).get_tensor_details()
     assert {d["dtype"] for d in details if d["name"].startswith("serving_default")} == {np.int8}
-    # Half and a quarter of the weights, and what the front end takes in all of them.
-    sizes = [
-        (directory / f"encoder{name}.tflite").stat().st_size for name in ("", "_float16", "_int8")
-    ]
-    assert sizes[0] > sizes[1] > sizes[2]
     assert card["checks"]["encoder_patch.tflite"]["shape"] == [1, 15600]
     assert card["checks"]["encoder_log_mel_int8.tflite"]["shape"] == [1, 96, 64]
     table = (directory / "README.md").read_text()
     assert "| `encoder_log_mel_int8.tflite` | `log_mel`, int8 [1, 96, 64] | " in table
     assert "| `encoder_int8.tflite` | `waveform`, float32 [batch, samples] | " in table
+
+
+@pytest.mark.parametrize("input", ["", "_patch", "_log_mel"])
+@pytest.mark.parametrize(
+    ("precision", "least"), [("float16", 0.48), ("dynamic", 0.7), ("int8", 0.7)]
+)
+def test_half_and_three_quarters_of_the_weights_are_saved(quantized, wide, input, precision, least):
+    """What is not weights takes the same in every precision, but for a quantized file's scales."""
+    checks = quantized[1]["checks"]
+    float32 = checks[f"encoder{input}.tflite"]["bytes"]
+    saved = float32 - checks[f"encoder{input}_{precision}.tflite"]["bytes"]
+    assert least < saved / (4 * wide.backbone.count_params()) < 0.76
+
+
+@pytest.mark.parametrize("file", ["encoder_int8", "encoder_patch_int8", "encoder_dynamic"])
+def test_the_front_end_stays_in_float32(quantized, wide, file):
+    interpreter = tf.lite.Interpreter(str(quantized[0] / f"{file}.tflite"))
+    details = interpreter.get_tensor_details()
+    filters = {wide.log_mel.bands, 257}
+    assert {d["dtype"] for d in details if set(d["shape"]) == filters} == {np.float32}
+    results = [d for d in details if "log_mel" in d["name"] and "_quantized" not in d["name"]]
+    assert {d["dtype"] for d in results} == {np.float32, np.complex64, np.int32}
+    assert np.int8 in {d["dtype"] for d in details}  # of the backbone
 
 
 @pytest.mark.parametrize("precision", ["float16", "dynamic"])

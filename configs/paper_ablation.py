@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
     encoder = encoder_small.get_config()
     encoder.data.num_clips = 4000
     encoder.encoder.width = 16
+    encoder.views.update(channel_floor_db=-30.0, equalization_db=0.0)
     encoder.train.update(
         steps=1500, learning_rate=2e-3, checkpoint_every=500, state_steps=(1500,), probe_clips=0
     )

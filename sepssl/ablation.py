@@ -99,11 +99,7 @@ def run_ablation(config: ConfigDict, workdir: str | os.PathLike) -> pathlib.Path
                 f"separator.data.{key}={config.separator.data[key]}, encoder.data.{key}="
                 f"{config.encoder.data[key]}: expected the same, since both see the same scenes"
             )
-    # Of every row, the settings of the cells it should have, by seed.
-    cells = {
-        name: dict.fromkeys(config.seeds[: row.get("seeds")], _settings(config, row))
-        for name, row in rows.items()
-    }
+    cells = expected_cells(config)
     workdir.mkdir(parents=True, exist_ok=True)
     with lock_folder(workdir, wait=False):
         results = Results(config.results or workdir / "results.jsonl")
@@ -128,6 +124,14 @@ def run_ablation(config: ConfigDict, workdir: str | os.PathLike) -> pathlib.Path
             make.delete_cache()
         write()
     return workdir
+
+
+def expected_cells(config: ConfigDict) -> dict[str, dict[int, str]]:
+    """Of every row, the settings of the cells that it should have, by seed."""
+    return {
+        row["name"]: dict.fromkeys(config.seeds[: row.get("seeds")], _settings(config, row))
+        for row in config.rows
+    }
 
 
 def _settings(config: ConfigDict, row: dict) -> str:

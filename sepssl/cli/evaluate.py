@@ -59,6 +59,10 @@ def main(argv):
     output = pathlib.Path(FLAGS.output)
     if output.suffix != ".json":
         raise InputError(f"{output}: expected a file name that ends in .json")
+    if FLAGS.baselines and FLAGS.separator:
+        raise InputError("--baselines: is for encoders; a separator's baselines are always told")
+    if FLAGS.data_dir and not FLAGS.dataset.startswith("tfds:"):
+        raise InputError(f"--data_dir: is for TFDS datasets; --dataset={FLAGS.dataset} is none")
     with atomic_file(output) as temporary:
         kind = "encoder" if FLAGS.encoder else "separator"
         evaluate = _evaluate_encoder if FLAGS.encoder else _evaluate_separator

@@ -81,9 +81,20 @@ def labels_of(data: ConfigDict, names: list[str]) -> dict[str, np.ndarray]:
     return {name: labels[of_recording(name)] for name in names}
 
 
-def store_mixtures(clips, folder: pathlib.Path) -> ClipStore:
-    """Decodes all clips into a store; those that cannot be read are skipped and listed."""
-    return _store(clips, lambda index: clips.read(index)[None], folder)
+def store_mixtures(clips, folder: pathlib.Path, with_sources: bool = False) -> ClipStore:
+    """Decodes all clips into a store; those that cannot be read are skipped and listed.
+
+    Args:
+        clips: what to decode.
+        folder: where the store goes.
+        with_sources: whether clips count as such too whose true sources cannot be read.
+    """
+
+    def read(index):
+        mixture = clips.read_with_sources(index)[0] if with_sources else clips.read(index)
+        return mixture[None]
+
+    return _store(clips, read, folder)
 
 
 def store_with_sources(clips: FussFolder | SceneClips, folder: pathlib.Path) -> ClipStore:
@@ -112,7 +123,10 @@ def _store(clips, read, folder: pathlib.Path) -> ClipStore:
 def store_sources(
     clips: FussFolder | SceneClips, mixtures: ClipStore, folder: pathlib.Path
 ) -> ClipStore:
-    """The true sources of all clips of a store, a row each: what an oracle separator would find."""
+    """The true sources of all clips of a store, a row each: what an oracle separator would find.
+
+    The mixtures were stored `with_sources`, so that none is broken.
+    """
     rows = {name: row for row, name in enumerate(clips.names)}
     indices = [rows[name] for name in mixtures.names]
 

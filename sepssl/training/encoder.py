@@ -148,8 +148,9 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
 
     cache = pathlib.Path(config.data.cache or run.path)
     # Recordings of a folder are not cut into parts where they have sources.
-    whole = oracle and config.data.directory
-    mixtures = store_mixtures(clips, cache / ("whole_clips" if whole else "clips"))
+    whole = bool(oracle and config.data.directory)
+    folder = cache / ("whole_clips" if whole else "clips")
+    mixtures = store_mixtures(clips, folder, with_sources=whole)
     channels = [
         store_sources(clips, mixtures, cache / "channels" / name)
         if separator is None

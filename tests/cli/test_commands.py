@@ -161,6 +161,16 @@ def test_bad_input_is_one_line_and_leaves_nothing(things, tmp_path):
             [encoder, f"--dataset={things}/empty", f"--output={out}.json"],
             "empty: holds no sound file",
         ),
+        (
+            "evaluate",
+            [separator, "--dataset=scenes", "--baselines", f"--output={out}.json"],
+            "--baselines: is for encoders",
+        ),
+        (
+            "evaluate",
+            [encoder, "--dataset=scenes", f"--data_dir={things}", f"--output={out}.json"],
+            "--data_dir: is for TFDS datasets; --dataset=scenes is none",
+        ),
         ("quickstart", [f"--workdir={tmp_path}"], "holds files but no config.json"),
         ("evaluate", ["--dataset=scenes", f"--output={out}.json"], "(encoder, separator)"),
         (

@@ -72,6 +72,28 @@ def test_an_oracle_leaves_the_separators_store_of_sources_alone(tmp_path):
     assert made == ["channels", "clips"]
 
 
+def test_a_source_that_only_decoding_finds_broken(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    for i in range(10):
+        (tmp_path / "clips" / f"{i}_sources").mkdir(parents=True)
+        sources = 0.1 * random.normal(size=[2, 32000])
+        soundfile.write(tmp_path / "clips" / f"{i}.wav", sources.sum(axis=0), 16000)
+        for name, source in zip("ab", sources, strict=True):
+            soundfile.write(tmp_path / "clips" / f"{i}_sources" / f"{name}.flac", source, 16000)
+    path = tmp_path / "clips" / "3_sources" / "b.flac"
+    content = bytearray(path.read_bytes())
+    half = len(content) // 2
+    content[half : half + 2000] = bytes(2000)
+    path.write_bytes(content)
+    views = {"views.mixture_mixture": 0.0, "views.mixture_channel": 1.0}
+    data = {"data.directory": str(tmp_path / "clips"), "views.separators": "true_sources"}
+    run = train_encoder(smoke(**views, **data), tmp_path / "run")
+    assert len(records(run)) == 2
+    told = capsys.readouterr().out
+    assert "skipped 1:" in told
+    assert "3_sources/b.flac" in told
+
+
 def test_an_encoder_that_collapses_says_so(tmp_path, capsys):
     # All recordings are the same: so are their embeddings.
     sound = 0.1 * np.random.default_rng(0).normal(size=15600)  # one patch

@@ -134,6 +134,12 @@ def expected_cells(config: ConfigDict) -> dict[str, dict[int, str]]:
     }
 
 
+def encoder_folder(workdir: pathlib.Path, row: dict, seed: int, settings: str) -> pathlib.Path:
+    """Where the encoder of a cell lies."""
+    name = f"{row['name'].replace('/', '_')}-{settings}"
+    return workdir / f"seed-{seed}" / "encoders" / name
+
+
 def _settings(config: ConfigDict, row: dict) -> str:
     """Digest of all that a cell depends on but the seed."""
     parts = {key: config[key].to_dict() for key in ("separator", "states", "encoder", "evaluation")}
@@ -197,8 +203,7 @@ class _Seed:
             else str(self._separator.state(self._config.states[state]))
             for state in row.get("separators", ())
         )
-        name = f"{row['name'].replace('/', '_')}-{settings}"
-        return train_encoder(stage, self._folder / "encoders" / name)
+        return train_encoder(stage, encoder_folder(self._folder.parent, row, self._seed, settings))
 
     def delete_cache(self) -> None:
         shutil.rmtree(self._cache, ignore_errors=True)

@@ -1,13 +1,17 @@
 """The driver of the ablation, on a table of a few cells."""
 
 import json
+import pathlib
 
 import pytest
 
 from sepssl import ablation
-from sepssl.ablation import Results, run_ablation, write_table
+from sepssl.ablation import Results, expected_cells, run_ablation, write_table
 from sepssl.configs import paper_ablation
 from sepssl.errors import InputError
+
+README = pathlib.Path(__file__).parents[1] / "README.md"
+CONFIGS = README.with_name("configs")
 
 
 def tiny(**changes):
@@ -111,6 +115,23 @@ def test_the_table_of_known_numbers(tmp_path):
     # t(1) = 12.706, standard error 0.025
     assert "| a − b | 2 | +0.075 (-0.243 to +0.393) |" in table
     assert "c" not in table.replace("difference", "").replace("QbE", "").replace("seeds", "")
+
+
+def test_the_published_table(tmp_path):
+    """The table in `configs` is that of the results beside it, of the configuration as it is now,
+    and README quotes it."""
+    config = paper_ablation.get_config()
+    results = Results(CONFIGS / "paper_ablation.jsonl")
+    cells = expected_cells(config)
+    write_table(results, cells, config.comparisons, tmp_path)
+    table = (tmp_path / "table.md").read_text()
+    assert table == (CONFIGS / "paper_ablation.md").read_text()
+    for record in results.records:
+        assert cells[record["row"]][record["seed"]] == record["settings"]
+    section = README.read_text().split("## The paper's claims")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.count("|") == 6]
+    assert len(rows) > 10
+    assert set(rows) <= set(table.splitlines())
 
 
 def test_rows_that_are_not_there(tmp_path):

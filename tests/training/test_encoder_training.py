@@ -100,7 +100,7 @@ def test_an_encoder_that_collapses_says_so(tmp_path, capsys):
     for i in range(8):
         soundfile.write(tmp_path / f"{i}.wav", sound, 16000)
     changes = {"data.directory": str(tmp_path), "views.time_masks": 0, "views.frequency_masks": 0,
-               "views.max_distance_seconds": 0.0}  # fmt: skip
+               "views.equalization_db": 0.0, "views.max_distance_seconds": 0.0}  # fmt: skip
     train_encoder(smoke(**changes), tmp_path / "run")
     assert capsys.readouterr().out.count("the encoder is collapsing: embedding_") == 1
 

@@ -32,7 +32,8 @@ def get_config() -> ConfigDict:
                 "mixture_mixture": 0.0,
                 "mixture_channel": 1.0,
                 "channel_channel": 0.0,
-                "channel_floor_db": -10.0,  # of the loudest channel and of the mixture
+                "channel_floor_db": -10.0,  # below the loudest channel: quieter ones are not shown
+                "mixture_floor_db": -30.0,  # below the mixture; where none is left, it is shown
                 "example_mixing": 0.0,
                 "min_mixing_db": -20.0,
                 "max_mixing_db": -5.0,

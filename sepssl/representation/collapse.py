@@ -4,6 +4,7 @@ from keras import ops
 
 MIN_SPREAD = 0.01  # our choice
 MIN_RANK = 1.5  # our choice
+MAX_UNIFORMITY = -0.01  # our choice
 
 
 def spread_and_rank(embeddings):
@@ -44,4 +45,17 @@ def collapse_warning(metrics: dict[str, float]) -> str | None:
     return (
         f"the encoder is collapsing: {found}. Embeddings of different clips hardly differ; a lower "
         "train.learning_rate, a longer warm-up or other objective weights may help"
+    )
+
+
+def projection_warning(metrics: dict[str, float]) -> str | None:
+    """What is wrong with "uniformity" and "alignment" of what NT-Xent compares, or None."""
+    # Vectors of 0 count as spread, but lie exactly on each other.
+    if metrics["uniformity"] <= MAX_UNIFORMITY and metrics["alignment"] > 0.0:
+        return None
+    return (
+        f"similarity maximization learns nothing: uniformity={metrics['uniformity']:.2g}, "
+        f"alignment={metrics['alignment']:.2g} (expected below {MAX_UNIFORMITY} and above 0). "
+        "Projections of different clips hardly differ; a lower train.learning_rate or a longer "
+        "warm-up may help"
     )

@@ -144,7 +144,7 @@ def store_sources(
 
 
 def store_channels(
-    separator, name: str, mixtures: ClipStore, folder: pathlib.Path, chunk_seconds: float = 10.0
+    separator, name: str, mixtures: ClipStore, folder: pathlib.Path, chunk_seconds: float
 ) -> ClipStore:
     """Separates all clips of a store into another one, with a row per channel.
 

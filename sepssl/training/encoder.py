@@ -22,8 +22,9 @@ from sepssl.representation import (
     SupervisedLearner,
     VggishBackbone,
 )
-from sepssl.representation.collapse import collapse_warning
+from sepssl.representation.collapse import collapse_warning, projection_warning
 from sepssl.separation import Separator, load_separator
+from sepssl.separation.long_audio import CHUNK_SECONDS
 from sepssl.training.batches import ViewBatches
 from sepssl.training.checkpoints import RunFolder
 from sepssl.training.clips import (
@@ -39,6 +40,7 @@ from sepssl.training.loop import COMMON_MINIMUMS, loop_settings, require_at_leas
 from sepssl.training.probe import make_probe
 from sepssl.training.strategy import make_strategy, require_pairs_on_every_replica
 from sepssl.views import FrontEnd, OnlineSeparation
+from sepssl.views.channels import no_channel_warning
 from sepssl.views.picture import draw_views
 
 BACKBONES = {
@@ -151,10 +153,12 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     whole = bool(oracle and config.data.directory)
     folder = cache / ("whole_clips" if whole else "clips")
     mixtures = store_mixtures(clips, folder, with_sources=whole)
+    # Parts of recordings are no longer than this, so that each is separated in one go, as online.
+    chunk_seconds = max(CHUNK_SECONDS, 1.5 * config.data.clip_seconds)
     channels = [
         store_sources(clips, mixtures, cache / "channels" / name)
         if separator is None
-        else store_channels(separator, name, mixtures, cache / "channels" / name)
+        else store_channels(separator, name, mixtures, cache / "channels" / name, chunk_seconds)
         for name, separator in separators.items()
         if not online
     ]
@@ -188,10 +192,15 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
         batches,
         probe or (lambda encoder: {}),
         evaluate_every=config.train.probe_every,
-        warn=(lambda metrics: None) if supervised else collapse_warning,
+        warnings=() if supervised else _warnings(config),
         **settings,
     )
     return run
+
+
+def _warnings(config: ConfigDict) -> tuple:
+    projected = config.objective.similarity_weight > 0
+    return (collapse_warning, no_channel_warning, *([projection_warning] if projected else []))
 
 
 def _require_views_that_fit(config: ConfigDict, separators: dict) -> None:
@@ -229,6 +238,7 @@ def _make_learner(
         mixture_channel=views.mixture_channel,
         channel_channel=views.channel_channel,
         channel_floor_db=views.channel_floor_db,
+        mixture_floor_db=views.mixture_floor_db,
         example_mixing=views.example_mixing,
         min_mixing_db=views.min_mixing_db,
         max_mixing_db=views.max_mixing_db,

@@ -3,7 +3,7 @@
 import functools
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 import keras
 import tensorflow as tf
@@ -77,7 +77,7 @@ def train(
     checkpoint_every: int,
     state_steps: Collection[int],
     evaluate_every: int = 0,
-    warn: Callable[[dict[str, float]], str | None] = lambda metrics: None,
+    warnings: Iterable[Callable[[dict[str, float]], str | None]] = (),
 ) -> keras.Model:
     """Trains a learner, from the start or from where the run stopped.
 
@@ -97,8 +97,8 @@ def train(
         log_every, checkpoint_every: in steps.
         state_steps: steps whose product is kept; the last is always kept as `final.keras`.
         evaluate_every: in steps; 0 for kept states only.
-        warn: logged metrics -> what is going wrong, or None; asked after the warm-up, and what it
-            says is printed once.
+        warnings: logged metrics -> what is going wrong, or None; asked after the warm-up, and the
+            first thing that each says is printed.
 
     Returns:
         The trained product.
@@ -145,7 +145,7 @@ def train(
             steps, unit_name="step", stateful_metrics=learner.shown_metrics
         )
         started, started_at = time.perf_counter(), done
-        warned = False
+        silent = list(warnings)
         for step, batch in enumerate(
             distribute(strategy, batches.load, done, steps) if done < steps else (), start=done
         ):
@@ -160,10 +160,10 @@ def train(
                 log.write(after, metrics)
                 shown = [(name, metrics[name]) for name in learner.shown_metrics]
                 progress.update(after, shown, finalize=after == steps)
-                problem = warn(metrics) if after > learning_rate.warmup_steps else None
-                if problem and not warned:
-                    warned = True
-                    print(f"\nstep {after}: {problem}", flush=True)
+                for warning in list(silent) if after > learning_rate.warmup_steps else ():
+                    if problem := warning(metrics):
+                        silent.remove(warning)
+                        print(f"\nstep {after}: {problem}", flush=True)
             if after in state_steps or (evaluate_every and after % evaluate_every == 0):
                 paused = time.perf_counter()
                 evaluate_and_keep(after)

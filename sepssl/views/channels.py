@@ -3,36 +3,58 @@
 from keras import ops
 
 PAIRINGS = ("mixture_mixture", "mixture_channel", "channel_channel")
+MIXTURE = -1  # what a view shows, if not one of the channels 0, 1, ...
+NO_CHANNEL = -2  # the mixture as well, since no channel could be heard
+MAX_NO_CHANNEL_SHARE = 0.05  # our choice
 
 
-def choose_channel(channels, mixture, uniform, floor_db: float = -30.0):
+def choose_channel(
+    channels,
+    mixture,
+    uniform,
+    channel_floor_db: float = -30.0,
+    mixture_floor_db: float = -30.0,
+):
     """Picks one channel of every example, with equal chances for all that can be heard.
 
     Args:
         channels: [batch, sources, samples].
         mixture: [batch, samples], what they were separated from.
         uniform: [batch], in [0, 1): decides.
-        floor_db: channels whose power lies further below that of the loudest one and of the
-            mixture are passed over.
+        channel_floor_db, mixture_floor_db: channels whose power lies further below that of the
+            loudest channel, or of the mixture, are passed over. A floor close to 0 below the
+            mixture passes over all channels of a separator that spreads the mixture evenly: of M,
+            each lies 20 log10(M) dB below it.
 
     Returns:
-        Which channels: int32 [batch], -1 where none can be heard, as of true sources that are
-        silent for a while.
+        Which channels: int32 [batch], `NO_CHANNEL` where none can be heard, as of true sources
+        that are silent for a while.
     """
     # As products of vectors: squares would be written to memory and read again.
     power = ops.einsum("bcs,bcs->bc", channels, channels)
-    loudest = ops.maximum(ops.max(power, axis=-1), ops.einsum("bs,bs->b", mixture, mixture))
-    audible = ops.cast(power >= ops.expand_dims(loudest, -1) * 10.0 ** (floor_db / 10.0), "int32")
+    loudest = ops.max(power, axis=-1, keepdims=True)
+    whole = ops.expand_dims(ops.einsum("bs,bs->b", mixture, mixture), -1)
+    audible = (power >= loudest * 10.0 ** (channel_floor_db / 10.0)) & (
+        power >= whole * 10.0 ** (mixture_floor_db / 10.0)
+    )
+    audible = ops.cast(audible, "int32")
     count = ops.sum(audible, axis=-1)
     wanted = ops.cast(uniform * ops.cast(count, uniform.dtype), "int32")
     # uniform * count can round up to count.
     wanted = ops.expand_dims(ops.minimum(wanted, count - 1), -1)
     rank = ops.cumsum(audible, axis=-1) - 1
     number = ops.argmax(ops.cast((rank == wanted) & (audible > 0), "int32"), axis=-1)
-    return ops.where(count > 0, ops.cast(number, "int32"), -1)
+    return ops.where(count > 0, ops.cast(number, "int32"), NO_CHANNEL)
 
 
-def choose_views(mixtures, channels, uniforms, probabilities, floor_db: float = -30.0):
+def choose_views(
+    mixtures,
+    channels,
+    uniforms,
+    probabilities,
+    channel_floor_db: float = -30.0,
+    mixture_floor_db: float = -30.0,
+):
     """Turns two patches of every recording into two views of the drawn kinds.
 
     Args:
@@ -40,11 +62,11 @@ def choose_views(mixtures, channels, uniforms, probabilities, floor_db: float = 
         channels: [batch, 2, sources, samples].
         uniforms: [batch, 4], in [0, 1): pairing, order of the views, channel of each view.
         probabilities: of `PAIRINGS`, adding up to 1.
-        floor_db: see `choose_channel`.
+        channel_floor_db, mixture_floor_db: see `choose_channel`.
 
     Returns:
-        Views [batch, 2, samples], and which channel each shows, int32 [batch, 2], -1 for the
-        mixture.
+        Views [batch, 2, samples], and which channel each shows, int32 [batch, 2]; `MIXTURE` or
+        `NO_CHANNEL` for the mixture.
     """
     mixture_mixture, mixture_channel, _ = probabilities
     both_mixtures = uniforms[:, 0] < mixture_mixture
@@ -64,11 +86,12 @@ def choose_views(mixtures, channels, uniforms, probabilities, floor_db: float = 
         ops.reshape(channels, (-1, sources, samples)),
         ops.reshape(mixtures, (-1, samples)),
         ops.reshape(uniforms[:, 2:4], (-1,)),
-        floor_db,
+        channel_floor_db,
+        mixture_floor_db,
     )
     rows = ops.arange(ops.shape(number)[0], dtype="int32") * sources + ops.maximum(number, 0)
     chosen = ops.take(ops.reshape(channels, (-1, samples)), rows, axis=0)
-    shown = ops.where(is_channel, ops.reshape(number, ops.shape(is_channel)), -1)
+    shown = ops.where(is_channel, ops.reshape(number, ops.shape(is_channel)), MIXTURE)
     chosen = ops.reshape(chosen, ops.shape(mixtures))
     return ops.where(ops.expand_dims(shown >= 0, -1), chosen, mixtures), shown
 
@@ -76,11 +99,27 @@ def choose_views(mixtures, channels, uniforms, probabilities, floor_db: float = 
 def pairing_shares(shown) -> dict:
     """Shares of the pairs that are of each of `PAIRINGS`, scalars, by "<pairing>_share".
 
+    And "no_channel_share", of the pairs that would be of another one, could a channel be heard.
+
     Args:
-        shown: int [batch, 2], which channel each view shows, -1 for the mixture.
+        shown: int [batch, 2], as of `choose_views`.
     """
     count = ops.sum(ops.cast(shown >= 0, "int32"), axis=1)
-    return {
+    shares = {
         f"{pairing}_share": ops.mean(ops.cast(count == channels, "float32"))
         for channels, pairing in enumerate(PAIRINGS)
     }
+    missing = ops.any(shown == NO_CHANNEL, axis=1)
+    return shares | {"no_channel_share": ops.mean(ops.cast(missing, "float32"))}
+
+
+def no_channel_warning(metrics: dict[str, float]) -> str | None:
+    """What a "no_channel_share" says of the floors, or None."""
+    share = metrics["no_channel_share"]
+    if share <= MAX_NO_CHANNEL_SHARE:
+        return None
+    return (
+        f"no_channel_share={share:.2g} (expected at most {MAX_NO_CHANNEL_SHARE}): so many pairs "
+        "show the mixture where a channel was asked for, since none lies above both "
+        "views.channel_floor_db and views.mixture_floor_db"
+    )

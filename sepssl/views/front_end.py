@@ -7,7 +7,7 @@ from keras import ops
 
 from sepssl.audio.log_mel import LogMel
 from sepssl.errors import InputError
-from sepssl.views.channels import choose_views
+from sepssl.views.channels import MIXTURE, choose_views
 from sepssl.views.equalization import KNOTS, equalize
 from sepssl.views.example_mixing import mix_examples, mix_spectrograms
 from sepssl.views.spec_augment import spec_augment
@@ -23,7 +23,8 @@ class FrontEnd(keras.layers.Layer):
     Args:
         log_mel: `LogMel`, the encoder's own.
         mixture_mixture, mixture_channel, channel_channel: probabilities of the pairings.
-        channel_floor_db: channels this far below the loudest one are not chosen.
+        channel_floor_db, mixture_floor_db: channels this far below the loudest one, or below the
+            mixture, are not chosen; where none is left, the view shows the mixture.
         example_mixing: share of pairs one of whose views another recording is mixed into.
         min_mixing_db, max_mixing_db: level of that recording relative to the view.
         mixing_domain: "waveform", or "log_mel" to add powers in the log-mel spectrogram.
@@ -34,8 +35,8 @@ class FrontEnd(keras.layers.Layer):
 
     Shapes: a dict of "mixtures" [batch, 2, samples], "uniforms" [batch, num_uniforms] and, if a
     pairing needs them, "channels" [batch, 2, sources, samples] (or what `separation` makes these
-    from) -> two views [batch, frames, bands], and which channel each shows, int32 [batch, 2], -1
-    for the mixture.
+    from) -> two views [batch, frames, bands], and which channel each shows, int32 [batch, 2], as
+    of `choose_views`.
 
     Reference: the augmentation front-end of Fonseca et al. (2021); all numbers are our choice.
     """
@@ -47,6 +48,7 @@ class FrontEnd(keras.layers.Layer):
         mixture_channel: float = 1.0,
         channel_channel: float = 0.0,
         channel_floor_db: float = -30.0,
+        mixture_floor_db: float = -30.0,
         example_mixing: float = 0.0,
         min_mixing_db: float = -20.0,
         max_mixing_db: float = -5.0,
@@ -77,11 +79,15 @@ class FrontEnd(keras.layers.Layer):
                 f"time_masks={time_masks}, frequency_masks={frequency_masks}, "
                 f"example_mixing={example_mixing}: expected masks of 0 or more, a share of 0 to 1"
             )
-        if channel_floor_db > 0 or min_mixing_db > max_mixing_db:
+        if max(channel_floor_db, mixture_floor_db) > 0:
             raise InputError(
-                f"channel_floor_db={channel_floor_db}, min_mixing_db={min_mixing_db}, "
-                f"max_mixing_db={max_mixing_db}: expected a floor of 0 dB or less, and the lower "
-                "mixing level first"
+                f"channel_floor_db={channel_floor_db}, mixture_floor_db={mixture_floor_db}: "
+                "expected 0 dB or less"
+            )
+        if min_mixing_db > max_mixing_db:
+            raise InputError(
+                f"min_mixing_db={min_mixing_db}, max_mixing_db={max_mixing_db}: expected the lower "
+                "one first"
             )
         if mixing_domain not in ("waveform", "log_mel") or equalization_db < 0:
             raise InputError(
@@ -93,6 +99,7 @@ class FrontEnd(keras.layers.Layer):
         self.mixture_channel = mixture_channel
         self.channel_channel = channel_channel
         self.channel_floor_db = channel_floor_db
+        self.mixture_floor_db = mixture_floor_db
         self.example_mixing = example_mixing
         self.min_mixing_db = min_mixing_db
         self.max_mixing_db = max_mixing_db
@@ -124,7 +131,7 @@ class FrontEnd(keras.layers.Layer):
         if self.separation is not None:
             batch = self.separation(batch)
         views, uniforms = batch["mixtures"], batch["uniforms"]
-        shown = ops.full(ops.shape(views)[:2], -1, "int32")
+        shown = ops.full(ops.shape(views)[:2], MIXTURE, "int32")
         if self.needs_channels:
             views, shown = choose_views(
                 views,
@@ -132,6 +139,7 @@ class FrontEnd(keras.layers.Layer):
                 uniforms[:, :4],
                 (self.mixture_mixture, self.mixture_channel, self.channel_channel),
                 self.channel_floor_db,
+                self.mixture_floor_db,
             )
         mixing = (uniforms[:, 4:7], self.example_mixing, self.min_mixing_db, self.max_mixing_db)
         if self.example_mixing > 0.0 and self.mixing_domain == "waveform":
@@ -166,6 +174,7 @@ class FrontEnd(keras.layers.Layer):
             "mixture_channel": self.mixture_channel,
             "channel_channel": self.channel_channel,
             "channel_floor_db": self.channel_floor_db,
+            "mixture_floor_db": self.mixture_floor_db,
             "example_mixing": self.example_mixing,
             "min_mixing_db": self.min_mixing_db,
             "max_mixing_db": self.max_mixing_db,

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sepssl.atomic import atomic_file
+from sepssl.views.channels import MIXTURE, NO_CHANNEL
 from sepssl.views.front_end import FrontEnd
 
 
@@ -18,7 +19,7 @@ def view_reasons(
     Args:
         front_end: what made the views.
         batch: what it made them from, with "starts" [batch, 2] in samples.
-        shown: int [batch, 2], which channel each view shows, -1 for the mixture.
+        shown: int [batch, 2], as of `choose_views`.
         separators: names of the separators that batch["separator"] counts.
 
     Returns:
@@ -32,8 +33,10 @@ def view_reasons(
         pair = []
         for view, start in enumerate(starts):
             text = f"{start / front_end.log_mel.sample_rate:.2f} s: "
-            if shown[clip, view] < 0:
+            if shown[clip, view] == MIXTURE:
                 text += "mixture"
+            elif shown[clip, view] == NO_CHANNEL:
+                text += "mixture, no channel is loud enough"
             else:
                 text += f"channel {shown[clip, view] + 1}"
                 text += f" of {separators[batch['separator'][clip]]}"

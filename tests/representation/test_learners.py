@@ -5,7 +5,11 @@ import tensorflow as tf
 
 from sepssl.audio.log_mel import LogMel
 from sepssl.representation import Encoder, SimilarityLearner, SmallBackbone, SupervisedLearner
-from sepssl.representation.collapse import collapse_warning, spread_and_rank
+from sepssl.representation.collapse import (
+    collapse_warning,
+    projection_warning,
+    spread_and_rank,
+)
 from sepssl.representation.learner import MIN_TEMPERATURE
 from sepssl.views import FrontEnd
 
@@ -101,3 +105,18 @@ def test_a_collapse_is_said():
     assert "embedding_rank=1.2" in collapse_warning(
         {"embedding_spread": 0.2, "embedding_rank": 1.2}
     )
+
+
+@pytest.mark.parametrize("bias", [0.0, 1.0])
+def test_similarity_maximization_that_learns_nothing_is_said(bias):
+    learner = make(SimilarityLearner)
+    batch = noise()
+    metrics = {k: float(v) for k, v in learner.train_step(batch).items()}
+    assert projection_warning(metrics) is None
+    *_, kernel, last = learner.projection.trainable_variables
+    kernel.assign(np.zeros(kernel.shape))  # the same projection of all, of length 0 or not
+    last.assign(np.full(last.shape, bias))
+    metrics = {k: float(v) for k, v in learner.train_step(batch).items()}
+    assert metrics["uniformity"] == pytest.approx(0 if bias else -4, abs=1e-5)
+    assert "learns nothing" in projection_warning(metrics)
+    assert collapse_warning(metrics) is None

@@ -102,7 +102,18 @@ def test_an_encoder_that_collapses_says_so(tmp_path, capsys):
     changes = {"data.directory": str(tmp_path), "views.time_masks": 0, "views.frequency_masks": 0,
                "views.equalization_db": 0.0, "views.max_distance_seconds": 0.0}  # fmt: skip
     train_encoder(smoke(**changes), tmp_path / "run")
-    assert capsys.readouterr().out.count("the encoder is collapsing: embedding_") == 1
+    said = capsys.readouterr().out
+    assert said.count("the encoder is collapsing: embedding_") == 1
+    assert said.count("similarity maximization learns nothing") == 1
+
+
+def test_pairs_without_a_channel_are_counted_and_said(tmp_path, separator, capsys):
+    # All channels of an untrained separator are quieter than the mixture.
+    changes = {"views.mixture_channel": 1.0, "views.mixture_mixture": 0.0,
+               "views.separators": separator, "views.mixture_floor_db": 0.0}  # fmt: skip
+    run = train_encoder(smoke(**changes), tmp_path / "run")
+    assert records(run)[-1]["no_channel_share"] > 0.5
+    assert capsys.readouterr().out.count("(expected at most 0.05): so many pairs") == 1
 
 
 def test_training_on_labels(tmp_path):

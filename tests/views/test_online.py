@@ -34,7 +34,9 @@ def mixtures(tmp_path_factory):
 @pytest.fixture(scope="module")
 def stored(separators, mixtures, tmp_path_factory):
     folder = tmp_path_factory.mktemp("channels")
-    return [store_channels(s, name, mixtures, folder / name) for name, s in separators.items()]
+    return [
+        store_channels(s, name, mixtures, folder / name, 10.0) for name, s in separators.items()
+    ]
 
 
 def batches(mixtures, channels, **options):

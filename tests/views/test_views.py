@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from sepssl.audio.log_mel import LogMel
 from sepssl.errors import InputError
 from sepssl.views import FrontEnd
-from sepssl.views.channels import choose_channel, choose_views, pairing_shares
+from sepssl.views.channels import (
+    NO_CHANNEL,
+    choose_channel,
+    choose_views,
+    no_channel_warning,
+    pairing_shares,
+)
 from sepssl.views.equalization import KNOTS, equalize
 from sepssl.views.example_mixing import mix_examples, mix_spectrograms
 from sepssl.views.patches import draw_patch_starts
@@ -57,6 +63,23 @@ def test_near_silent_channels_are_passed_over():
     np.testing.assert_array_equal(numbers, [1, 1, 3, 3])
 
 
+def test_each_floor_has_its_own_reference():
+    # Four equal channels lie 12 dB below their sum.
+    even = channels_of_gains([[0.25, 0.25, 0.25, 0.25]])
+    for channel_db, mixture_db, expected in (
+        (-1.0, -12.1, 3),
+        (-1.0, -12.0, NO_CHANNEL),
+        (-30.0, -12.0, NO_CHANNEL),
+    ):
+        found = choose_channel(even, even.sum(axis=1), np.array([0.9]), channel_db, mixture_db)
+        assert found == [expected]
+    # 0.2 lies 12 dB below the loudest channel, 14 dB below the mixture.
+    uneven = channels_of_gains([[0.8, 0.2]])
+    for channel_db, mixture_db, expected in ((-12.1, -14.1, 1), (-12.0, -14.1, 0)):
+        found = choose_channel(uneven, uneven.sum(axis=1), np.array([0.9]), channel_db, mixture_db)
+        assert found == [expected]
+
+
 def test_silence_in_all_channels_is_silence():
     silence = np.zeros([1, 2, 3, 4], np.float32)
     views, _ = choose_views(silence[:, :, 0], silence, np.full([1, 4], 0.5, "f4"), (0, 1, 0))
@@ -69,7 +92,16 @@ def test_where_no_channel_is_heard_the_mixture_is_shown():
     mixtures = channels_of_gains([[1.0, 2.0]])
     views, shown = choose_views(mixtures, channels, np.full([1, 4], 0.9, "f4"), (0, 0, 1))
     np.testing.assert_allclose(views[..., 0], [[1.0, 0.5]])
-    np.testing.assert_array_equal(shown, [[-1, 0]])
+    np.testing.assert_array_equal(shown, [[NO_CHANNEL, 0]])
+    shares = {name: float(share) for name, share in pairing_shares(shown).items()}
+    assert shares == {
+        "mixture_mixture_share": 0.0,
+        "mixture_channel_share": 1.0,
+        "channel_channel_share": 0.0,
+        "no_channel_share": 1.0,
+    }
+    assert "no_channel_share=1" in no_channel_warning(shares)
+    assert no_channel_warning({"no_channel_share": 0.05}) is None
 
 
 def test_pairings_follow_the_uniform_numbers():
@@ -92,6 +124,7 @@ def test_pairings_follow_the_uniform_numbers():
         "mixture_mixture_share": 0.25,
         "mixture_channel_share": 0.5,
         "channel_channel_share": 0.25,
+        "no_channel_share": 0.0,
     }
 
 
@@ -190,6 +223,28 @@ def test_both_views_are_equalized_each_in_its_own_way():
         plain = LogMel()(batch["mixtures"][:, view])[:, 0]
         expected = np.log(equalize(np.exp(plain) - 0.001, uniforms, 20.0) + 0.001)
         np.testing.assert_allclose(front_end(batch)[view], expected, atol=1e-4)
+
+
+def test_both_views_are_masked_each_in_its_own_way():
+    masks = {"time_masks": 1, "time_width": 20, "frequency_masks": 2, "frequency_width": 10}
+    front_end = FrontEnd(LogMel(), mixture_mixture=1.0, mixture_channel=0.0, **masks)
+    batch = make_batch(num_uniforms=front_end.num_uniforms)
+    for view, uniforms in ((0, batch["uniforms"][:, 7:13]), (1, batch["uniforms"][:, 13:])):
+        plain = np.asarray(LogMel()(batch["mixtures"][:, view])[:, 0])
+        expected = spec_augment(plain, uniforms, *masks.values())
+        assert np.mean(np.asarray(expected) != plain) > 0.05
+        np.testing.assert_allclose(front_end(batch)[view], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("floor", ["channel_floor_db", "mixture_floor_db"])
+def test_a_floor_leaves_quiet_channels_out_of_the_views(floor):
+    batch = make_batch(batch=8)
+    # 20 dB apart from each other, and the louder one 0 dB from the mixture.
+    batch["channels"] = np.stack([batch["mixtures"], 0.1 * batch["mixtures"]], axis=2)
+    batch["uniforms"][:, 2:4] = 0.9  # the last that can be heard
+    for floor_db, channel in ((-19.9, 0), (-20.1, 1)):
+        front_end = FrontEnd(LogMel(), 0.0, 0.0, 1.0, **{floor: floor_db})
+        np.testing.assert_array_equal(front_end(batch)[2], np.full([8, 2], channel))
 
 
 def test_front_end_is_a_function_of_the_batch_alone_and_of_each_pair_alone():

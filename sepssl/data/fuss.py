@@ -1,12 +1,13 @@
 """A folder of mixtures with their true sources, laid out as the FUSS dataset is."""
 
+import functools
 import os
 import pathlib
 
 import numpy as np
 
 from sepssl.audio.files import audio_info, read_audio
-from sepssl.data.folder import Folder, list_audio
+from sepssl.data.folder import Folder, fingerprint, list_audio
 from sepssl.errors import InputError
 
 SOURCES_SUFFIX = "_sources"
@@ -73,10 +74,13 @@ class FussFolder:
                     f"{source}: is {found:.3f} s long; expected the {duration:.3f} s of its mixture"
                 )
 
-    @property
+    @functools.cached_property
     def origin(self) -> str:
         """What the clips depend on besides their names."""
-        return f"{self.directory.resolve()} with sources at {self.sample_rate} Hz"
+        mixtures = [self.directory / name for name in self.names]
+        files = fingerprint([file for path in mixtures for file in (path, *_source_files(path))])
+        directory = self.directory.resolve()
+        return f"{directory} with sources at {self.sample_rate} Hz, files {files}"
 
     def __len__(self) -> int:
         return len(self.names)

@@ -131,7 +131,8 @@ class ClipStore:
                 temporary.write_text(json.dumps(content))
         elif json.loads(path.read_text()) != content:
             raise InputError(
-                f"{self.folder}: holds other clips, or clips made otherwise; expected a new folder"
+                f"{self.folder}: holds other clips, or clips made otherwise or of files that have "
+                "changed since; expected a new folder"
             )
 
     def _append(self, names: list[str], done: int, clips: Iterable) -> None:

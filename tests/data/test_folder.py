@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sepssl.audio.files import read_audio, write_audio
-from sepssl.data.folder import Folder, list_audio
+from sepssl.data.folder import Folder, fingerprint, list_audio
 from sepssl.errors import InputError
 
 RATE = 16000
@@ -75,6 +75,23 @@ def test_list_refuses_an_unreadable_folder(tmp_path):
     with unprivileged(), pytest.raises(InputError, match="cannot be read: Permission denied"):
         list_audio(tmp_path)
     (tmp_path / "locked").chmod(0o700)
+
+
+def test_a_fingerprint_changes_with_what_files_hold(tmp_path):
+    paths = [tmp_path / "a.wav", tmp_path / "b.wav"]
+    for path in paths:
+        path.write_bytes(bytes(range(256)) * 40)
+    found = {fingerprint(paths)}
+    os.utime(paths[0], (0, 0))
+    found.add(fingerprint(paths))
+    assert len(found) == 1
+    for content in (bytes(range(256)) * 41, bytes(range(255, -1, -1)) * 40, b""):
+        paths[1].write_bytes(content)
+        found.add(fingerprint(paths))
+    assert len(found) == 4
+    paths[1].unlink()
+    found.add(fingerprint(paths))
+    assert len(found) == 5
 
 
 def test_clips_are_mono_at_one_rate_and_as_long_as_promised(mixed):

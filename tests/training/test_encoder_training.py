@@ -6,6 +6,7 @@ import soundfile
 
 import sepssl
 from sepssl.configs import encoder_smoke
+from sepssl.data.store import ClipStore
 from sepssl.errors import InputError
 from sepssl.separation import TDCN, Separator, STFTBasis
 from sepssl.serialization import save_model
@@ -92,6 +93,44 @@ def test_a_source_that_only_decoding_finds_broken(tmp_path, capsys):
     told = capsys.readouterr().out
     assert "skipped 1:" in told
     assert "3_sources/b.flac" in told
+
+
+def test_stored_channels_are_those_of_whole_parts(tmp_path, separator):
+    # As separation in the graph finds them. A recording of 40 s is one part of about 32 s.
+    (tmp_path / "clips").mkdir()
+    for i in range(2):
+        sound = 0.1 * np.random.default_rng(i).normal(size=40 * 16000)
+        soundfile.write(tmp_path / "clips" / f"{i}.wav", sound, 16000)
+    changes = {"data.directory": str(tmp_path / "clips"), "data.clip_seconds": 32.0,
+               "train.batch_size": 2, "views.separators": separator,
+               "views.mixture_mixture": 0.0, "views.mixture_channel": 1.0}  # fmt: skip
+    run = train_encoder(smoke(**changes), tmp_path / "run")
+    mixtures = ClipStore(run.path / "clips")
+    channels = ClipStore(next((run.path / "channels").iterdir()))
+    for i in range(2):
+        expected = np.asarray(sepssl.load_separator(separator)(mixtures.read(i)))[0]
+        found = channels.read(i)
+        assert found.shape == (3, 40 * 16000)
+        # 16 bits of the loudest sample.
+        np.testing.assert_allclose(found, expected, atol=2 * np.abs(expected).max() / 32767)
+
+
+def test_a_cache_of_recordings_that_have_changed_since_is_refused(tmp_path):
+    (tmp_path / "clips").mkdir()
+
+    def write(seed):
+        for i in range(8):
+            sound = 0.1 * np.random.default_rng(seed + i).normal(size=32000)
+            soundfile.write(tmp_path / "clips" / f"{i}.wav", sound, 16000)
+
+    write(seed=0)
+    changes = {"data.directory": str(tmp_path / "clips"), "data.cache": str(tmp_path / "cache")}
+    train_encoder(smoke(**changes), tmp_path / "run")
+    write(seed=0)  # only their times
+    train_encoder(smoke(**changes), tmp_path / "again")
+    write(seed=1)  # of the same names and sizes
+    with pytest.raises(InputError, match="of files that have changed since; expected a new folder"):
+        train_encoder(smoke(**changes), tmp_path / "other")
 
 
 def test_an_encoder_that_collapses_says_so(tmp_path, capsys):

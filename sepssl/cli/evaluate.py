@@ -36,8 +36,9 @@ flags.DEFINE_string("output", None, "File to write, ending in .json.", required=
 flags.DEFINE_integer(
     "num_clips",
     None,
-    "Encoder: built-in scenes in all splits together, 1000 by default, at least 100. Separator: "
-    "clips at most, 500 scenes or all of a folder by default.",
+    "Encoder: built-in scenes in all splits together, 1000 by default, at least 100; of other "
+    "datasets, all clips are taken. Separator: clips at most, 500 scenes or all of a folder by "
+    "default.",
     lower_bound=1,
 )
 flags.DEFINE_boolean(
@@ -63,6 +64,11 @@ def main(argv):
         raise InputError("--baselines: is for encoders; a separator's baselines are always told")
     if FLAGS.data_dir and not FLAGS.dataset.startswith("tfds:"):
         raise InputError(f"--data_dir: is for TFDS datasets; --dataset={FLAGS.dataset} is none")
+    if FLAGS.num_clips and FLAGS.encoder and FLAGS.dataset != "scenes":
+        raise InputError(
+            f"--num_clips: is for scenes or separators; of --dataset={FLAGS.dataset} all clips are "
+            "evaluated"
+        )
     with atomic_file(output) as temporary:
         kind = "encoder" if FLAGS.encoder else "separator"
         evaluate = _evaluate_encoder if FLAGS.encoder else _evaluate_separator

@@ -4,6 +4,8 @@ import numpy as np
 
 from sepssl.audio.log_mel import LogMel
 
+_STRETCH_FRAMES = 6000  # computed at once: a minute
+
 
 def log_mel_statistics(log_mel: LogMel, waveform: np.ndarray) -> np.ndarray:
     """Mean, standard deviation and maximum over time of every mel band.
@@ -15,6 +17,13 @@ def log_mel_statistics(log_mel: LogMel, waveform: np.ndarray) -> np.ndarray:
     Returns:
         float32 [3 * bands].
     """
-    missing = max(log_mel.frame_length - len(waveform), 0)
-    mel = np.asarray(log_mel.spectrogram(np.pad(waveform, (0, missing))[None]))[0]
+    waveform = np.pad(waveform, (0, max(log_mel.frame_length - len(waveform), 0)))
+    frames = 1 + (len(waveform) - log_mel.frame_length) // log_mel.frame_hop
+    stretches = []
+    for first in range(0, frames, _STRETCH_FRAMES):
+        count = min(_STRETCH_FRAMES, frames - first)
+        start = first * log_mel.frame_hop
+        end = start + (count - 1) * log_mel.frame_hop + log_mel.frame_length
+        stretches.append(np.asarray(log_mel.spectrogram(waveform[None, start:end]))[0])
+    mel = np.concatenate(stretches)
     return np.concatenate([mel.mean(axis=0), mel.std(axis=0), mel.max(axis=0)])

@@ -13,6 +13,7 @@ from sepssl.data.scenes.clips import SceneClips
 from sepssl.data.tfds_clips import TfdsClips, prepared_splits
 from sepssl.errors import InputError
 from sepssl.evaluation.protocol import embed_clips, evaluate_representation
+from sepssl.evaluation.retrieval import queryable_classes
 from sepssl.evaluation.scores import scorable_classes
 from sepssl.evaluation.shallow import Split
 
@@ -60,10 +61,27 @@ def scene_splits(config: SceneConfig, seed: int, counts: tuple[int, int, int]) -
     ]
 
 
-def hash_splits(clips, splits: Sequence[str], title: str) -> dict[str, Subset]:
-    """Splits a labelled source by a hash of its clips' names, in the proportions of `SHARES`.
+def split_numbers(names: Sequence[str], splits: Sequence[str] = SPLITS) -> np.ndarray:
+    """Which of some splits each clip is in, by a hash of its name, in the proportions of `SHARES`.
 
     The hash keeps a clip in its split when others are added (our choice).
+
+    Args:
+        names: of the clips.
+        splits: some of `SPLITS`, in their order.
+
+    Returns:
+        int [clips], indices into `splits`.
+    """
+    hashes = np.array(
+        [int(hashlib.sha256(os.fsencode(name)).hexdigest()[:8], 16) / 2**32 for name in names]
+    )
+    edges = np.cumsum([SHARES[SPLITS.index(split)] for split in splits])
+    return np.searchsorted(edges[:-1] / edges[-1], hashes, side="right")
+
+
+def hash_splits(clips, splits: Sequence[str], title: str) -> dict[str, Subset]:
+    """Splits a labelled source as `split_numbers` says.
 
     Args:
         clips: the source.
@@ -73,11 +91,7 @@ def hash_splits(clips, splits: Sequence[str], title: str) -> dict[str, Subset]:
     Raises:
         InputError: if a split remains empty.
     """
-    hashes = np.array(
-        [int(hashlib.sha256(os.fsencode(name)).hexdigest()[:8], 16) / 2**32 for name in clips.names]
-    )
-    edges = np.cumsum([SHARES[SPLITS.index(split)] for split in splits])
-    which = np.searchsorted(edges[:-1] / edges[-1], hashes, side="right")
+    which = split_numbers(clips.names, splits)
     subsets = {}
     for number, split in enumerate(splits):
         indices = np.flatnonzero(which == number)
@@ -143,6 +157,8 @@ def evaluate_on_splits(
     for name, clips in zip(SPLITS, splits, strict=True):
         try:
             scorable_classes(clips.labels)
+            if name == "test":
+                queryable_classes(clips.labels)
         except InputError as error:
             raise InputError(f"{title}, {name} split: {error}") from error
     embedded, skipped = [], []

@@ -86,6 +86,7 @@ def query_by_example(
     if not np.isfinite(embeddings).all():
         raise InputError("embeddings hold NaN or infinity; expected finite numbers")
     labels = check_multi_hot(labels, len(embeddings))
+    queried = queryable_classes(labels)
     if min(num_same, num_other, 1 if num_queries is None else num_queries) < 1:
         raise InputError(
             f"num_same, num_other, num_queries are {num_same}, {num_other}, {num_queries}; "
@@ -104,11 +105,9 @@ def query_by_example(
         len(embeddings), np.full(len(embeddings), 1 / len(embeddings)), NUM_BOOTSTRAP
     )
     counts = counts.astype(np.float64)
-    for c in range(classes):
+    for c in queried:
         with_class = np.flatnonzero(labels[:, c])
         without = np.flatnonzero(labels[:, c] == 0)
-        if len(with_class) < 2 or len(without) == 0:
-            continue
         queries = _draw(rng, with_class, num_queries or len(with_class))
         precisions, resampled = [], []
         for query in queries:
@@ -123,11 +122,6 @@ def query_by_example(
         replicates.append(_mean_of_queries(np.array(resampled), counts[:, queries].T))
         made[c] = len(queries)
         chance.append(expected_random_ap(len(same), len(same) + len(other)))
-    if not made.any():
-        raise InputError(
-            f"no class of {classes} can be queried; expected one with two clips that have it and "
-            "one that does not"
-        )
     mean = float(np.nanmean(per_class))
     low, high = _interval(np.array(replicates), mean)
     return RetrievalResult(
@@ -139,6 +133,22 @@ def query_by_example(
         low=low,
         high=high,
     )
+
+
+def queryable_classes(labels: np.ndarray) -> np.ndarray:
+    """Indices of the classes that two or more clips have and one or more have not.
+
+    Raises:
+        InputError: if there is none.
+    """
+    positives = labels.sum(axis=0)
+    queryable = np.flatnonzero((positives > 1) & (positives < len(labels)))
+    if not len(queryable):
+        raise InputError(
+            f"no class of {labels.shape[1]} can be queried among {len(labels)} clips; expected one "
+            "with two clips that have it and one that does not"
+        )
+    return queryable
 
 
 def expected_random_ap(relevant: int, total: int) -> float:

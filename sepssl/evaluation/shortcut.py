@@ -15,7 +15,8 @@ def shortcut_clips(config: SceneConfig, seed: int, count: int) -> np.ndarray:
     Two patches of one recording share its sources and its ambience, and an encoder may learn to
     associate them by either. Here every scene is put before its own sources under the ambience of
     the next scene, and the sources of the next scene under its own ambience, as loud over the
-    sources as it was. Neighbours that have a class in common are left out.
+    sources as it was. Sources keep the colour of the microphone they were recorded by, so an
+    encoder that goes by colour prefers the same sources too. Neighbours that have a class in common are left out.
 
     Args:
         config: of the scenes; with ambience.

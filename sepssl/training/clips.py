@@ -14,6 +14,9 @@ from sepssl.data.scenes.clips import SceneClips
 from sepssl.data.segments import Segments, recording_name
 from sepssl.data.store import ClipStore
 from sepssl.errors import InputError
+from sepssl.evaluation.datasets import SPLITS, split_numbers
+
+MIN_SECONDS = 0.1  # of a recording; our choice
 
 
 def scene_config(data: ConfigDict) -> SceneConfig:
@@ -40,7 +43,7 @@ def training_clips(data: ConfigDict) -> Segments | SceneClips:
     """
     if data.directory:
         files = without_sources(list_audio(data.directory))
-        folder = Folder(data.directory, data.sample_rate, 0.1, labels=None, files=files)
+        folder = Folder(data.directory, data.sample_rate, MIN_SECONDS, labels=None, files=files)
         return Segments(folder, data.clip_seconds)
     return SceneClips(scene_config(data), data.seed, "unlabelled", data.num_clips)
 
@@ -56,29 +59,39 @@ def clips_with_sources(data: ConfigDict) -> FussFolder | SceneClips:
     return training_clips(data)
 
 
-def labels_of(data: ConfigDict, names: list[str]) -> dict[str, np.ndarray]:
-    """Labels of training clips, multi-hot [classes], by name.
+def labelled_clips(data: ConfigDict) -> tuple[Segments | SceneClips, dict[str, np.ndarray]]:
+    """Recordings to train on with their labels, and the labels by the name of a clip.
+
+    Of a folder, only the recordings that `sepssl-evaluate` trains its classifiers on, so that the
+    encoder can be tested on the others; each part has the labels of the whole. Recordings without
+    a label are skipped.
 
     Args:
-        data: what the clips were made from.
-        names: of clips of `training_clips`; a part of a recording has the recording's labels.
+        data: as `config.data`.
+
+    Returns:
+        The clips, and multi-hot labels [classes] of each.
 
     Raises:
-        InputError: if `config.data.directory` has neither `labels.csv` nor subfolders, or a
-            recording has no label.
+        InputError: if `config.data.directory` has neither `labels.csv` nor subfolders, or no
+            recording is to be trained on.
     """
-    if data.directory:
-        clips, of_recording = labelled_folder(data.directory, data.sample_rate), recording_name
-    else:
-        clips, of_recording = training_clips(data), str
-    labels = dict(zip(clips.names, clips.labels, strict=True))
-    for name in names:
-        if of_recording(name) not in labels:
-            raise InputError(
-                f"{data.directory}: {of_recording(name)} has no label; expected one of every "
-                "recording"
-            )
-    return {name: labels[of_recording(name)] for name in names}
+    if not data.directory:
+        clips = training_clips(data)
+        return clips, dict(zip(clips.names, clips.labels, strict=True))
+    labelled = labelled_folder(data.directory, data.sample_rate)
+    rows = np.flatnonzero(split_numbers(labelled.names) == SPLITS.index("train"))
+    if not len(rows):
+        raise InputError(
+            f"{data.directory}: of {len(labelled)} labelled recordings none falls into the train "
+            "split; expected more recordings"
+        )
+    labels = {labelled.names[row]: labelled.labels[row] for row in rows}
+    files = [labelled.directory / name for name in labels]
+    folder = Folder(data.directory, data.sample_rate, MIN_SECONDS, labels=None, files=files)
+    clips = Segments(folder, data.clip_seconds)
+    clips.skipped = [*labelled.skipped, *clips.skipped]
+    return clips, {name: labels[recording_name(name)] for name in clips.names}
 
 
 def store_mixtures(clips, folder: pathlib.Path, with_sources: bool = False) -> ClipStore:

@@ -29,7 +29,7 @@ from sepssl.training.batches import ViewBatches
 from sepssl.training.checkpoints import RunFolder
 from sepssl.training.clips import (
     clips_with_sources,
-    labels_of,
+    labelled_clips,
     settings_of_run,
     store_channels,
     store_mixtures,
@@ -117,7 +117,7 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
 
     Clips and channels are stored once, in `config.data.cache` (which several runs on the same
     clips may share) or in the run's folder. With `config.task` "supervised" it trains on the
-    labels of the clips' mixtures instead, as a baseline.
+    labels of the clips' mixtures instead, as a baseline; see `labelled_clips`.
 
     Args:
         config: as in `configs/encoder_small.py`.
@@ -140,19 +140,25 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     strategy = make_strategy(config.train.strategy)
     require_pairs_on_every_replica(config.train.batch_size, strategy)
     oracle = TRUE_SOURCES in separators
-    clips = (clips_with_sources if oracle else training_clips)(config.data)
+    labels = {}
+    if supervised:
+        clips, labels = labelled_clips(config.data)
+    else:
+        clips = (clips_with_sources if oracle else training_clips)(config.data)
     require_batch(len(clips), config.train.batch_size)
-    labels = labels_of(config.data, clips.names) if supervised else {}
     record = settings_of_run(config)
     record["views"]["separators"] = list(separators)  # what is in the files, not where they lie
     run = RunFolder(workdir, record)
     probe = make_probe(config.data, config.train.probe_clips)
 
     cache = pathlib.Path(config.data.cache or run.path)
-    # Recordings of a folder are not cut into parts where they have sources.
+    # Recordings of a folder are not cut into parts where they have sources, nor are they all
+    # trained on where they have labels.
     whole = bool(oracle and config.data.directory)
-    folder = cache / ("whole_clips" if whole else "clips")
-    mixtures = store_mixtures(clips, folder, with_sources=whole)
+    kind = "whole_clips" if whole else "clips"
+    if supervised and config.data.directory:
+        kind = "labelled_clips"
+    mixtures = store_mixtures(clips, cache / kind, with_sources=whole)
     # Parts of recordings are no longer than this, so that each is separated in one go, as online.
     chunk_seconds = max(CHUNK_SECONDS, 1.5 * config.data.clip_seconds)
     channels = [
@@ -182,9 +188,10 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     def make_learner():
         # Separators are read once more, since the strategy wants its variables made here.
         again = load_separators(config).values() if online else ()
+        # Loading draws weights too; the encoder's are the same with and without it.
+        keras.utils.set_random_seed(config.seed)
         return _make_learner(config, again, len(next(iter(labels.values()), ())))
 
-    keras.utils.set_random_seed(config.seed)
     train(
         run,
         strategy,

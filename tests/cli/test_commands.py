@@ -171,6 +171,11 @@ def test_bad_input_is_one_line_and_leaves_nothing(things, tmp_path):
             [encoder, "--dataset=scenes", f"--data_dir={things}", f"--output={out}.json"],
             "--data_dir: is for TFDS datasets; --dataset=scenes is none",
         ),
+        (
+            "evaluate",
+            [encoder, f"--dataset={things}/mixed", "--num_clips=9", f"--output={out}.json"],
+            "--num_clips: is for scenes or separators",
+        ),
         ("quickstart", [f"--workdir={tmp_path}"], "holds files but no config.json"),
         ("evaluate", ["--dataset=scenes", f"--output={out}.json"], "(encoder, separator)"),
         (

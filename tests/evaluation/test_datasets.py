@@ -10,7 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from sepssl.errors import InputError
-from sepssl.evaluation.datasets import tfds_splits
+from sepssl.evaluation.datasets import evaluate_on_splits, tfds_splits
 from sepssl.representation import Encoder, SmallBackbone
 from sepssl.serialization import save_model
 
@@ -92,6 +92,22 @@ def test_too_few_clips(tmp_path):
     prepare(tmp_path, train=2)
     with pytest.raises(InputError, match=r"tfds:tones, train: of 2 labelled clips none falls into"):
         tfds_splits("tones", RATE, tmp_path)
+
+
+class Labelled:
+    """Clips that must not be read."""
+
+    def __init__(self, labels):
+        self.labels = np.array(labels)
+        self.names = [str(i) for i in range(len(labels))]
+
+
+def test_what_cannot_be_scored_is_said_before_clips_are_read():
+    both, single, one_class = [[0, 1], [1, 0]], [[1, 0], [0, 1], [0, 0]], [[1, 0], [1, 0]]
+    with pytest.raises(InputError, match="title, validation split: no class of 2 has both"):
+        evaluate_on_splits(None, [Labelled(x) for x in (both, one_class, both)], 0, "title")
+    with pytest.raises(InputError, match="title, test split: no class of 2 can be queried among 3"):
+        evaluate_on_splits(None, [Labelled(x) for x in (both, both, single)], 0, "title")
 
 
 def test_the_command(tmp_path):

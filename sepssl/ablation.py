@@ -240,7 +240,10 @@ def write_table(
         if not a.get("qbe_map", {}).keys() & b.get("qbe_map", {}).keys():
             continue
         differences = [paired_difference(a[metric], b[metric]) for metric in METRICS]
-        shown = [f"{d.mean:+.3f} ({d.low:+.3f} to {d.high:+.3f})" for d in differences]
+        shown = [
+            f"{d.mean:+.3f}" + (f" ({d.low:+.3f} to {d.high:+.3f})" if d.seeds > 1 else "")
+            for d in differences
+        ]
         lines.append(f"| {first} − {second} | {differences[0].seeds} | {' | '.join(shown)} |")
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_file(folder / "table.md", overwrite=True) as temporary:

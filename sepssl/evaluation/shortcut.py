@@ -16,7 +16,8 @@ def shortcut_clips(config: SceneConfig, seed: int, count: int) -> np.ndarray:
     associate them by either. Here every scene is put before its own sources under the ambience of
     the next scene, and the sources of the next scene under its own ambience, as loud over the
     sources as it was. Sources keep the colour of the microphone they were recorded by, so an
-    encoder that goes by colour prefers the same sources too. Neighbours that have a class in common are left out.
+    encoder that goes by colour prefers the same sources too. Neighbours that have a class in common
+    are left out.
 
     Args:
         config: of the scenes; with ambience.

@@ -103,23 +103,30 @@ class LogMel(keras.layers.Layer):
         """Samples that one patch needs: 15,600 at 16 kHz."""
         return (self.patch_frames - 1) * self.frame_hop + self.frame_length
 
-    def spectrogram(self, waveform):
-        """[..., samples] -> [..., frames, bands], `1 + (samples - frame_length) // hop` frames."""
-        waveform = ops.cast(waveform, "float32")
-        frames = ops.extract_sequences(waveform, self.frame_length, self.frame_hop)
-        real, imag = ops.rfft(frames * self._window, fft_length=self.fft_length)
+    def magnitude(self, waveform):
+        """Mel magnitudes: [..., samples] -> [..., frames, bands].
+
+        `1 + (samples - frame_length) // hop` frames.
+        """
         # The floor keeps the gradient finite on silence and is far below float32's resolution
         # of anything that the offset lets through.
-        magnitude = ops.sqrt(ops.maximum(real * real + imag * imag, 1e-20))
-        return self.from_magnitude(ops.matmul(magnitude, self._mel))
-
-    def to_magnitude(self, log_mel):
-        """Log-mel spectrogram -> the mel magnitudes it shows, at least 0, of any one shape."""
-        return ops.maximum(ops.exp(log_mel) - self.offset, 0.0)
+        power = ops.maximum(self._power(waveform), 1e-20)
+        return ops.matmul(ops.sqrt(power), self._mel)
 
     def from_magnitude(self, magnitude):
         """Mel magnitudes, at least 0 -> log-mel spectrogram, of any one shape."""
         return ops.log(magnitude + self.offset)
+
+    def spectrogram(self, waveform):
+        """Log-mel spectrogram: [..., samples] -> [..., frames, bands], frames of `magnitude`."""
+        return self.from_magnitude(self.magnitude(waveform))
+
+    def _power(self, waveform):
+        """[..., samples] -> power spectrum [..., frames, fft_length // 2 + 1]."""
+        waveform = ops.cast(waveform, "float32")
+        frames = ops.extract_sequences(waveform, self.frame_length, self.frame_hop)
+        real, imag = ops.rfft(frames * self._window, fft_length=self.fft_length)
+        return real * real + imag * imag
 
     def call(self, waveform):
         samples = ops.shape(waveform)[-1]

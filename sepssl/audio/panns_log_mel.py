@@ -1,7 +1,5 @@
 """Log-mel spectrogram patches as the PANNs networks see them."""
 
-import math
-
 import keras
 import numpy as np
 from keras import ops
@@ -106,26 +104,20 @@ class PannsLogMel(LogMel):
             bands, self.fft_length // 2 + 1, sample_rate, self.low_hz, self.high_hz
         )
 
-    def spectrogram(self, waveform):
-        """[..., samples] -> [..., frames, bands] in dB, frames as `LogMel.spectrogram`."""
-        waveform = ops.cast(waveform, "float32")
-        frames = ops.extract_sequences(waveform, self.frame_length, self.frame_hop)
-        real, imag = ops.rfft(frames * self._window, fft_length=self.fft_length)
-        return _decibels(ops.matmul(real * real + imag * imag, self._mel))
+    def magnitude(self, waveform):
+        """Roots of the mel powers: [..., samples] -> [..., frames, bands], at least 1e-5.
 
-    def to_magnitude(self, log_mel):
-        """Spectrogram in dB -> root of the mel power it shows, of any one shape."""
-        return ops.exp(math.log(10.0) / 20.0 * log_mel)
+        Frames as `LogMel.magnitude`.
+        """
+        power = ops.matmul(self._power(waveform), self._mel)
+        # The root of 0 has no gradient.
+        return ops.sqrt(ops.maximum(power, FLOOR))
 
     def from_magnitude(self, magnitude):
         """Root of the mel power, at least 0 -> spectrogram in dB, of any one shape."""
-        return _decibels(magnitude * magnitude)
+        return 10.0 * ops.log10(ops.maximum(magnitude * magnitude, FLOOR))
 
     def get_config(self):
         config = super().get_config()
         del config["offset"]
         return config
-
-
-def _decibels(power):
-    return 10.0 * ops.log10(ops.maximum(power, FLOOR))

@@ -30,10 +30,9 @@ def choose_channel(
         Which channels: int32 [batch], `NO_CHANNEL` where none can be heard, as of true sources
         that are silent for a while.
     """
-    # As products of vectors: squares would be written to memory and read again.
-    power = ops.einsum("bcs,bcs->bc", channels, channels)
+    power = ops.sum(ops.square(channels), axis=-1)
     loudest = ops.max(power, axis=-1, keepdims=True)
-    whole = ops.expand_dims(ops.einsum("bs,bs->b", mixture, mixture), -1)
+    whole = ops.sum(ops.square(mixture), axis=-1, keepdims=True)
     audible = (power >= loudest * 10.0 ** (channel_floor_db / 10.0)) & (
         power >= whole * 10.0 ** (mixture_floor_db / 10.0)
     )

@@ -144,22 +144,20 @@ class FrontEnd(keras.layers.Layer):
         mixing = (uniforms[:, 4:7], self.example_mixing, self.min_mixing_db, self.max_mixing_db)
         if self.example_mixing > 0.0 and self.mixing_domain == "waveform":
             views = mix_examples(views, *mixing)
-        mel = self.log_mel.spectrogram(views)[:, :, : self.log_mel.patch_frames]
+        magnitude = self.log_mel.magnitude(views)[:, :, : self.log_mel.patch_frames]
         if self.example_mixing > 0.0 and self.mixing_domain == "log_mel":
-            mixed = mix_spectrograms(self.log_mel.to_magnitude(mel), *mixing)
-            mel = self.log_mel.from_magnitude(mixed)
+            magnitude = mix_spectrograms(magnitude, *mixing)
         middle = 7 + (self.num_uniforms - 7) // 2
-        a = self._augment(mel[:, 0], uniforms[:, 7:middle])
-        b = self._augment(mel[:, 1], uniforms[:, middle:])
+        a = self._augment(magnitude[:, 0], uniforms[:, 7:middle])
+        b = self._augment(magnitude[:, 1], uniforms[:, middle:])
         return a, b, shown
 
-    def _augment(self, patches, uniforms):
+    def _augment(self, magnitude, uniforms):
         if self.equalization_db > 0.0:
-            magnitude = self.log_mel.to_magnitude(patches)
-            equalized = equalize(magnitude, uniforms[:, :KNOTS], self.equalization_db)
-            patches, uniforms = self.log_mel.from_magnitude(equalized), uniforms[:, KNOTS:]
+            magnitude = equalize(magnitude, uniforms[:, :KNOTS], self.equalization_db)
+            uniforms = uniforms[:, KNOTS:]
         return spec_augment(
-            patches,
+            self.log_mel.from_magnitude(magnitude),
             uniforms,
             self.time_masks,
             self.time_width,

@@ -18,7 +18,7 @@ PACKAGES = [
     "sepssl.evaluation",
     "sepssl.export",
     "sepssl.representation",
-    "sepssl.representation.encoders",
+    "sepssl.representation.backbones",
     "sepssl.separation",
     "sepssl.training",
     "sepssl.views",

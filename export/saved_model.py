@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from sepssl.atomic import atomic_folder
 from sepssl.export.card import (
     Contract,
     encoder_contract,
@@ -27,6 +26,7 @@ from sepssl.export.graphs import (
     write_saved_model,
 )
 from sepssl.export.origin import Origin
+from sepssl.files import atomic_folder
 from sepssl.representation.encoder import Encoder
 from sepssl.separation.separator import Separator
 

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from sepssl.atomic import atomic_folder, require_new_folder
 from sepssl.errors import InputError
 from sepssl.export import conversion
 from sepssl.export.card import encoder_contract, separator_contract, write_card
@@ -33,6 +32,7 @@ from sepssl.export.graphs import (
     write_saved_model,
 )
 from sepssl.export.origin import Origin
+from sepssl.files import atomic_folder, require_new_folder
 from sepssl.representation.encoder import Encoder
 from sepssl.separation.separator import Separator
 

@@ -5,8 +5,8 @@ import pathlib
 
 import keras
 
-from sepssl.atomic import atomic_file
 from sepssl.errors import InputError
+from sepssl.files import atomic_file
 
 
 def load_model(path: str | os.PathLike, kind: type[keras.Model]) -> keras.Model:

@@ -4,8 +4,8 @@ import numpy as np
 
 from sepssl.configs import encoder_audioset, encoder_small, paper_ablation, separator_audioset
 from sepssl.representation import Cnn14Backbone
+from sepssl.representation.build import make_encoder
 from sepssl.separation import Separator
-from sepssl.training.encoder import make_encoder
 from sepssl.training.loop import loop_settings
 from sepssl.training.separator import make_separator
 

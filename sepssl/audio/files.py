@@ -13,9 +13,9 @@ import numpy as np
 import soundfile
 import soxr
 
-from sepssl.atomic import atomic_file
 from sepssl.audio import containers
 from sepssl.errors import InputError
+from sepssl.files import atomic_file
 
 _FORMATS = {
     ".wav": "WAV",

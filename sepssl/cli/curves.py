@@ -16,7 +16,7 @@ flags.DEFINE_string("output", None, "Picture to write: .png, .svg or .pdf.", req
 
 def main(argv):
     from sepssl.errors import InputError
-    from sepssl.training.curves import draw_curves
+    from sepssl.reports.curves import draw_curves
 
     if not FLAGS.output.endswith((".png", ".svg", ".pdf")):
         raise InputError(f"{FLAGS.output}: expected a file name that ends in .png, .svg or .pdf")

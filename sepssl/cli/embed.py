@@ -23,13 +23,12 @@ def main(argv):
     import numpy as np
 
     import sepssl
-    from sepssl.atomic import atomic_file
     from sepssl.audio.files import check_audio
     from sepssl.data.folder import Folder
+    from sepssl.data.sources import report_skipped
     from sepssl.errors import InputError
-    from sepssl.evaluation.protocol import embed_clips
-    from sepssl.representation.embed import embed_recording
-    from sepssl.training.clips import report_skipped
+    from sepssl.files import atomic_file
+    from sepssl.representation.embed import embed_clips, embed_recording
 
     output, source = pathlib.Path(FLAGS.output), pathlib.Path(FLAGS.input)
     if output.suffix != ".npz":

@@ -53,9 +53,9 @@ def main(argv):
     import json
     import pathlib
 
-    from sepssl.atomic import atomic_file
+    from sepssl.data.sources import report_skipped
     from sepssl.errors import InputError
-    from sepssl.training.clips import report_skipped
+    from sepssl.files import atomic_file
 
     output = pathlib.Path(FLAGS.output)
     if output.suffix != ".json":
@@ -88,7 +88,7 @@ def _evaluate_encoder():
 
     import sepssl
     from sepssl.evaluation.baselines import log_mel_statistics
-    from sepssl.evaluation.datasets import evaluate_on
+    from sepssl.evaluation.protocol import evaluate_on
     from sepssl.representation import Encoder
     from sepssl.representation.embed import embed_recording
 

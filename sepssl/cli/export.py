@@ -10,8 +10,8 @@ recordings like those that it will meet. Less than float32 needs the extra `tfli
 
 from absl import flags
 
-from sepssl.atomic import require_new_folder
 from sepssl.cli.main import run_main
+from sepssl.files import require_new_folder
 
 FLAGS = flags.FLAGS
 
@@ -93,9 +93,9 @@ def _calibration(log_mel):
     from sepssl.data.scenes.clips import SceneClips
     from sepssl.data.scenes.scene import SceneConfig
     from sepssl.data.segments import Segments
+    from sepssl.data.sources import report_skipped
     from sepssl.errors import InputError
     from sepssl.export.tflite import CALIBRATION_PATCHES
-    from sepssl.training.clips import report_skipped
 
     if not FLAGS.calibration:
         return

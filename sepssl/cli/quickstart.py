@@ -22,7 +22,7 @@ def main(argv):
     import json
 
     from sepssl.configs.quickstart import get_config
-    from sepssl.quickstart import quickstart
+    from sepssl.pipelines.quickstart import quickstart
 
     paths = quickstart(get_config(FLAGS.preset), FLAGS.workdir)
     record = json.loads(paths.metrics.read_text())

@@ -30,7 +30,7 @@ flags.DEFINE_float(
 def main(argv):
     import sepssl
     from sepssl.errors import InputError
-    from sepssl.separation.recordings import list_recordings, separate_recordings
+    from sepssl.pipelines.separate import list_recordings, separate_recordings
 
     if not (FLAGS.chunk_seconds == 0 or 1 <= FLAGS.chunk_seconds < float("inf")):
         raise InputError(f"--chunk_seconds={FLAGS.chunk_seconds}: expected 1 or more, or 0")

@@ -20,8 +20,8 @@ flags.DEFINE_string("workdir", None, "Folder of the run, new or to be continued.
 
 
 def main(argv):
-    from sepssl.ablation import run_ablation
     from sepssl.errors import InputError
+    from sepssl.pipelines.ablation import run_ablation
     from sepssl.training.encoder import train_encoder
     from sepssl.training.separator import train_separator
 

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable
 import keras
 import numpy as np
 
-from sepssl.atomic import atomic_file
 from sepssl.errors import InputError
-from sepssl.locks import lock_folder
+from sepssl.files import atomic_file, lock_folder
 
 
 class ClipStore:

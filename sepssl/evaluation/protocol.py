@@ -3,48 +3,22 @@
 import math
 from collections.abc import Callable
 
-import keras
 import numpy as np
 
-from sepssl.data.read_ahead import read_ahead, value_or_error
+from sepssl.data.scenes import SceneConfig
+from sepssl.data.splits import (
+    SHARES,
+    SPLITS,
+    TFDS_PREFIX,
+    folder_splits,
+    scene_splits,
+    tfds_splits,
+)
 from sepssl.errors import InputError
-from sepssl.evaluation.retrieval import query_by_example
-from sepssl.evaluation.scores import bootstrap_intervals
+from sepssl.evaluation.retrieval import query_by_example, queryable_classes
+from sepssl.evaluation.scores import bootstrap_intervals, scorable_classes
 from sepssl.evaluation.shallow import Split, evaluate_shallow
-
-
-def embed_clips(
-    embed: Callable[[np.ndarray], np.ndarray], clips, title: str
-) -> tuple[np.ndarray, list[int], list[tuple[str, str]]]:
-    """Embeddings of all clips, with a progress bar.
-
-    Args:
-        embed: waveform [samples] -> embedding [dim].
-        clips: a source of clips: `read(index)`, `names`.
-        title: what the progress bar says.
-
-    Returns:
-        float32 [clips, dim], the indices of the clips they belong to, and (name, reason) of the
-        clips that could not be read.
-
-    Raises:
-        InputError: if no clip can be read.
-    """
-
-    print(f"{title}: {len(clips.names)} clips", flush=True)
-    progress = keras.utils.Progbar(len(clips.names), unit_name="clip")
-    waveforms = read_ahead(value_or_error(clips.read), range(len(clips.names)), workers=1)
-    embeddings, indices, skipped = [], [], []
-    for index, waveform in enumerate(waveforms):
-        if isinstance(waveform, InputError):
-            skipped.append((clips.names[index], str(waveform)))
-        else:
-            embeddings.append(embed(waveform))
-            indices.append(index)
-        progress.update(index + 1)
-    if not embeddings:
-        raise InputError(f"no clip could be read; the first: {skipped[0][1]}")
-    return np.stack(embeddings), indices, skipped
+from sepssl.representation.embed import embed_clips
 
 
 def evaluate_representation(
@@ -82,3 +56,64 @@ def evaluate_representation(
         } | {f"{kind}_{name}": value for name, value in result.hyperparameters.items()}
     # d' of a perfect ranking is infinite, which JSON cannot say.
     return {key: float(v) if math.isfinite(v) else None for key, v in results.items()}
+
+
+def evaluate_on_splits(
+    embed: Callable[[np.ndarray], np.ndarray], splits, seed: int, title: str
+) -> tuple[dict[str, float], list[tuple[str, str]]]:
+    """Embeds the clips of three splits and evaluates them; see `evaluate_representation`.
+
+    Returns:
+        The results with the numbers of clips and classes, and (name, reason) of clips that could
+        not be read.
+    """
+    for name, clips in zip(SPLITS, splits, strict=True):
+        try:
+            scorable_classes(clips.labels)
+            if name == "test":
+                queryable_classes(clips.labels)
+        except InputError as error:
+            raise InputError(f"{title}, {name} split: {error}") from error
+    embedded, skipped = [], []
+    for name, clips in zip(SPLITS, splits, strict=True):
+        embeddings, indices, unread = embed_clips(embed, clips, f"{title}, {name}")
+        embedded.append(Split(embeddings, clips.labels[indices]))
+        skipped += unread
+    counts = {f"{name}_clips": len(e.labels) for name, e in zip(SPLITS, embedded, strict=True)}
+    results = evaluate_representation(*embedded, seed=seed)
+    return counts | {"classes": embedded[0].labels.shape[1]} | results, skipped
+
+
+def evaluate_on(
+    dataset: str,
+    embed: Callable[[np.ndarray], np.ndarray],
+    sample_rate: int,
+    num_clips: int,
+    seed: int,
+    data_dir: str | None = None,
+) -> tuple[dict[str, float], list[tuple[str, str]]]:
+    """Evaluates on a dataset given by name or folder.
+
+    Args:
+        dataset: "scenes", "tfds:NAME[/CONFIG]" or a labelled folder.
+        embed: waveform [samples] -> embedding [dim].
+        sample_rate: in Hz.
+        num_clips: scenes to make, in all splits together.
+        seed: of scenes, queries and classifiers.
+        data_dir: the folder of TFDS datasets; None means TFDS's default.
+
+    Returns:
+        The results, and (name, reason) of clips that were skipped.
+    """
+    if dataset == "scenes":
+        if num_clips < 100:
+            raise InputError(f"num_clips={num_clips}: expected at least 100 scenes")
+        counts = tuple(round(share * num_clips) for share in SHARES)
+        splits = scene_splits(SceneConfig(sample_rate=sample_rate), seed, counts)
+        return evaluate_on_splits(embed, splits, seed, "scenes")
+    if dataset.startswith(TFDS_PREFIX):
+        splits = tfds_splits(dataset.removeprefix(TFDS_PREFIX), sample_rate, data_dir)
+        return evaluate_on_splits(embed, splits, seed, dataset)
+    splits, skipped = folder_splits(dataset, sample_rate)
+    results, unread = evaluate_on_splits(embed, splits, seed, dataset)
+    return results, [*skipped, *unread]

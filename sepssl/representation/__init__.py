@@ -1,17 +1,15 @@
 """Patch in, embedding out, and the objectives that train it."""
 
+from sepssl.representation.backbones.cnn14 import Cnn14Backbone
+from sepssl.representation.backbones.efficientnet_b0 import EfficientNetB0Backbone
+from sepssl.representation.backbones.mobilenet_v1 import MobileNetV1Backbone
+from sepssl.representation.backbones.small import SmallBackbone
+from sepssl.representation.backbones.vggish import VggishBackbone
 from sepssl.representation.coincidence import CoincidenceHead, coincidence_loss
 from sepssl.representation.encoder import Encoder, load_encoder
-from sepssl.representation.encoders.cnn14 import Cnn14Backbone
-from sepssl.representation.encoders.efficientnet_b0 import EfficientNetB0Backbone
-from sepssl.representation.encoders.mobilenet_v1 import MobileNetV1Backbone
-from sepssl.representation.encoders.small import SmallBackbone
-from sepssl.representation.encoders.vggish import VggishBackbone
 from sepssl.representation.heads import ProjectionHead
-from sepssl.representation.learner import SimilarityLearner
 from sepssl.representation.nt_xent import nt_xent
 from sepssl.representation.panns_checkpoint import import_panns
-from sepssl.representation.supervised import SupervisedLearner
 
 __all__ = [
     "Cnn14Backbone",
@@ -20,9 +18,7 @@ __all__ = [
     "Encoder",
     "MobileNetV1Backbone",
     "ProjectionHead",
-    "SimilarityLearner",
     "SmallBackbone",
-    "SupervisedLearner",
     "VggishBackbone",
     "coincidence_loss",
     "import_panns",

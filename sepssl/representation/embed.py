@@ -1,7 +1,12 @@
 """Embeddings of recordings of any length, in bounded memory."""
 
+from collections.abc import Callable
+
+import keras
 import numpy as np
 
+from sepssl.data.read_ahead import read_ahead, value_or_error
+from sepssl.errors import InputError
 from sepssl.representation.encoder import Encoder
 
 
@@ -28,3 +33,37 @@ def embed_recording(encoder: Encoder, waveform: np.ndarray, max_patches: int = 2
         stretch = waveform[start : start + (count - 1) * hop + log_mel.patch_samples]
         total += count * np.asarray(encoder.predict_on_batch(stretch[None]))[0]
     return (total / patches).astype(np.float32)
+
+
+def embed_clips(
+    embed: Callable[[np.ndarray], np.ndarray], clips, title: str
+) -> tuple[np.ndarray, list[int], list[tuple[str, str]]]:
+    """Embeddings of all clips, with a progress bar.
+
+    Args:
+        embed: waveform [samples] -> embedding [dim].
+        clips: a source of clips: `read(index)`, `names`.
+        title: what the progress bar says.
+
+    Returns:
+        float32 [clips, dim], the indices of the clips they belong to, and (name, reason) of the
+        clips that could not be read.
+
+    Raises:
+        InputError: if no clip can be read.
+    """
+
+    print(f"{title}: {len(clips.names)} clips", flush=True)
+    progress = keras.utils.Progbar(len(clips.names), unit_name="clip")
+    waveforms = read_ahead(value_or_error(clips.read), range(len(clips.names)), workers=1)
+    embeddings, indices, skipped = [], [], []
+    for index, waveform in enumerate(waveforms):
+        if isinstance(waveform, InputError):
+            skipped.append((clips.names[index], str(waveform)))
+        else:
+            embeddings.append(embed(waveform))
+            indices.append(index)
+        progress.update(index + 1)
+    if not embeddings:
+        raise InputError(f"no clip could be read; the first: {skipped[0][1]}")
+    return np.stack(embeddings), indices, skipped

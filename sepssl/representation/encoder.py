@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from sepssl.audio.log_mel import LogMel
-from sepssl.representation.encoders.small import SmallBackbone
+from sepssl.representation.backbones.small import SmallBackbone
 from sepssl.serialization import load_model
 
 

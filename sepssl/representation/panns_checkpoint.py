@@ -11,8 +11,8 @@ import numpy as np
 
 from sepssl.audio.panns_log_mel import PannsLogMel, slaney_mel_matrix
 from sepssl.errors import InputError
+from sepssl.representation.backbones.cnn14 import Cnn14Backbone
 from sepssl.representation.encoder import Encoder
-from sepssl.representation.encoders.cnn14 import Cnn14Backbone
 
 FRAME_SECONDS = 0.032
 STFT_REAL = "spectrogram_extractor.stft.conv_real.weight"

@@ -1,7 +1,6 @@
 """Mixture in, sources out."""
 
 from sepssl.separation.basis import LearnedBasis, STFTBasis
-from sepssl.separation.learner import SeparatorLearner
 from sepssl.separation.mixit import best_mixing, least_squares_mixing, mixit_loss
 from sepssl.separation.permutation import pit_loss
 from sepssl.separation.separator import Separator, load_separator
@@ -12,7 +11,6 @@ __all__ = [
     "LearnedBasis",
     "STFTBasis",
     "Separator",
-    "SeparatorLearner",
     "best_mixing",
     "least_squares_mixing",
     "load_separator",

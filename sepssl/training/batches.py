@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sepssl.data.pipeline import Shuffle
 from sepssl.data.store import ClipStore
+from sepssl.training.input import Shuffle
 from sepssl.views.patches import draw_patch_starts
 
 

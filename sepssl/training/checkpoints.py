@@ -6,8 +6,8 @@ import pathlib
 
 import tensorflow as tf
 
-from sepssl.atomic import atomic_file
 from sepssl.errors import InputError
+from sepssl.files import atomic_file
 from sepssl.serialization import save_model
 
 

@@ -9,25 +9,7 @@ import keras
 import numpy as np
 from ml_collections import ConfigDict
 
-from sepssl.audio.log_mel import LogMel
-from sepssl.data.pipeline import require_batch
-from sepssl.errors import InputError
-from sepssl.representation import (
-    Cnn14Backbone,
-    EfficientNetB0Backbone,
-    Encoder,
-    MobileNetV1Backbone,
-    SimilarityLearner,
-    SmallBackbone,
-    SupervisedLearner,
-    VggishBackbone,
-)
-from sepssl.representation.collapse import collapse_warning, projection_warning
-from sepssl.separation import Separator, load_separator
-from sepssl.separation.long_audio import CHUNK_SECONDS
-from sepssl.training.batches import ViewBatches
-from sepssl.training.checkpoints import RunFolder
-from sepssl.training.clips import (
+from sepssl.data.sources import (
     clips_with_sources,
     labelled_clips,
     settings_of_run,
@@ -36,20 +18,23 @@ from sepssl.training.clips import (
     store_sources,
     training_clips,
 )
+from sepssl.errors import InputError
+from sepssl.reports.views import draw_views
+from sepssl.representation.build import make_encoder
+from sepssl.separation import Separator, load_separator
+from sepssl.separation.long_audio import CHUNK_SECONDS
+from sepssl.training.batches import ViewBatches
+from sepssl.training.checkpoints import RunFolder
+from sepssl.training.collapse import collapse_warning, projection_warning
+from sepssl.training.input import require_batch
 from sepssl.training.loop import COMMON_MINIMUMS, loop_settings, require_at_least, train
 from sepssl.training.probe import make_probe
+from sepssl.training.similarity_learner import SimilarityLearner
 from sepssl.training.strategy import make_strategy, require_pairs_on_every_replica
+from sepssl.training.supervised_learner import SupervisedLearner
 from sepssl.views import FrontEnd, OnlineSeparation
 from sepssl.views.channels import no_channel_warning
-from sepssl.views.picture import draw_views
 
-BACKBONES = {
-    "small": SmallBackbone,
-    "cnn14": Cnn14Backbone,
-    "vggish": VggishBackbone,
-    "mobilenet_v1": MobileNetV1Backbone,
-    "efficientnet_b0": EfficientNetB0Backbone,
-}
 TRUE_SOURCES = "true_sources"  # in place of a separator's file: an oracle, for ablations
 MINIMUMS = COMMON_MINIMUMS | {
     "views.max_distance_seconds": 0,
@@ -63,20 +48,6 @@ MINIMUMS = COMMON_MINIMUMS | {
     "train.probe_every": 0,
     "train.probe_clips": 0,
 }
-
-
-def make_encoder(config: ConfigDict) -> Encoder:
-    """The network that `config.encoder` describes.
-
-    Raises:
-        InputError: if there is no such backbone.
-    """
-    if config.backbone not in BACKBONES:
-        expected = ", ".join(BACKBONES)
-        raise InputError(f"encoder.backbone={config.backbone!r}: expected one of {expected}")
-    sizes = {key: config[key] for key in ("embedding_size", "width") if config[key]}
-    log_mel = LogMel(patch_hop_frames=config.patch_hop_frames)
-    return Encoder(BACKBONES[config.backbone](**sizes), log_mel)
 
 
 def load_separators(config: ConfigDict) -> dict[str, Separator | None]:

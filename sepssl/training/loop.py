@@ -10,11 +10,11 @@ import tensorflow as tf
 from keras import ops
 from ml_collections import ConfigDict
 
-from sepssl.data.pipeline import distribute
 from sepssl.errors import InputError
-from sepssl.locks import lock_folder
+from sepssl.files import lock_folder
 from sepssl.serialization import save_model
 from sepssl.training.checkpoints import Resume, RunFolder
+from sepssl.training.input import distribute
 from sepssl.training.monitors import FiniteGuard, MetricsLog
 
 SCHEDULES = ("constant", "cosine")

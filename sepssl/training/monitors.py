@@ -7,8 +7,8 @@ import pathlib
 
 import tensorflow as tf
 
-from sepssl.atomic import atomic_file
 from sepssl.errors import InputError
+from sepssl.files import atomic_file
 
 
 class TrainingDiverged(InputError):

@@ -11,11 +11,11 @@ from sklearn.preprocessing import StandardScaler
 from sepssl.data.folder import LABELS_FILE, labelled_folder
 from sepssl.data.read_ahead import read_ahead, value_or_error
 from sepssl.data.scenes.clips import SceneClips
+from sepssl.data.sources import scene_config
 from sepssl.errors import InputError
 from sepssl.evaluation.scores import macro_scores
 from sepssl.representation import Encoder
 from sepssl.representation.embed import embed_recording
-from sepssl.training.clips import scene_config
 
 PENALTY = 100.0  # of the ridge classifier, on standardised embeddings; our choice
 MAX_SECONDS = 10.0  # of a recording, so that hours among them do not stop the training

@@ -8,17 +8,9 @@ import keras
 import numpy as np
 from ml_collections import ConfigDict
 
-from sepssl.data.pipeline import require_batch
 from sepssl.data.scenes.clips import SceneClips
 from sepssl.data.segments import recording_name
-from sepssl.data.store import ClipStore
-from sepssl.errors import InputError
-from sepssl.separation import TDCN, LearnedBasis, Separator, SeparatorLearner, STFTBasis
-from sepssl.separation.metrics import SeparationScores, momi
-from sepssl.separation.permutation import MAX_SOURCES
-from sepssl.training.batches import RecordingBatches
-from sepssl.training.checkpoints import RunFolder
-from sepssl.training.clips import (
+from sepssl.data.sources import (
     clips_with_sources,
     scene_config,
     settings_of_run,
@@ -26,7 +18,16 @@ from sepssl.training.clips import (
     store_with_sources,
     training_clips,
 )
+from sepssl.data.store import ClipStore
+from sepssl.errors import InputError
+from sepssl.separation import TDCN, LearnedBasis, Separator, STFTBasis
+from sepssl.separation.metrics import SeparationScores, momi
+from sepssl.separation.permutation import MAX_SOURCES
+from sepssl.training.batches import RecordingBatches
+from sepssl.training.checkpoints import RunFolder
+from sepssl.training.input import require_batch
 from sepssl.training.loop import COMMON_MINIMUMS, loop_settings, require_at_least, train
+from sepssl.training.separator_learner import SeparatorLearner
 from sepssl.training.strategy import make_strategy
 
 MINIMUMS = COMMON_MINIMUMS | {

@@ -19,7 +19,7 @@ RUNS = 20  # in a round: one takes a few milliseconds
 
 def encoder():
     from sepssl.representation import Encoder
-    from sepssl.training.encoder import BACKBONES
+    from sepssl.representation.build import BACKBONES
 
     made = Encoder(BACKBONES["mobilenet_v1"]())
     made.build()

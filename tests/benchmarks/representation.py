@@ -17,7 +17,7 @@ ROUNDS = {"inference": 9, "training": 9, "front_end": 15, "nt_xent": 15, "coinci
 
 
 def backbone(name):
-    from sepssl.training.encoder import BACKBONES
+    from sepssl.representation.build import BACKBONES
 
     made = BACKBONES[name]()
     made.build((None, 96, 64))
@@ -60,7 +60,7 @@ def torch_network(name):
         layers = [part for i, o in itertools.pairwise(sizes) for part in conv(i, o, 2)]
         return torch, Pooled(layers, 256, over_time)
     if name == "mobilenet_v1":
-        from sepssl.representation.encoders.mobilenet_v1 import LAYERS
+        from sepssl.representation.backbones.mobilenet_v1 import LAYERS
 
         layers, i = conv(1, 32, 2), 32
         for multiple, stride in LAYERS:

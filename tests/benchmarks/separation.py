@@ -91,7 +91,8 @@ def train(compile_, **tdcn):
     tf = tensorflow()
     import keras
 
-    from sepssl.separation import TDCN, Separator, SeparatorLearner
+    from sepssl.separation import TDCN, Separator
+    from sepssl.training.separator_learner import SeparatorLearner
 
     learner = SeparatorLearner(Separator(4, tdcn=TDCN(**tdcn)))
     learner.build()

@@ -14,7 +14,7 @@ from sepssl.data.scenes.builder import ScenesBuilderConfig, SepsslScenes
 from sepssl.data.scenes.sources import CLASS_NAMES
 from sepssl.data.tfds_clips import TfdsClips
 from sepssl.errors import InputError
-from sepssl.evaluation.protocol import embed_clips
+from sepssl.representation.embed import embed_clips
 
 RATE = 8000
 LABEL = tfds.features.ClassLabel(names=["bird", "rain", "siren"])

@@ -11,7 +11,7 @@ from sepssl.errors import InputError
 from sepssl.export import ExportError, check_exports, conversion, convert_encoder, save_encoder
 from sepssl.export.check import TFLITE_LIMITS, compare
 from sepssl.representation import Encoder, SmallBackbone
-from sepssl.representation.encoders.vggish import VggishBackbone
+from sepssl.representation.backbones.vggish import VggishBackbone
 
 # Both runtimes, ai_edge_litert first, while TensorFlow is not yet there to help it.
 LOOK = """

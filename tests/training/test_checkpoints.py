@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from sepssl.errors import InputError
-from sepssl.separation import TDCN, Separator, SeparatorLearner, STFTBasis
+from sepssl.separation import TDCN, Separator, STFTBasis
 from sepssl.training.checkpoints import Resume, RunFolder
 from sepssl.training.monitors import FiniteGuard, MetricsLog, TrainingDiverged, read_metrics
+from sepssl.training.separator_learner import SeparatorLearner
 
 CONFIG = {"task": "separator", "train": {"steps": 3, "state_steps": (0, 3)}}
 

@@ -7,12 +7,12 @@ import soundfile
 import sepssl
 from sepssl.configs import encoder_smoke
 from sepssl.data.segments import recording_name
+from sepssl.data.sources import labelled_clips
+from sepssl.data.splits import folder_splits
 from sepssl.data.store import ClipStore
 from sepssl.errors import InputError
-from sepssl.evaluation.datasets import folder_splits
 from sepssl.separation import TDCN, Separator, STFTBasis
 from sepssl.serialization import save_model
-from sepssl.training.clips import labelled_clips
 from sepssl.training.encoder import train_encoder
 
 

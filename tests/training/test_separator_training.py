@@ -6,7 +6,7 @@ import soundfile
 
 from sepssl.configs import separator_smoke
 from sepssl.errors import InputError
-from sepssl.training.curves import draw_curves
+from sepssl.reports.curves import draw_curves
 from sepssl.training.loop import log_spaced_steps
 from sepssl.training.separator import train_separator
 

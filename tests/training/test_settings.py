@@ -3,11 +3,12 @@ import pytest
 
 from sepssl.configs import encoder_smoke, separator_smoke
 from sepssl.errors import InputError
-from sepssl.locks import lock_folder
-from sepssl.separation import TDCN, Separator, SeparatorLearner, STFTBasis, mixit_loss
+from sepssl.files import lock_folder
+from sepssl.separation import TDCN, Separator, STFTBasis, mixit_loss
 from sepssl.training.encoder import train_encoder
 from sepssl.training.loop import LearningRate
 from sepssl.training.separator import _hold_out, train_separator
+from sepssl.training.separator_learner import SeparatorLearner
 
 
 def test_learning_rates_hand_worked():

@@ -32,10 +32,12 @@ tf.config.experimental.enable_op_determinism()
 import keras  # noqa: E402
 
 from sepssl.audio.log_mel import LogMel  # noqa: E402
-from sepssl.representation import Encoder, SimilarityLearner, SmallBackbone  # noqa: E402
-from sepssl.separation import TDCN, Separator, SeparatorLearner, STFTBasis  # noqa: E402
+from sepssl.representation import Encoder, SmallBackbone  # noqa: E402
+from sepssl.separation import TDCN, Separator, STFTBasis  # noqa: E402
 from sepssl.training.checkpoints import RunFolder  # noqa: E402
 from sepssl.training.loop import LearningRate, train  # noqa: E402
+from sepssl.training.separator_learner import SeparatorLearner  # noqa: E402
+from sepssl.training.similarity_learner import SimilarityLearner  # noqa: E402
 from sepssl.training.strategy import make_strategy  # noqa: E402
 from sepssl.views import FrontEnd  # noqa: E402
 

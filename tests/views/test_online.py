@@ -4,12 +4,12 @@ import pytest
 import tensorflow as tf
 
 from sepssl.audio.log_mel import LogMel
+from sepssl.data.sources import store_channels
 from sepssl.data.store import ClipStore
+from sepssl.reports.views import draw_views, view_reasons
 from sepssl.separation import TDCN, Separator, STFTBasis
 from sepssl.training.batches import ViewBatches
-from sepssl.training.clips import store_channels
 from sepssl.views import FrontEnd, OnlineSeparation
-from sepssl.views.picture import draw_views, view_reasons
 
 SAMPLES = 32000
 PATCH = LogMel().patch_samples

@@ -12,9 +12,9 @@ from sepssl.data.read_ahead import read_ahead, value_or_error
 from sepssl.data.scenes import SceneConfig
 from sepssl.data.scenes.clips import SceneClips
 from sepssl.data.segments import Segments, recording_name
+from sepssl.data.splits import SPLITS, split_numbers
 from sepssl.data.store import ClipStore
 from sepssl.errors import InputError
-from sepssl.evaluation.datasets import SPLITS, split_numbers
 
 MIN_SECONDS = 0.1  # of a recording; our choice
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from sepssl.atomic import atomic_file
+from sepssl.files import atomic_file
 from sepssl.views.channels import MIXTURE, NO_CHANNEL
 from sepssl.views.front_end import FrontEnd
 

@@ -4,8 +4,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from sepssl.replicas import global_mean_step, mean_over_replicas
-from sepssl.representation.encoder_learner import EncoderLearner
+from sepssl.distribution import global_mean_step, mean_over_replicas
+from sepssl.training.encoder_learner import EncoderLearner
 
 
 @keras.saving.register_keras_serializable(package="sepssl")

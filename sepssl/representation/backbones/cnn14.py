@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from sepssl.representation.encoders.batch_norm import GlobalBatchNorm
+from sepssl.representation.backbones.batch_norm import GlobalBatchNorm
 
 BLOCKS = 6
 MIN_SIZE = 2 ** (BLOCKS - 1)  # what the poolings between the blocks leave at least 1 of

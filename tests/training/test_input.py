@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sepssl.data.pipeline import Shuffle, distribute
 from sepssl.data.read_ahead import read_ahead
 from sepssl.data.store import ClipStore
 from sepssl.errors import InputError
 from sepssl.training.batches import RecordingBatches, ViewBatches
+from sepssl.training.input import Shuffle, distribute
 
 
 def test_an_epoch_sees_no_clip_twice_and_all_but_the_rest():

@@ -14,12 +14,12 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from sepssl.atomic import atomic_folder
 from sepssl.audio.files import write_audio
+from sepssl.audio.spectrogram import spectrogram_db
 from sepssl.errors import InputError
+from sepssl.files import atomic_folder
 
 LOWEST_DB = -70.0  # the dark end of the colour scale; 0 dB is the loudest point of an example
-_WINDOW_SECONDS, _HOP_SECONDS = 0.032, 0.008
 _COLOURS = "magma"
 _LOG_RATIO = 20  # last over first step from which the axis of steps is logarithmic
 _DPI = 150
@@ -150,26 +150,6 @@ def curve(records: list[dict], key: str) -> tuple[list[int], list[float]]:
     points = [(int(r["step"]), float(r[key])) for r in records if _finite(r.get(key))]
     points.sort(key=lambda point: point[0])
     return [step for step, _ in points], [value for _, value in points]
-
-
-def spectrogram_db(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Short-time Fourier transform: level in dB, 0 for a sine of amplitude 1, at least -200.
-
-    Args:
-        waveform: [samples].
-        sample_rate: in Hz.
-
-    Returns:
-        float32 [bins, frames]: bins from 0 Hz to `sample_rate / 2`; Hann windows of 32 ms every
-        8 ms, padded with zeros so that the last samples are seen.
-    """
-    length, hop = round(_WINDOW_SECONDS * sample_rate), round(_HOP_SECONDS * sample_rate)
-    frames = 1 + math.ceil(max(len(waveform) - length, 0) / hop)
-    padded = np.pad(waveform, (0, max(length + (frames - 1) * hop - len(waveform), 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, length)[::hop]
-    window = np.hanning(length + 1)[:-1]
-    magnitude = np.abs(np.fft.rfft(windows * window)) * (2 / window.sum())
-    return (20 * np.log10(np.maximum(magnitude, 1e-10))).T.astype(np.float32)
 
 
 def _check(example: Example) -> None:

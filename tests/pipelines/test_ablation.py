@@ -5,13 +5,13 @@ import pathlib
 
 import pytest
 
-from sepssl import ablation
-from sepssl.ablation import Results, expected_cells, run_ablation, write_table
 from sepssl.configs import paper_ablation
 from sepssl.errors import InputError
+from sepssl.pipelines import ablation
+from sepssl.pipelines.ablation import Results, expected_cells, run_ablation, write_table
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
-CONFIGS = README.with_name("configs")
+README = pathlib.Path(__file__).parents[2] / "README.md"
+RESULTS = README.with_name("docs") / "results"
 
 
 def tiny(**changes):
@@ -118,14 +118,14 @@ def test_the_table_of_known_numbers(tmp_path):
 
 
 def test_the_published_table(tmp_path):
-    """The table in `configs` is that of the results beside it, of the configuration as it is now,
+    """The table in `docs/results` is that of the results beside it, of today's configuration,
     and README quotes it."""
     config = paper_ablation.get_config()
-    results = Results(CONFIGS / "paper_ablation.jsonl")
+    results = Results(RESULTS / "paper_ablation.jsonl")
     cells = expected_cells(config)
     write_table(results, cells, config.comparisons, tmp_path)
     table = (tmp_path / "table.md").read_text()
-    assert table == (CONFIGS / "paper_ablation.md").read_text()
+    assert table == (RESULTS / "paper_ablation.md").read_text()
     for record in results.records:
         assert cells[record["row"]][record["seed"]] == record["settings"]
     section = README.read_text().split("## The paper's claims")[1].split("\n## ")[0]

@@ -6,12 +6,12 @@ import pytest
 import soundfile
 
 from sepssl.errors import InputError
-from sepssl.separation import TDCN, Separator, STFTBasis
-from sepssl.separation.recordings import (
+from sepssl.pipelines.separate import (
     channel_activity,
     list_recordings,
     separate_recordings,
 )
+from sepssl.separation import TDCN, Separator, STFTBasis
 
 
 @pytest.fixture(scope="module")

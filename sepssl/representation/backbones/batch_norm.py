@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from sepssl.replicas import batch_norm_over_replicas
+from sepssl.distribution import batch_norm_over_replicas
 
 
 @keras.saving.register_keras_serializable(package="sepssl")

@@ -18,18 +18,20 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from sepssl.atomic import atomic_file
 from sepssl.data.scenes import CLASS_NAMES, render_source
+from sepssl.data.sources import scene_config
+from sepssl.data.splits import InMemory, scene_splits
 from sepssl.evaluation.baselines import log_mel_statistics
-from sepssl.evaluation.datasets import InMemory, evaluate_on_splits, scene_splits
-from sepssl.evaluation.report import Example, write_report
+from sepssl.evaluation.protocol import evaluate_on_splits
 from sepssl.export import check_exports, convert_encoder, origin_of, save_encoder
+from sepssl.files import atomic_file
+from sepssl.reports.page import Example, write_report
 from sepssl.representation import Encoder, load_encoder
+from sepssl.representation.build import make_encoder
 from sepssl.representation.embed import embed_recording
 from sepssl.separation import load_separator
 from sepssl.training.checkpoints import RunFolder
-from sepssl.training.clips import scene_config
-from sepssl.training.encoder import make_encoder, train_encoder
+from sepssl.training.encoder import train_encoder
 from sepssl.training.monitors import read_metrics
 from sepssl.training.separator import train_separator
 from sepssl.version import __version__

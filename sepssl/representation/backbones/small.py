@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from sepssl.representation.encoders.batch_norm import GlobalBatchNorm
+from sepssl.representation.backbones.batch_norm import GlobalBatchNorm
 
 
 @keras.saving.register_keras_serializable(package="sepssl")

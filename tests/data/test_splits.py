@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from sepssl.data.splits import tfds_splits
 from sepssl.errors import InputError
-from sepssl.evaluation.datasets import evaluate_on_splits, tfds_splits
+from sepssl.evaluation.protocol import evaluate_on_splits
 from sepssl.representation import Encoder, SmallBackbone
 from sepssl.serialization import save_model
 

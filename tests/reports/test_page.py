@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from sepssl.audio.spectrogram import spectrogram_db
 from sepssl.errors import InputError
-from sepssl.evaluation.report import Example, curve, spectrogram_db, write_report
+from sepssl.reports.page import Example, curve, write_report
 
 RATE = 8000
 

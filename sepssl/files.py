@@ -1,4 +1,4 @@
-"""Outputs that appear whole or not at all: write under a temporary name, then rename."""
+"""Outputs that appear whole or not at all, and folders that one process has at a time."""
 
 import contextlib
 import os
@@ -6,8 +6,14 @@ import pathlib
 import shutil
 import uuid
 from collections.abc import Iterator
+from typing import IO
 
 from sepssl.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing is locked
+    fcntl = None
 
 
 def _temporary_sibling(path: pathlib.Path) -> pathlib.Path:
@@ -89,3 +95,27 @@ def _refuse_existing(path: pathlib.Path, overwrite: bool) -> None:
         raise InputError(f"{path}: is a folder; expected a file name to write to")
     if path.exists() and not overwrite:
         raise InputError(f"{path}: exists already; expected a new file name")
+
+
+def lock_folder(folder: str | os.PathLike, wait: bool) -> IO:
+    """Locks a folder against other processes that lock it: `with lock_folder(...):`.
+
+    The lock is held until the result is closed; a process that ends, in whatever way, holds none.
+
+    Args:
+        folder: an existing folder; a file `.lock` is made in it.
+        wait: whether to wait for another process's lock to be gone.
+
+    Raises:
+        InputError: if the folder is locked and `wait` is False.
+    """
+    file = open(pathlib.Path(folder) / ".lock", "w")  # noqa: SIM115
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            file.close()
+            raise InputError(
+                f"{folder}: another process is running in it; expected to be the only one"
+            ) from error
+    return file

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from sepssl.atomic import atomic_file
 from sepssl.errors import InputError
+from sepssl.files import atomic_file
 from sepssl.training.monitors import read_metrics
 
 

@@ -1,9 +1,9 @@
-"""Labelled clips to evaluate on, split into training, validation and test."""
+"""Labelled clips, split into training, validation and test."""
 
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,10 +12,6 @@ from sepssl.data.scenes import SceneConfig
 from sepssl.data.scenes.clips import SceneClips
 from sepssl.data.tfds_clips import TfdsClips, prepared_splits
 from sepssl.errors import InputError
-from sepssl.evaluation.protocol import embed_clips, evaluate_representation
-from sepssl.evaluation.retrieval import queryable_classes
-from sepssl.evaluation.scores import scorable_classes
-from sepssl.evaluation.shallow import Split
 
 SPLITS = ("train", "validation", "test")
 SHARES = (0.6, 0.2, 0.2)  # of clips; our choice
@@ -143,64 +139,3 @@ def tfds_splits(
     return [
         subsets.get(split) or TfdsClips(name, own[split], sample_rate, data_dir) for split in SPLITS
     ]
-
-
-def evaluate_on_splits(
-    embed: Callable[[np.ndarray], np.ndarray], splits, seed: int, title: str
-) -> tuple[dict[str, float], list[tuple[str, str]]]:
-    """Embeds the clips of three splits and evaluates them; see `evaluate_representation`.
-
-    Returns:
-        The results with the numbers of clips and classes, and (name, reason) of clips that could
-        not be read.
-    """
-    for name, clips in zip(SPLITS, splits, strict=True):
-        try:
-            scorable_classes(clips.labels)
-            if name == "test":
-                queryable_classes(clips.labels)
-        except InputError as error:
-            raise InputError(f"{title}, {name} split: {error}") from error
-    embedded, skipped = [], []
-    for name, clips in zip(SPLITS, splits, strict=True):
-        embeddings, indices, unread = embed_clips(embed, clips, f"{title}, {name}")
-        embedded.append(Split(embeddings, clips.labels[indices]))
-        skipped += unread
-    counts = {f"{name}_clips": len(e.labels) for name, e in zip(SPLITS, embedded, strict=True)}
-    results = evaluate_representation(*embedded, seed=seed)
-    return counts | {"classes": embedded[0].labels.shape[1]} | results, skipped
-
-
-def evaluate_on(
-    dataset: str,
-    embed: Callable[[np.ndarray], np.ndarray],
-    sample_rate: int,
-    num_clips: int,
-    seed: int,
-    data_dir: str | None = None,
-) -> tuple[dict[str, float], list[tuple[str, str]]]:
-    """Evaluates on a dataset given by name or folder.
-
-    Args:
-        dataset: "scenes", "tfds:NAME[/CONFIG]" or a labelled folder.
-        embed: waveform [samples] -> embedding [dim].
-        sample_rate: in Hz.
-        num_clips: scenes to make, in all splits together.
-        seed: of scenes, queries and classifiers.
-        data_dir: the folder of TFDS datasets; None means TFDS's default.
-
-    Returns:
-        The results, and (name, reason) of clips that were skipped.
-    """
-    if dataset == "scenes":
-        if num_clips < 100:
-            raise InputError(f"num_clips={num_clips}: expected at least 100 scenes")
-        counts = tuple(round(share * num_clips) for share in SHARES)
-        splits = scene_splits(SceneConfig(sample_rate=sample_rate), seed, counts)
-        return evaluate_on_splits(embed, splits, seed, "scenes")
-    if dataset.startswith(TFDS_PREFIX):
-        splits = tfds_splits(dataset.removeprefix(TFDS_PREFIX), sample_rate, data_dir)
-        return evaluate_on_splits(embed, splits, seed, dataset)
-    splits, skipped = folder_splits(dataset, sample_rate)
-    results, unread = evaluate_on_splits(embed, splits, seed, dataset)
-    return results, [*skipped, *unread]

@@ -4,13 +4,14 @@ import pytest
 import tensorflow as tf
 
 from sepssl.audio.log_mel import LogMel
-from sepssl.representation import Encoder, SimilarityLearner, SmallBackbone, SupervisedLearner
-from sepssl.representation.collapse import (
+from sepssl.representation import Encoder, SmallBackbone
+from sepssl.training.collapse import (
     collapse_warning,
     projection_warning,
     spread_and_rank,
 )
-from sepssl.representation.learner import MIN_TEMPERATURE
+from sepssl.training.similarity_learner import MIN_TEMPERATURE, SimilarityLearner
+from sepssl.training.supervised_learner import SupervisedLearner
 from sepssl.views import FrontEnd
 
 

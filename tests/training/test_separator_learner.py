@@ -6,7 +6,6 @@ import tensorflow as tf
 from sepssl.separation import (
     TDCN,
     Separator,
-    SeparatorLearner,
     STFTBasis,
     least_squares_mixing,
     mixit_loss,
@@ -14,6 +13,7 @@ from sepssl.separation import (
 )
 from sepssl.separation.signal_losses import negative_si_snr
 from sepssl.separation.sparsity import activity_sparsity, covariance_penalty
+from sepssl.training.separator_learner import SeparatorLearner
 
 
 def make_learner(num_sources=3, **options):

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from sepssl.replicas import global_mean_step, mean_over_replicas
+from sepssl.distribution import global_mean_step, mean_over_replicas
 from sepssl.separation.mixit import (
     best_mixing,
     least_squares_mixing,

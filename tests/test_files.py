@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from sepssl.atomic import atomic_file, atomic_folder
 from sepssl.errors import InputError
+from sepssl.files import atomic_file, atomic_folder
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from sepssl.representation.encoders.batch_norm import GlobalBatchNorm
+from sepssl.representation.backbones.batch_norm import GlobalBatchNorm
 
 # The separable convolutions, as (multiple of the width, stride); the last is the embedding.
 LAYERS = (

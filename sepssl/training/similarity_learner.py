@@ -6,12 +6,12 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from sepssl.replicas import gather, global_mean_step, mean_over_replicas, replica_id
+from sepssl.distribution import gather, global_mean_step, mean_over_replicas, replica_id
 from sepssl.representation.coincidence import CoincidenceHead, coincidence_auc, coincidence_loss
-from sepssl.representation.collapse import spread_and_rank
-from sepssl.representation.encoder_learner import EncoderLearner
 from sepssl.representation.heads import ProjectionHead
 from sepssl.representation.nt_xent import alignment, contrastive_accuracy, nt_xent, uniformity
+from sepssl.training.collapse import spread_and_rank
+from sepssl.training.encoder_learner import EncoderLearner
 from sepssl.views.channels import pairing_shares
 
 MIN_TEMPERATURE = 0.01

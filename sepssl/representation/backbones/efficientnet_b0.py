@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from sepssl.representation.encoders.batch_norm import GlobalBatchNorm
+from sepssl.representation.backbones.batch_norm import GlobalBatchNorm
 
 # As (repeats, channels at a width of 32, expansion, kernel size, stride of the first).
 STAGES = (

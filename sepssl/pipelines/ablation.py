@@ -18,17 +18,18 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from sepssl.atomic import atomic_file
+from sepssl.data.sources import scene_config
+from sepssl.data.splits import InMemory, scene_splits
 from sepssl.errors import InputError
 from sepssl.evaluation.baselines import log_mel_statistics
-from sepssl.evaluation.datasets import InMemory, evaluate_on_splits, scene_splits
 from sepssl.evaluation.paired import paired_difference
-from sepssl.locks import lock_folder
+from sepssl.evaluation.protocol import evaluate_on_splits
+from sepssl.files import atomic_file, lock_folder
 from sepssl.representation import load_encoder
+from sepssl.representation.build import make_encoder
 from sepssl.representation.embed import embed_recording
 from sepssl.training.checkpoints import RunFolder
-from sepssl.training.clips import scene_config
-from sepssl.training.encoder import TRUE_SOURCES, make_encoder, train_encoder
+from sepssl.training.encoder import TRUE_SOURCES, train_encoder
 from sepssl.training.monitors import read_metrics
 from sepssl.training.separator import train_separator
 from sepssl.version import __version__

@@ -11,10 +11,10 @@ import tempfile
 import keras
 import numpy as np
 
-from sepssl.atomic import atomic_file
 from sepssl.audio.files import audio_info, read_blocks, write_audio
 from sepssl.data.folder import list_audio
 from sepssl.errors import InputError
+from sepssl.files import atomic_file
 from sepssl.separation.long_audio import CHUNK_SECONDS, separate_stream
 
 SUMMARY = "summary.csv"

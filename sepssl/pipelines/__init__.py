@@ -1,0 +1,1 @@
+"""Whole jobs over many files, made of the other rooms."""

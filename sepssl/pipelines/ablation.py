@@ -28,6 +28,7 @@ from sepssl.files import atomic_file, lock_folder
 from sepssl.representation import load_encoder
 from sepssl.representation.build import make_encoder
 from sepssl.representation.embed import embed_recording
+from sepssl.training.added_keys import without_added_keys
 from sepssl.training.checkpoints import RunFolder
 from sepssl.training.encoder import TRUE_SOURCES, train_encoder
 from sepssl.training.monitors import read_metrics
@@ -142,8 +143,12 @@ def encoder_folder(workdir: pathlib.Path, row: dict, seed: int, settings: str) -
 
 
 def _settings(config: ConfigDict, row: dict) -> str:
-    """Digest of all that a cell depends on but the seed."""
+    """Digest of all that a cell depends on except the seed.
+
+    Keys added since the first results, at the values that change nothing, leave it as it is.
+    """
     parts = {key: config[key].to_dict() for key in ("separator", "states", "encoder", "evaluation")}
+    parts = without_added_keys(parts)
     row = {key: value for key, value in row.items() if key not in ("name", "seeds")}
     return _digest(parts | {"row": row})
 
@@ -167,7 +172,7 @@ class _Seed:
     @functools.cached_property
     def _separator(self) -> RunFolder:
         stage = self._stage(self._config.separator)
-        digest = _digest(self._config.separator.to_dict())
+        digest = _digest(without_added_keys(self._config.separator.to_dict()))
         return train_separator(stage, self._folder / f"separator-{digest}")
 
     def _stage(self, part: ConfigDict) -> ConfigDict:

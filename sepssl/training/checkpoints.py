@@ -9,6 +9,7 @@ import tensorflow as tf
 from sepssl.errors import InputError
 from sepssl.files import atomic_file
 from sepssl.serialization import save_model
+from sepssl.training.added_keys import without_added_keys
 
 
 class RunFolder:
@@ -44,16 +45,21 @@ class RunFolder:
 
     def _require_same_config(self, path: pathlib.Path) -> None:
         try:
-            there = _flat(json.loads(path.read_text()))
-        except (OSError, json.JSONDecodeError) as error:
+            there = json.loads(path.read_text())
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path}: is not the configuration of a run ({error})") from error
-        here = _flat(self.config)
+        if not isinstance(there, dict):
+            raise InputError(f"{path}: is not the configuration of a run; expected a JSON object")
+        there, here = (_flat(without_added_keys(config)) for config in (there, self.config))
         for key in sorted(there.keys() | here.keys()):
             if there.get(key) != here.get(key):
+                old, new = (
+                    f"{key}={config[key]!r}" if key in config else f"no {key}"
+                    for config in (there, here)
+                )
                 raise InputError(
-                    f"{self.path}: holds a run with {key}={there.get(key)!r}, now "
-                    f"{key}={here.get(key)!r}; expected the same configuration to continue it, or "
-                    "another folder"
+                    f"{self.path}: holds a run with {old}, now {new}; expected the same "
+                    "configuration to continue it, or another folder"
                 )
 
     @property

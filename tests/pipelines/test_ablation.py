@@ -100,6 +100,10 @@ def test_a_cell_of_other_settings_counts_as_missing(tmp_path):
     changed.encoder.train.steps = 5
     assert ablation._settings(changed, changed.rows[1]) != settings
     assert ablation._settings(tiny(seeds=(1,)), {**tiny().rows[1], "name": "b"}) == settings
+    for value, same in (("float32", True), ("bfloat16", False)):
+        later = tiny()
+        later.encoder.train.precision = value
+        assert (ablation._settings(later, later.rows[1]) == settings) == same
 
 
 def test_the_table_of_known_numbers(tmp_path):

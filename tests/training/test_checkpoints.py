@@ -6,6 +6,7 @@ import pytest
 
 from sepssl.errors import InputError
 from sepssl.separation import TDCN, Separator, STFTBasis
+from sepssl.training.added_keys import without_added_keys
 from sepssl.training.checkpoints import Resume, RunFolder
 from sepssl.training.monitors import FiniteGuard, MetricsLog, TrainingDiverged, read_metrics
 from sepssl.training.separator_learner import SeparatorLearner
@@ -24,6 +25,37 @@ def test_another_configuration_is_refused_by_its_first_difference(tmp_path):
     other = {"task": "separator", "train": {"steps": 5, "state_steps": (0, 3)}}
     with pytest.raises(InputError, match=r"holds a run with train\.steps=3, now train\.steps=5"):
         RunFolder(tmp_path / "run", other)
+
+
+def test_a_run_from_before_a_key_continues_with_what_it_did_without_it(tmp_path):
+    RunFolder(tmp_path / "run", CONFIG)
+    now = {"task": "separator", "train": {**CONFIG["train"], "precision": "float32"}}
+    RunFolder(tmp_path / "run", now)
+    now["train"]["precision"] = "bfloat16"
+    says = r"holds a run with no train\.precision, now train\.precision='bfloat16'"
+    with pytest.raises(InputError, match=says):
+        RunFolder(tmp_path / "run", now)
+    RunFolder(tmp_path / "new", now)
+    with pytest.raises(InputError, match=r"train\.precision='bfloat16', now no train\.precision"):
+        RunFolder(tmp_path / "new", CONFIG)
+    with pytest.raises(InputError, match=r"now colour='red'"):
+        RunFolder(tmp_path / "run", {**CONFIG, "colour": "red"})
+
+
+def test_added_keys_count_within_stages_and_only_at_the_value_that_changes_nothing():
+    stage = {"train": {"precision": "float32", "steps": 1}, "precision": "float32"}
+    without = {"train": {"steps": 1}, "precision": "float32"}
+    assert without_added_keys({"separator": stage, **stage}) == {"separator": without, **without}
+    other = {"train": {"precision": "float16"}}
+    assert without_added_keys(other) == other
+
+
+@pytest.mark.parametrize("content", ["[1]", "{", "[" * 5000, "\x00"])
+def test_a_configuration_that_is_none_is_refused_in_one_line(content, tmp_path):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError, match=r"config\.json: is not the configuration") as raised:
+        RunFolder(tmp_path, CONFIG)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):

@@ -1,0 +1,32 @@
+"""Configuration keys that older runs do not have, and what those runs did without them."""
+
+import json
+
+# Every key added since 0.1.0, with the value that leaves everything as it was without the key. A
+# key of a stage, dotted; in a configuration that holds stages (quickstart, ablation) it counts too.
+ADDED_KEYS = {
+    "train.precision": "float32",
+}
+
+
+def without_added_keys(config: dict) -> dict:
+    """A nested configuration without those of `ADDED_KEYS` that change nothing.
+
+    Two configurations whose results are equal are then equal, whichever version wrote them.
+    """
+    added = {tuple(key.split(".")): json.dumps(value) for key, value in ADDED_KEYS.items()}
+
+    def kept(part: dict, path: tuple[str, ...]) -> dict:
+        result = {}
+        for key, value in part.items():
+            place = (*path, key)
+            if isinstance(value, dict):
+                result[key] = kept(value, place)
+            elif not any(
+                place[-len(name) :] == name and json.dumps(value) == neutral
+                for name, neutral in added.items()
+            ):
+                result[key] = value
+        return result
+
+    return kept(config, ())

@@ -32,6 +32,9 @@ SUFFIXES = tuple(_FORMATS)
 _EXPECTED = f"expected a sound file ({' '.join(SUFFIXES)})"
 SILENCE = 1e-6  # -120 dBFS, our choice: 30 dB below the smallest step of 16 bits
 _UNKNOWN_FRAMES = 2**62  # libsndfile says 2^63-1 where the header does not tell
+_WAV_BYTES = 2**32 - 4096  # of sound in a plain WAV file: its sizes have 32 bits
+_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
+_SAMPLE_BYTES = {"FLOAT": 4, "DOUBLE": 8} | {name: bits // 8 for name, bits in _BITS.items()}
 _BLOCK = 65536  # frames
 
 
@@ -176,11 +179,13 @@ def write_audio(
 
     Args:
         path: the file to write; missing folders are made.
-        waveform: float `[samples]` or `[channels, samples]`. Integer formats clip beyond -1 and 1;
-            `subtype="FLOAT"` (WAV, AIFF) keeps such values.
+        waveform: float `[samples]` or `[channels, samples]`; it may be a memory map, which is
+            read in blocks.
         sample_rate: in Hz.
-        subtype: libsndfile's name of the encoding. The default fits WAV, FLAC and AIFF; Ogg takes
-            "VORBIS" or "OPUS", MP3 "MPEG_LAYER_III".
+        subtype: libsndfile's name of the encoding. "PCM_16" and "PCM_24" (WAV, FLAC, AIFF) round
+            to the nearest step and clip beyond -1 and 1; "FLOAT" (WAV, AIFF) keeps every float32
+            as it is. Ogg takes "VORBIS" or "OPUS", MP3 "MPEG_LAYER_III". A `.wav` file of 4 GiB
+            or more is written as RF64, which most programs that read WAV read too.
         overwrite: whether an existing file may be replaced.
 
     Raises:
@@ -211,6 +216,8 @@ def write_audio(
             f"({waveform.shape[1]}); expected [channels, samples]"
         )
     frames = np.atleast_2d(waveform).T
+    if file_format == "WAV" and frames.size * _SAMPLE_BYTES.get(subtype, 1) > _WAV_BYTES:
+        file_format = "RF64"
     try:
         with (
             atomic_file(path, overwrite) as temporary,
@@ -231,15 +238,23 @@ def write_audio(
                     raise InputError(
                         f"{name}: the waveform to write holds NaN or infinity; expected numbers"
                     )
-                if subtype == "PCM_16":
-                    # libsndfile scales by 32767 when it writes floats but by 32768 when it reads.
-                    block = np.clip(np.round(block * 32768.0), -32768, 32767).astype(np.int16)
-                file.write(block)
+                file.write(_quantized(block, _BITS[subtype]) if subtype in _BITS else block)
     except soundfile.LibsndfileError as error:
         raise InputError(
             f"{name}: could not be written as {file_format} {subtype}, "
             f"{frames.shape[1]} channels, {sample_rate} Hz ({_reason(error)})"
         ) from error
+
+
+def _quantized(block: np.ndarray, bits: int) -> np.ndarray:
+    """Rounds to whole steps of `bits` bits, in the upper bits of int32.
+
+    libsndfile itself scales by `2^(bits - 1) - 1` when it writes floats but by `2^(bits - 1)` when
+    it reads.
+    """
+    steps = 2.0 ** (bits - 1)
+    rounded = np.clip(np.round(block.astype(np.float64) * steps), -steps, steps - 1)
+    return rounded.astype(np.int32) << (32 - bits)
 
 
 @contextlib.contextmanager

@@ -95,6 +95,39 @@ def test_integer_wav_clips(tmp_path):
     np.testing.assert_allclose(read_audio(tmp_path / "a.wav", None), [0, 1, -1], atol=1e-4)
 
 
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".aiff"])
+@pytest.mark.parametrize(("subtype", "bits"), [("PCM_16", 16), ("PCM_24", 24)])
+def test_integers_are_rounded_to_the_nearest_step(tmp_path, suffix, subtype, bits):
+    """A multiple of the step comes back bit for bit, anything else to half a step."""
+    steps = 2.0 ** (bits - 1)
+    whole = np.random.default_rng(0).integers(-steps, steps, 5000) / steps
+    whole[:4] = [-1, 1 - 1 / steps, 1 / steps, -1 / steps]
+    write_audio(tmp_path / f"whole{suffix}", whole, RATE, subtype)
+    np.testing.assert_array_equal(read_audio(tmp_path / f"whole{suffix}", None), whole)
+    between = np.random.default_rng(1).uniform(-1e-3, 1e-3, 5000)
+    write_audio(tmp_path / f"between{suffix}", between, RATE, subtype)
+    error = read_audio(tmp_path / f"between{suffix}", None) - between
+    assert np.abs(error).max() <= 0.501 / steps
+    write_audio(tmp_path / f"loud{suffix}", np.array([2.0, -2.0]), RATE, subtype)
+    read = read_audio(tmp_path / f"loud{suffix}", None)
+    np.testing.assert_array_equal(read, [1 - 1 / steps, -1])
+
+
+def test_float_wav_keeps_every_bit(tmp_path):
+    waveform = np.array([1e-30, 1 + 2**-23, -3.7, 1 / 3], np.float32)
+    write_audio(tmp_path / "a.wav", waveform, RATE, "FLOAT")
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.wav", None), waveform)
+
+
+def test_wav_beyond_its_32_bit_sizes_becomes_rf64(tmp_path, monkeypatch):
+    monkeypatch.setattr("sepssl.audio.files._WAV_BYTES", 2 * RATE)  # writing 4 GiB takes a minute
+    pcm = np.round(noise() * 32768) / 32768
+    for name, waveform, head in [("a", pcm, b"RIFF"), ("b", np.append(pcm, 0.5), b"RF64")]:
+        write_audio(tmp_path / f"{name}.wav", waveform, RATE)
+        assert (tmp_path / f"{name}.wav").read_bytes()[:4] == head
+        np.testing.assert_array_equal(read_audio(tmp_path / f"{name}.wav", None), waveform)
+
+
 def test_mono_is_the_mean_of_the_channels(tmp_path):
     channels = noise(channels=3)
     write_audio(tmp_path / "a.wav", channels, RATE, "FLOAT")

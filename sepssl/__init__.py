@@ -1,19 +1,96 @@
-"""Self-supervised audio representations from automatically separated sound scenes."""
+"""Self-supervised audio representations from automatically separated sound scenes.
 
+The public names below are imported on first use, so that `import sepssl` takes no time. It
+registers the package's Keras classes all the same: after it, `keras.saving.load_model` loads models
+that contain a `Separator`, an `Encoder` or any other layer of this package.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from sepssl.registration import register_with_keras
 from sepssl.version import __version__
 
-__all__ = ["__version__", "load_encoder", "load_separator"]
+if TYPE_CHECKING:
+    from sepssl.audio.log_mel import LogMel
+    from sepssl.audio.panns_log_mel import PannsLogMel
+    from sepssl.errors import InputError
+    from sepssl.inference import embed, separate
+    from sepssl.representation.backbones.cnn14 import Cnn14Backbone
+    from sepssl.representation.backbones.efficientnet_b0 import EfficientNetB0Backbone
+    from sepssl.representation.backbones.mobilenet_v1 import MobileNetV1Backbone
+    from sepssl.representation.backbones.small import SmallBackbone
+    from sepssl.representation.backbones.vggish import VggishBackbone
+    from sepssl.representation.coincidence import CoincidenceHead, coincidence_loss
+    from sepssl.representation.encoder import Encoder, load_encoder
+    from sepssl.representation.heads import ProjectionHead
+    from sepssl.representation.nt_xent import nt_xent
+    from sepssl.separation.basis import LearnedBasis, STFTBasis
+    from sepssl.separation.mixit import mixit_loss
+    from sepssl.separation.permutation import pit_loss
+    from sepssl.separation.separator import Separator, load_separator
+    from sepssl.separation.tdcn import TDCN
+    from sepssl.serialization import save_model
+    from sepssl.training.encoder import train_encoder
+    from sepssl.training.separator import train_separator
+    from sepssl.training.separator_learner import SeparatorLearner
+    from sepssl.training.similarity_learner import SimilarityLearner
+    from sepssl.training.supervised_learner import SupervisedLearner
+    from sepssl.views.front_end import FrontEnd
+    from sepssl.views.online import OnlineSeparation
+
+_HOMES = {
+    # Models
+    "Separator": "sepssl.separation.separator",
+    "LearnedBasis": "sepssl.separation.basis",
+    "STFTBasis": "sepssl.separation.basis",
+    "TDCN": "sepssl.separation.tdcn",
+    "Encoder": "sepssl.representation.encoder",
+    "SmallBackbone": "sepssl.representation.backbones.small",
+    "Cnn14Backbone": "sepssl.representation.backbones.cnn14",
+    "VggishBackbone": "sepssl.representation.backbones.vggish",
+    "MobileNetV1Backbone": "sepssl.representation.backbones.mobilenet_v1",
+    "EfficientNetB0Backbone": "sepssl.representation.backbones.efficientnet_b0",
+    "ProjectionHead": "sepssl.representation.heads",
+    "CoincidenceHead": "sepssl.representation.coincidence",
+    # From waveforms to views
+    "LogMel": "sepssl.audio.log_mel",
+    "PannsLogMel": "sepssl.audio.panns_log_mel",
+    "FrontEnd": "sepssl.views.front_end",
+    "OnlineSeparation": "sepssl.views.online",
+    # Losses
+    "mixit_loss": "sepssl.separation.mixit",
+    "pit_loss": "sepssl.separation.permutation",
+    "nt_xent": "sepssl.representation.nt_xent",
+    "coincidence_loss": "sepssl.representation.coincidence",
+    # Training
+    "SeparatorLearner": "sepssl.training.separator_learner",
+    "SimilarityLearner": "sepssl.training.similarity_learner",
+    "SupervisedLearner": "sepssl.training.supervised_learner",
+    "train_separator": "sepssl.training.separator",
+    "train_encoder": "sepssl.training.encoder",
+    # Files and recordings
+    "load_separator": "sepssl.separation.separator",
+    "load_encoder": "sepssl.representation.encoder",
+    "save_model": "sepssl.serialization",
+    "separate": "sepssl.inference",
+    "embed": "sepssl.inference",
+    "InputError": "sepssl.errors",
+}
+
+__all__ = ["__version__", *_HOMES]
 
 
-def load_separator(path):
-    """Loads a separator from a `.keras` file: see `sepssl.separation.load_separator`."""
-    from sepssl.separation import load_separator as load
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
 
-    return load(path)
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
-def load_encoder(path):
-    """Loads an encoder from a `.keras` file: see `sepssl.representation.load_encoder`."""
-    from sepssl.representation import load_encoder as load
-
-    return load(path)
+register_with_keras()

@@ -1,0 +1,80 @@
+"""One recording in, its channels or its embedding out: arrays or files, of any length and rate."""
+
+import os
+
+import numpy as np
+import soxr
+
+from sepssl.audio.files import audio_info, check_sample_rate, read_audio
+from sepssl.representation.embed import embed_recording
+from sepssl.representation.encoder import Encoder, load_encoder
+from sepssl.separation.separator import Separator, load_separator
+
+
+def separate(
+    separator: Separator | str | os.PathLike,
+    recording: np.ndarray | str | os.PathLike,
+    sample_rate: int | None = None,
+) -> np.ndarray:
+    """Separates a recording into channels.
+
+    Args:
+        separator: a `Separator`, or its `.keras` file.
+        recording: waveform [samples], or a sound file.
+        sample_rate: of the waveform, in Hz; by default the separator's. A file's is its own.
+
+    Returns:
+        float32 [num_sources, samples], at the recording's sample rate.
+
+    Raises:
+        InputError: if a file cannot be read.
+        ValueError: if the waveform is empty or is not [samples].
+
+    Example:
+        >>> separator = Separator(num_sources=2, tdcn=TDCN(8, 16, 2, 1))
+        >>> separate(separator, np.zeros(8000, np.float32)).shape
+        (2, 8000)
+    """
+    if not isinstance(separator, Separator):
+        separator = load_separator(separator)
+    if isinstance(recording, (str, os.PathLike)):
+        sample_rate = audio_info(recording).sample_rate
+        recording = read_audio(recording, None)
+    return separator.separate(recording, sample_rate or separator.sample_rate)
+
+
+def embed(
+    encoder: Encoder | str | os.PathLike,
+    recording: np.ndarray | str | os.PathLike,
+    sample_rate: int | None = None,
+) -> np.ndarray:
+    """Embeds a recording: the mean of the embeddings of its patches.
+
+    Args:
+        encoder: an `Encoder`, or its `.keras` file.
+        recording: waveform [samples] in [-1, 1], or a sound file.
+        sample_rate: of the waveform, in Hz; by default the encoder's. Recordings of another rate,
+            files too, are resampled to the encoder's.
+
+    Returns:
+        float32 [embedding_size].
+
+    Raises:
+        InputError: if a file cannot be read, or `sample_rate` is not a positive whole number.
+        ValueError: if the waveform is empty or is not [samples].
+
+    Example:
+        >>> embed(Encoder(SmallBackbone(8, width=2)), np.zeros(16000, np.float32)).shape
+        (8,)
+    """
+    if not isinstance(encoder, Encoder):
+        encoder = load_encoder(encoder)
+    if isinstance(recording, (str, os.PathLike)):
+        return embed_recording(encoder, read_audio(recording, encoder.sample_rate))
+    waveform = np.asarray(recording, np.float32)
+    if waveform.ndim != 1 or not len(waveform):
+        raise ValueError(f"waveform of shape {waveform.shape}: expected [samples], not empty")
+    if sample_rate is not None and sample_rate != encoder.sample_rate:
+        check_sample_rate(sample_rate)
+        waveform = soxr.resample(waveform, sample_rate, encoder.sample_rate, quality="HQ")
+    return embed_recording(encoder, waveform)

@@ -39,6 +39,41 @@ if TYPE_CHECKING:
     from sepssl.views.front_end import FrontEnd
     from sepssl.views.online import OnlineSeparation
 
+__all__ = [
+    "TDCN",
+    "Cnn14Backbone",
+    "CoincidenceHead",
+    "EfficientNetB0Backbone",
+    "Encoder",
+    "FrontEnd",
+    "InputError",
+    "LearnedBasis",
+    "LogMel",
+    "MobileNetV1Backbone",
+    "OnlineSeparation",
+    "PannsLogMel",
+    "ProjectionHead",
+    "STFTBasis",
+    "Separator",
+    "SeparatorLearner",
+    "SimilarityLearner",
+    "SmallBackbone",
+    "SupervisedLearner",
+    "VggishBackbone",
+    "__version__",
+    "coincidence_loss",
+    "embed",
+    "load_encoder",
+    "load_separator",
+    "mixit_loss",
+    "nt_xent",
+    "pit_loss",
+    "save_model",
+    "separate",
+    "train_encoder",
+    "train_separator",
+]
+
 _HOMES = {
     # Models
     "Separator": "sepssl.separation.separator",
@@ -77,8 +112,6 @@ _HOMES = {
     "embed": "sepssl.inference",
     "InputError": "sepssl.errors",
 }
-
-__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str):

@@ -39,6 +39,7 @@ def test_every_public_name_is_there_documented_and_known_to_type_checkers():
     block = next(node for node in tree.body if isinstance(node, ast.If))
     typed = {a.name: line.module for line in block.body for a in line.names}
     assert set(typed) | {"__version__"} == set(sepssl.__all__) <= set(dir(sepssl))
+    assert set(typed) == set(sepssl._HOMES)
     for name, module in typed.items():
         value = getattr(sepssl, name)
         assert value is getattr(sys.modules[module], name)

@@ -1,0 +1,10 @@
+"""Imports every module of sepssl: is what setup.py requires enough, without any extra?"""
+
+import importlib
+import pkgutil
+
+# The last two lie in folders of other names, where an editable installation does not walk.
+for package in ("sepssl", "sepssl.configs", "sepssl.export"):
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+        importlib.import_module(module.name)
+print("every module can be imported")

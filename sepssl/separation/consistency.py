@@ -6,10 +6,12 @@ Enhancement (2019), eq. 5 and following.
 
 from keras import ops
 
+from sepssl.typing import Tensor
+
 KINDS = ("predicted", "uniform", "power", "none")
 
 
-def make_consistent(mixture, estimates, weights):
+def make_consistent(mixture: Tensor, estimates: Tensor, weights: Tensor) -> Tensor:
     """Shares what the estimates miss of the mixture out among them: s_m + w_m (x - sum s).
 
     Args:
@@ -24,13 +26,13 @@ def make_consistent(mixture, estimates, weights):
     return estimates + ops.expand_dims(weights, -1) * ops.expand_dims(missing, 1)
 
 
-def uniform_weights(estimates):
+def uniform_weights(estimates: Tensor) -> Tensor:
     """The same share for every estimate: [batch, sources, samples] -> [batch, sources]."""
     ones = ops.ones_like(estimates[..., 0])
     return ones / estimates.shape[1]
 
 
-def power_weights(estimates, epsilon: float = 1e-8):
+def power_weights(estimates: Tensor, epsilon: float = 1e-8) -> Tensor:
     """Shares by the estimates' power: [batch, sources, samples] -> [batch, sources].
 
     Near-silent estimates (all powers far below `epsilon`) share alike.

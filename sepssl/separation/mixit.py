@@ -10,12 +10,18 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from keras import ops
 
-from sepssl.separation.signal_losses import energies, log_mse, thresholds
+from sepssl.separation.signal_losses import SignalLoss, energies, log_mse, thresholds
+from sepssl.typing import Tensor
 
 MAX_ASSIGNMENTS = 65536
 
 
-def mixit_loss(references, estimates, signal_loss=log_mse, mixing=None):
+def mixit_loss(
+    references: Tensor,
+    estimates: Tensor,
+    signal_loss: SignalLoss = log_mse,
+    mixing: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """Loss of the best way to add the estimated sources up to the reference mixtures.
 
     Every source goes to exactly one reference. The gradient flows through the loss of that
@@ -46,12 +52,12 @@ def mixit_loss(references, estimates, signal_loss=log_mse, mixing=None):
 
 
 def best_mixing(
-    references,
-    estimates,
-    signal_loss=log_mse,
+    references: Tensor,
+    estimates: Tensor,
+    signal_loss: SignalLoss = log_mse,
     allowed: Sequence[Sequence[int]] | None = None,
     denied: Collection[Sequence[int]] = (),
-):
+) -> Tensor:
     """The assignment of least loss, searched exhaustively.
 
     The energies of all remixes follow from the Gram matrices of references and estimates,
@@ -91,7 +97,7 @@ def best_mixing(
     return ops.transpose(ops.one_hot(best, references.shape[1], dtype="float32"), (0, 2, 1))
 
 
-def least_squares_mixing(references, estimates, ridge: float = 1e-3):
+def least_squares_mixing(references: Tensor, estimates: Tensor, ridge: float = 1e-3) -> Tensor:
     """Efficient MixIT: every source to the mixture of its larger least-squares coefficient.
 
     Cost and memory grow with the square of the number of sources, not with the number of
@@ -164,7 +170,7 @@ def _members(num_sources: int) -> np.ndarray:
     return (sets[:, None] >> np.arange(num_sources) & 1).astype(np.float32)
 
 
-def mixtures_of_mixtures(recordings, num_mixtures: int = 2):
+def mixtures_of_mixtures(recordings: Tensor, num_mixtures: int = 2) -> tuple[Tensor, Tensor]:
     """Groups neighbours in the batch.
 
     [num_mixtures n, samples] -> references [n, num_mixtures, samples], their sums [n, samples].

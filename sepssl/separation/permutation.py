@@ -9,12 +9,15 @@ import itertools
 import numpy as np
 from keras import ops
 
-from sepssl.separation.signal_losses import energies, log_mse, thresholds
+from sepssl.separation.signal_losses import SignalLoss, energies, log_mse, thresholds
+from sepssl.typing import Tensor
 
 MAX_SOURCES = 16
 
 
-def pit_loss(references, estimates, signal_loss=log_mse):
+def pit_loss(
+    references: Tensor, estimates: Tensor, signal_loss: SignalLoss = log_mse
+) -> tuple[Tensor, Tensor]:
     """Loss of the best one-to-one matching of estimates to true sources.
 
     Estimates that no source is left for are matched with silence. The gradient flows through the
@@ -58,7 +61,7 @@ def _pairwise(references, estimates, signal_loss):
     return signal_loss(power, error, power - product, threshold)
 
 
-def best_matching(costs):
+def best_matching(costs: Tensor) -> Tensor:
     """The permutation of least total cost, exactly.
 
     Row by row, over the sets of columns that the rows so far can have taken: 2^n sets, not n!

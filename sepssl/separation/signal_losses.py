@@ -11,12 +11,21 @@ so that one Gram matrix serves for every pair of signals and every assignment of
 that are `max_snr` dB or more above their error are not pushed further.
 """
 
+from collections.abc import Callable
+
 from keras import ops
+
+from sepssl.typing import Tensor
 
 EPSILON = 1e-8
 
+SignalLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""A loss of the four energies power, error, cross and threshold, any one shape, in dB."""
 
-def log_mse(power, error, cross, threshold, max_snr: float = 30.0):
+
+def log_mse(
+    power: Tensor, error: Tensor, cross: Tensor, threshold: Tensor, max_snr: float = 30.0
+) -> Tensor:
     """Energy of the error in dB: `10 log10(error + 10^(-max_snr/10) threshold + 1e-8)`.
 
     Reference: Wisdom et al., Unsupervised Sound Separation Using Mixture Invariant Training
@@ -25,12 +34,16 @@ def log_mse(power, error, cross, threshold, max_snr: float = 30.0):
     return _decibel(error + 10.0 ** (-max_snr / 10.0) * threshold)
 
 
-def negative_snr(power, error, cross, threshold, max_snr: float = 30.0):
+def negative_snr(
+    power: Tensor, error: Tensor, cross: Tensor, threshold: Tensor, max_snr: float = 30.0
+) -> Tensor:
     """Negative signal-to-noise ratio in dB: `log_mse` without the level of the reference."""
     return log_mse(power, error, cross, threshold, max_snr) - _decibel(threshold)
 
 
-def negative_si_snr(power, error, cross, threshold, max_snr: float = 30.0):
+def negative_si_snr(
+    power: Tensor, error: Tensor, cross: Tensor, threshold: Tensor, max_snr: float = 30.0
+) -> Tensor:
     """Negative scale-invariant signal-to-noise ratio in dB, without removal of the mean.
 
     Of a silent reference, which has no direction to project on, it is the negative SNR; a silent
@@ -54,7 +67,7 @@ def negative_si_snr(power, error, cross, threshold, max_snr: float = 30.0):
 SIGNAL_LOSSES = {"log_mse": log_mse, "snr": negative_snr, "si_snr": negative_si_snr}
 
 
-def energies(references, estimates):
+def energies(references: Tensor, estimates: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Energies of references with the estimate that belongs to each.
 
     Args:
@@ -70,7 +83,7 @@ def energies(references, estimates):
     return power, error, cross, thresholds(power)
 
 
-def thresholds(power):
+def thresholds(power: Tensor) -> Tensor:
     """The powers of references [batch, n], of silent ones that of the loudest of the example.
 
     Silent means 60 dB below the loudest (our choice). A threshold of zero would make the gradient

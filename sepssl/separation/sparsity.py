@@ -8,10 +8,12 @@ which proposes a sparsity and a covariance loss; the normalisation here is our c
 
 from keras import ops
 
+from sepssl.typing import Tensor
+
 EPSILON = 1e-8
 
 
-def activity_sparsity(estimates):
+def activity_sparsity(estimates: Tensor) -> Tensor:
     """How evenly the energy is spread over channels, as ratio of the l1 and l2 norm of their RMS.
 
     Args:
@@ -27,7 +29,7 @@ def activity_sparsity(estimates):
     return (ratio - 1.0) / (sources**0.5 - 1.0)
 
 
-def covariance_penalty(estimates):
+def covariance_penalty(estimates: Tensor) -> Tensor:
     """How much channels resemble each other: mean squared correlation of two of them.
 
     Args:

@@ -1,23 +1,5 @@
 """Every command and every example on README and the pages is run, or says why not."""
 
-import os
-import pathlib
-import shlex
-import shutil
-import subprocess
-import sys
-
-import keras
-import numpy as np
-import pytest
-import soundfile
-
-from sepssl.representation import Encoder, SmallBackbone
-from sepssl.separation import TDCN, Separator, STFTBasis
-from sepssl.serialization import save_model
-
-from .pages import PAGES, ROOT, blocks, commands
-
 # Trainings on the pages, made small. Their networks are those of the pages.
 SMALL = {
     "separator": (

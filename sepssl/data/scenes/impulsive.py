@@ -5,7 +5,7 @@ import numpy as np
 from sepssl.data.scenes import synthesis as syn
 
 
-def clock(rng, num_samples, sample_rate):
+def clock(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Ticks and tocks: very short, high and regular, every second one a little different."""
     starts = syn.regular_starts(rng, num_samples, sample_rate, rng.choice([1, 2, 2.5, 4, 5]), 0.005)
     case = syn.log_uniform(rng, 1200, 3300)
@@ -18,7 +18,7 @@ def clock(rng, num_samples, sample_rate):
     return syn.unit_peak(output)
 
 
-def hammering(rng, num_samples, sample_rate):
+def hammering(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Blows on metal or wood: a click and a short dense ring, one to five a second."""
     starts = syn.regular_starts(rng, num_samples, sample_rate, syn.log_uniform(rng, 1, 5), 0.12)
     train = syn.impulses(starts, rng.uniform(0.5, 1, len(starts)), num_samples)
@@ -29,7 +29,7 @@ def hammering(rng, num_samples, sample_rate):
     return syn.unit_peak(body + rng.uniform(0.3, 1.5) * click)
 
 
-def footsteps(rng, num_samples, sample_rate):
+def footsteps(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Heel and sole on some ground: a dull thump, then the scrape of gravel, wood or carpet."""
     rate = rng.uniform(1.3, 3.2)
     heel = syn.regular_starts(rng, num_samples, sample_rate, rate, 0.06)
@@ -54,7 +54,7 @@ def footsteps(rng, num_samples, sample_rate):
     return syn.unit_peak(thump + syn.log_uniform(rng, 0.2, 2) * scrape)
 
 
-def drips(rng, num_samples, sample_rate):
+def drips(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Drops into water: a small bubble whose pitch rises as it closes, now and then."""
     starts = syn.regular_starts(rng, num_samples, sample_rate, syn.log_uniform(rng, 0.8, 6), 0.45)
     length = rng.uniform(0.03, 0.12) * sample_rate
@@ -69,7 +69,7 @@ def drips(rng, num_samples, sample_rate):
     return syn.unit_peak(level * envelope * tone + click)
 
 
-def typing(rng, num_samples, sample_rate):
+def typing(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Keyboard: quick uneven clicks, down and softer up, in bursts."""
     rate = syn.log_uniform(rng, 4, 14)
     down = syn.regular_starts(rng, num_samples, sample_rate, rate, 0.75)
@@ -84,7 +84,7 @@ def typing(rng, num_samples, sample_rate):
     return syn.unit_peak(clicks + rng.uniform(0.1, 0.8) * plate)
 
 
-def dishes(rng, num_samples, sample_rate):
+def dishes(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Plates, glasses and cutlery: bright inharmonic clinks of several objects."""
     output = np.zeros(num_samples)
     rate = syn.log_uniform(rng, 0.8, 4)
@@ -97,7 +97,7 @@ def dishes(rng, num_samples, sample_rate):
     return syn.unit_peak(output)
 
 
-def knocking(rng, num_samples, sample_rate):
+def knocking(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Knuckles on a door: groups of two to five dull, dry knocks."""
     starts = syn.regular_starts(rng, num_samples, sample_rate, rng.uniform(3, 8), 0.12)
     group, pause = rng.integers(2, 6), rng.integers(2, 7)
@@ -110,7 +110,7 @@ def knocking(rng, num_samples, sample_rate):
     return syn.unit_peak(wood + rng.uniform(0.05, 0.4) * tap)
 
 
-def drums(rng, num_samples, sample_rate):
+def drums(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """A drum kit in sixteenths: kick, snare and hi-hat, each with its own pattern."""
     steps = syn.regular_starts(rng, num_samples, sample_rate, rng.uniform(5, 10), 0.02)
     beat = np.arange(len(steps)) % 8

@@ -5,7 +5,7 @@ import numpy as np
 from sepssl.data.scenes import synthesis as syn
 
 
-def rain(rng, num_samples, sample_rate):
+def rain(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """A steady hiss and, from drizzle to downpour, the clicks of separate drops."""
     hiss = syn.band_noise(
         rng, num_samples, sample_rate, rng.uniform(200, 2000), rng.uniform(3000, 9000)
@@ -19,7 +19,7 @@ def rain(rng, num_samples, sample_rate):
     return syn.unit_peak(swell * hiss + syn.log_uniform(rng, 0.15, 1.5) * taps)
 
 
-def wind(rng, num_samples, sample_rate):
+def wind(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Low gusty noise, at times with a howl that follows the gusts."""
     gust = syn.wander(rng, num_samples, sample_rate, syn.log_uniform(rng, 0.4, 2.5), 0.05, 1)
     low = syn.band_noise(rng, num_samples, sample_rate, 40, syn.log_uniform(rng, 150, 700))
@@ -33,7 +33,7 @@ def wind(rng, num_samples, sample_rate):
     return syn.unit_peak(output)
 
 
-def stream(rng, num_samples, sample_rate):
+def stream(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Running water: noise of the flow and a crowd of bubbles, each a short ringing tone."""
     flow = syn.band_noise(
         rng, num_samples, sample_rate, rng.uniform(150, 600), rng.uniform(1200, 5000)
@@ -49,7 +49,7 @@ def stream(rng, num_samples, sample_rate):
     return syn.unit_peak(flow + syn.log_uniform(rng, 0.5, 3) * bubbles)
 
 
-def waves(rng, num_samples, sample_rate):
+def waves(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Sea on a beach: swells of seconds that brighten as they break."""
     swell = syn.cycle(rng, num_samples, sample_rate, rng.uniform(0.12, 0.5))
     peak = rng.uniform(0.3, 0.7)
@@ -62,7 +62,7 @@ def waves(rng, num_samples, sample_rate):
     )
 
 
-def vacuum(rng, num_samples, sample_rate):
+def vacuum(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Vacuum cleaner or fan: broad air noise and the whine of a motor, pushed now and then."""
     load = syn.smooth(
         syn.wander(rng, num_samples, sample_rate, rng.uniform(0.5, 2), -1, 1), 0.1, sample_rate
@@ -76,7 +76,7 @@ def vacuum(rng, num_samples, sample_rate):
     return syn.unit_peak((1 + 0.15 * load) * (air + syn.log_uniform(rng, 0.15, 1.5) * whine))
 
 
-def steam(rng, num_samples, sample_rate):
+def steam(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Espresso machine, air valve: bursts of bright hiss, some with a sudden end."""
     starts = syn.regular_starts(rng, num_samples, sample_rate, syn.log_uniform(rng, 0.4, 3), 0.4)
     gaps = np.diff(starts, append=starts[-1] + sample_rate)
@@ -87,7 +87,7 @@ def steam(rng, num_samples, sample_rate):
     return syn.unit_peak(syn.smooth(envelope, rng.uniform(0.003, 0.04), sample_rate) * hiss)
 
 
-def fire(rng, num_samples, sample_rate):
+def fire(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Crackles of all sizes over the low breath of the flames."""
     output = rng.uniform(0.02, 0.15) * syn.band_noise(
         rng, num_samples, sample_rate, 60, syn.log_uniform(rng, 250, 900)
@@ -101,7 +101,7 @@ def fire(rng, num_samples, sample_rate):
     return syn.unit_peak(output)
 
 
-def applause(rng, num_samples, sample_rate):
+def applause(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """A few hands or a hall: noise bursts of 5 ms, each pair of hands at its own pitch."""
     people = int(syn.log_uniform(rng, 4, 60))
     level = syn.wander(rng, num_samples, sample_rate, 0.8, 0.5, 1)
@@ -116,7 +116,7 @@ def applause(rng, num_samples, sample_rate):
     return syn.unit_peak(level * output)
 
 
-def car_pass(rng, num_samples, sample_rate):
+def car_pass(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Cars going by: tyre noise and a motor that swell and fade, the pitch falling as they pass."""
     seconds = np.arange(num_samples) / sample_rate
     noise = syn.band_noise(
@@ -133,7 +133,7 @@ def car_pass(rng, num_samples, sample_rate):
     return syn.unit_peak(output if output.any() else noise)
 
 
-def engine(rng, num_samples, sample_rate):
+def engine(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Combustion motor idling or revving: firing pulses through an exhaust resonance."""
     throttle = syn.smooth(
         syn.wander(rng, num_samples, sample_rate, rng.uniform(0.3, 2), 0, 1), 0.15, sample_rate
@@ -149,7 +149,7 @@ def engine(rng, num_samples, sample_rate):
     return syn.unit_peak((0.5 + throttle) * output)
 
 
-def helicopter(rng, num_samples, sample_rate):
+def helicopter(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Low noise chopped by the blades, and a turbine whine far above."""
     blades = syn.cycle(rng, num_samples, sample_rate, rng.uniform(8, 26))
     chop = np.exp(-blades * rng.uniform(2, 7))
@@ -159,7 +159,7 @@ def helicopter(rng, num_samples, sample_rate):
     return syn.unit_peak(near * (slap * chop + rng.uniform(0.0, 0.15) * whine))
 
 
-def drill(rng, num_samples, sample_rate):
+def drill(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Power drill: a bright motor tone that starts, sags under load and stops."""
     starts = syn.regular_starts(rng, num_samples, sample_rate, rng.uniform(0.35, 1.2), 0.3)
     gaps = np.diff(starts, append=starts[-1] + 2 * sample_rate)
@@ -173,7 +173,7 @@ def drill(rng, num_samples, sample_rate):
     return syn.unit_peak(spin * (tone + rng.uniform(0.3, 1.5) * grind * (1.1 - load) * 4))
 
 
-def sawing(rng, num_samples, sample_rate):
+def sawing(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Hand saw: strokes of rasping noise, forth and back, the teeth as a fast flutter."""
     starts = syn.regular_starts(rng, num_samples, sample_rate, syn.log_uniform(rng, 1.5, 5), 0.08)
     gap = np.diff(starts, append=starts[-1] + sample_rate // 3)[0]

@@ -5,13 +5,17 @@ Waveforms and control curves are arrays `[num_samples]`; frequencies are in Hz, 
 positions in samples.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 from scipy import fft, signal
 
 TABLE_SIZE = 8192  # one period of a wavetable; nearest-neighbour look-up is then below -70 dB
 
 
-def log_uniform(rng: np.random.Generator, low: float, high: float, size=None):
+def log_uniform(rng: np.random.Generator, low: float, high: float, size: int | None = None) -> Any:
     """Draws from [low, high) evenly on a logarithmic axis (both positive)."""
     return np.exp(rng.uniform(np.log(low), np.log(high), size))
 
@@ -25,7 +29,9 @@ def unit_peak(waveform: np.ndarray) -> np.ndarray:
 # Tones and resonances.
 
 
-def oscillator(frequency, amplitudes, num_samples: int, sample_rate: float) -> np.ndarray:
+def oscillator(
+    frequency: npt.ArrayLike, amplitudes: npt.ArrayLike, num_samples: int, sample_rate: float
+) -> np.ndarray:
     """Harmonic tone from a wavetable: the cost does not depend on the number of harmonics.
 
     Args:
@@ -49,7 +55,9 @@ def harmonic_rolloff(count: int, slope: float, odd_only: bool = False) -> np.nda
     return np.where(odd_only & (number % 2 == 0), 0.0, number**-slope)
 
 
-def resonator(waveform, frequency: float, bandwidth: float, sample_rate: float) -> np.ndarray:
+def resonator(
+    waveform: np.ndarray, frequency: float, bandwidth: float, sample_rate: float
+) -> np.ndarray:
     """Two-pole band-pass of unit gain at `frequency`; zero where that is above Nyquist."""
     if frequency >= 0.48 * sample_rate:
         return np.zeros_like(waveform)
@@ -61,7 +69,13 @@ def resonator(waveform, frequency: float, bandwidth: float, sample_rate: float) 
     )
 
 
-def ring(excitation, frequencies, decays, amplitudes, sample_rate: float) -> np.ndarray:
+def ring(
+    excitation: np.ndarray,
+    frequencies: npt.ArrayLike,
+    decays: npt.ArrayLike,
+    amplitudes: npt.ArrayLike,
+    sample_rate: float,
+) -> np.ndarray:
     """Sum of decaying sinusoids started by the impulses of `excitation [num_samples]`.
 
     Mode i has `frequencies[i]`, falls by 1/e in `decays[i]` seconds and starts at
@@ -86,7 +100,12 @@ def white_noise(rng: np.random.Generator, num_samples: int) -> np.ndarray:
     return rng.standard_normal(num_samples, dtype=np.float32)
 
 
-def shaped_noise(rng: np.random.Generator, num_samples: int, sample_rate: float, gain):
+def shaped_noise(
+    rng: np.random.Generator,
+    num_samples: int,
+    sample_rate: float,
+    gain: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
     """Gaussian noise with amplitude spectrum `gain(frequencies [bins]) -> [bins]`, unit RMS."""
     size = fft.next_fast_len(num_samples, real=True)
     amplitude = gain(fft.rfftfreq(size, 1 / sample_rate)).astype(np.float32)
@@ -110,7 +129,7 @@ def band_noise(
     return shaped_noise(rng, num_samples, sample_rate, gain)
 
 
-def smooth(values, time_constant: float, sample_rate: float) -> np.ndarray:
+def smooth(values: np.ndarray, time_constant: float, sample_rate: float) -> np.ndarray:
     """One-pole low-pass: follows a step to 1 - 1/e in `time_constant` seconds."""
     pole = np.exp(-1.0 / (time_constant * sample_rate))
     start = [pole * values[0]]  # begins settled, without a rise from 0
@@ -158,27 +177,29 @@ def random_starts(
     return np.unique(starts)
 
 
-def impulses(starts, amplitudes, num_samples: int) -> np.ndarray:
+def impulses(starts: np.ndarray, amplitudes: npt.ArrayLike, num_samples: int) -> np.ndarray:
     """`[num_samples]` with `amplitudes` (one, or one each) at the positions `starts`."""
     train = np.zeros(num_samples)
     train[starts] = amplitudes
     return train
 
 
-def decay(train, time_constant: float, sample_rate: float, attack: float = 0.0) -> np.ndarray:
+def decay(
+    train: np.ndarray, time_constant: float, sample_rate: float, attack: float = 0.0
+) -> np.ndarray:
     """Envelope that each impulse of `train` starts and that falls exponentially."""
     pole = np.exp(-1.0 / (time_constant * sample_rate))
     envelope = signal.lfilter([1.0], [1.0, -pole], train)
     return smooth(envelope, attack, sample_rate) if attack > 0 else envelope
 
 
-def hold(starts, values, num_samples: int) -> np.ndarray:
+def hold(starts: np.ndarray, values: npt.ArrayLike, num_samples: int) -> np.ndarray:
     """Step curve: `values[i]` from `starts[i]` on, `values[0]` before the first."""
     lengths = np.diff(np.concatenate([[0], starts[1:], [num_samples]]))
     return np.repeat(values, lengths)
 
 
-def progress(starts, lengths, num_samples: int) -> np.ndarray:
+def progress(starts: np.ndarray, lengths: npt.ArrayLike, num_samples: int) -> np.ndarray:
     """How much of the latest event is over: 0 at its start, 1 from its end on (and before any).
 
     With it `sin(pi * progress)` is an arch over every event, and `progress < 1` a gate.

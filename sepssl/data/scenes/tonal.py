@@ -10,7 +10,7 @@ CHORDS = ((0, 4, 7), (0, 3, 7), (0, 5, 7), (0, 4, 7, 10), (0, 3, 7, 10), (0, 4, 
 SCALE = np.array([0, 2, 4, 5, 7, 9, 11, 12, 14, 16])  # semitones
 
 
-def siren(rng, num_samples, sample_rate):
+def siren(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Wail, yelp, rising or two-tone: a bright tone whose pitch swings over an octave or so."""
     swing = syn.cycle(rng, num_samples, sample_rate, syn.log_uniform(rng, 0.2, 5.0))
     shape = rng.integers(4)
@@ -26,7 +26,7 @@ def siren(rng, num_samples, sample_rate):
     return syn.unit_peak(syn.oscillator(pitch, amplitudes, num_samples, sample_rate))
 
 
-def beeps(rng, num_samples, sample_rate):
+def beeps(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Alarm clock, timer, reversing lorry: a steady tone switched on and off, often in groups."""
     starts = syn.regular_starts(rng, num_samples, sample_rate, syn.log_uniform(rng, 0.8, 9), 0.01)
     group = rng.integers(1, 5)
@@ -40,7 +40,7 @@ def beeps(rng, num_samples, sample_rate):
     return syn.unit_peak(envelope * syn.oscillator(pitch, amplitudes, num_samples, sample_rate))
 
 
-def telephone(rng, num_samples, sample_rate):
+def telephone(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """A hammer between two small bells, or an electronic trill, in rings of a second or so."""
     rings = syn.regular_starts(rng, num_samples, sample_rate, rng.uniform(0.35, 1.1), 0.02)
     length = rng.uniform(0.4, 1.4) * sample_rate
@@ -61,7 +61,7 @@ def telephone(rng, num_samples, sample_rate):
     return syn.unit_peak(syn.smooth(gate, 0.01, sample_rate) * tone)
 
 
-def bell(rng, num_samples, sample_rate):
+def bell(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Church or hand bell: inharmonic partials, the high ones dying first."""
     starts = syn.regular_starts(rng, num_samples, sample_rate, syn.log_uniform(rng, 0.4, 3), 0.08)
     train = syn.impulses(starts, rng.uniform(0.5, 1, len(starts)), num_samples)
@@ -72,7 +72,7 @@ def bell(rng, num_samples, sample_rate):
     return syn.unit_peak(syn.ring(train, prime * ratios, decays, amplitudes, sample_rate))
 
 
-def wind_chimes(rng, num_samples, sample_rate):
+def wind_chimes(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Four to six small tubes struck at random, in gusts."""
     output = np.zeros(num_samples)
     bars = rng.integers(4, 7)
@@ -88,7 +88,7 @@ def wind_chimes(rng, num_samples, sample_rate):
     return syn.unit_peak(output)
 
 
-def chords(rng, num_samples, sample_rate):
+def chords(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Piano-like, organ-like or pad chords: three or four tones that change together."""
     starts = syn.regular_starts(rng, num_samples, sample_rate, syn.log_uniform(rng, 0.5, 3), 0.05)
     train = syn.impulses(starts, rng.uniform(0.5, 1, len(starts)), num_samples)
@@ -114,7 +114,7 @@ def chords(rng, num_samples, sample_rate):
     return syn.unit_peak(envelope * tones)
 
 
-def guitar(rng, num_samples, sample_rate):
+def guitar(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Plucked string: each note starts bright and turns dull as it dies."""
     starts = syn.regular_starts(rng, num_samples, sample_rate, syn.log_uniform(rng, 1.5, 8), 0.1)
     train = syn.impulses(starts, rng.uniform(0.4, 1, len(starts)), num_samples)
@@ -132,7 +132,7 @@ def guitar(rng, num_samples, sample_rate):
     )
 
 
-def flute(rng, num_samples, sample_rate):
+def flute(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """A wind-instrument melody: slurred notes, vibrato, breath noise."""
     starts = syn.regular_starts(rng, num_samples, sample_rate, syn.log_uniform(rng, 1, 6), 0.4)
     notes = syn.log_uniform(rng, 240, 900) * 2 ** (rng.choice(SCALE, len(starts)) / 12)
@@ -149,7 +149,7 @@ def flute(rng, num_samples, sample_rate):
     return syn.unit_peak(envelope * (tone + syn.log_uniform(rng, 0.01, 0.15) * breath))
 
 
-def whistle(rng, num_samples, sample_rate):
+def whistle(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """A person whistling: nearly pure, gliding between pitches, with pauses."""
     low = syn.log_uniform(rng, 600, 1700)
     glide = syn.wander(rng, num_samples, sample_rate, rng.uniform(1, 8), 0, rng.uniform(0.4, 1.3))
@@ -163,7 +163,7 @@ def whistle(rng, num_samples, sample_rate):
     return syn.unit_peak(envelope * (tone + rng.uniform(0, 0.08) * breath))
 
 
-def car_horn(rng, num_samples, sample_rate):
+def car_horn(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Two reedy notes about a third apart, in honks from a tap to a long press."""
     starts = syn.regular_starts(rng, num_samples, sample_rate, syn.log_uniform(rng, 0.5, 3), 0.4)
     lengths = syn.log_uniform(rng, 0.1, 1.2, len(starts)) * sample_rate

@@ -1,5 +1,7 @@
 """Voices of people and animals. See `sources.py` for the contract."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from sepssl.data.scenes import synthesis as syn
@@ -20,7 +22,13 @@ VOWELS = np.array(
 )
 
 
-def formants(waveform, frequencies, sample_rate, gains=(1.0, 0.6, 0.35), bandwidth=0.12):
+def formants(
+    waveform: np.ndarray,
+    frequencies: Sequence[float],
+    sample_rate: int,
+    gains: Sequence[float] = (1.0, 0.6, 0.35),
+    bandwidth: float = 0.12,
+) -> np.ndarray:
     """Parallel formant filter; each bandwidth is a fraction of its frequency."""
     return sum(
         gain * syn.resonator(waveform, frequency, 30 + bandwidth * frequency, sample_rate)
@@ -28,7 +36,7 @@ def formants(waveform, frequencies, sample_rate, gains=(1.0, 0.6, 0.35), bandwid
     )
 
 
-def speech(rng, num_samples, sample_rate):
+def speech(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Babble of one speaker: voiced vowels, fricatives between some, pauses between phrases."""
     rate = rng.uniform(2.5, 6.5)
     starts = syn.regular_starts(rng, num_samples, sample_rate, rate, 0.35)
@@ -63,7 +71,7 @@ def speech(rng, num_samples, sample_rate):
     return syn.unit_peak(output)
 
 
-def laughter(rng, num_samples, sample_rate):
+def laughter(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Bouts of 'ha': breathy vowels, four to seven a second, falling in pitch and level."""
     rate = rng.uniform(3.5, 7)
     starts = syn.regular_starts(rng, num_samples, sample_rate, rate, 0.1)
@@ -84,7 +92,7 @@ def laughter(rng, num_samples, sample_rate):
     return syn.unit_peak(level * formants(source, vowel, sample_rate))
 
 
-def baby_cry(rng, num_samples, sample_rate):
+def baby_cry(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Long wails with a rise and fall of pitch, sometimes hoarse, with a gasp between."""
     rate = rng.uniform(0.7, 1.6)
     starts = syn.regular_starts(rng, num_samples, sample_rate, rate, 0.2)
@@ -102,7 +110,7 @@ def baby_cry(rng, num_samples, sample_rate):
     return syn.unit_peak(arch**0.5 * formants(voice * rough, vowel, sample_rate, (1, 0.8, 0.4)))
 
 
-def dog_bark(rng, num_samples, sample_rate):
+def dog_bark(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Short harsh bursts with a quick rise and fall of pitch; small dogs are higher and faster."""
     size = rng.random()
     rate = syn.log_uniform(rng, 0.8, 2.5) * 1.8**size
@@ -120,7 +128,7 @@ def dog_bark(rng, num_samples, sample_rate):
     return syn.unit_peak(envelope * formants(voice, muzzle, sample_rate, (1, 0.8, 0.4), 0.25))
 
 
-def cat_meow(rng, num_samples, sample_rate):
+def cat_meow(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """An arch of pitch with the mouth opening from 'i' to 'a' and closing to 'u'."""
     rate = rng.uniform(0.5, 1.4)
     starts = syn.regular_starts(rng, num_samples, sample_rate, rate, 0.3)
@@ -139,7 +147,7 @@ def cat_meow(rng, num_samples, sample_rate):
     return syn.unit_peak(envelope * ((1 - opening) * closed + opening * opened))
 
 
-def bird_song(rng, num_samples, sample_rate):
+def bird_song(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Phrases of a repeated chirp: a pure tone that sweeps up, down or both, with pauses."""
     rate = syn.log_uniform(rng, 2.5, 16)
     starts = syn.regular_starts(rng, num_samples, sample_rate, rate, 0.15)
@@ -161,7 +169,7 @@ def bird_song(rng, num_samples, sample_rate):
     return syn.unit_peak(syn.hold(starts, sung, num_samples) * np.sin(np.pi * done) * tone)
 
 
-def owl_hoot(rng, num_samples, sample_rate):
+def owl_hoot(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Soft low hoots with a slight fall, in an uneven rhythm."""
     rate = rng.uniform(0.8, 3)
     starts = syn.regular_starts(rng, num_samples, sample_rate, rate, 0.45)
@@ -176,7 +184,7 @@ def owl_hoot(rng, num_samples, sample_rate):
     return syn.unit_peak(envelope * (tone + rng.uniform(0.02, 0.15) * breath))
 
 
-def crow(rng, num_samples, sample_rate):
+def crow(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Hoarse caws: a dense harmonic tone, rough with noise and a fast flutter."""
     starts = syn.regular_starts(rng, num_samples, sample_rate, rng.uniform(0.8, 2.5), 0.4)
     done = syn.progress(starts, rng.uniform(0.2, 0.5) * sample_rate, num_samples)
@@ -191,7 +199,7 @@ def crow(rng, num_samples, sample_rate):
     return syn.unit_peak(envelope * formants(voice * rough, throat, sample_rate, (1, 1, 0.5), 0.3))
 
 
-def crickets(rng, num_samples, sample_rate):
+def crickets(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """High narrow pulses, from separate chirps to an even trill; one to three insects."""
     output = np.zeros(num_samples)
     for _ in range(rng.integers(1, 4)):
@@ -205,7 +213,7 @@ def crickets(rng, num_samples, sample_rate):
     return syn.unit_peak(output)
 
 
-def frogs(rng, num_samples, sample_rate):
+def frogs(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """Croaks: trains of pulses, each ringing in the throat."""
     croaks = syn.regular_starts(rng, num_samples, sample_rate, syn.log_uniform(rng, 0.8, 3.5), 0.3)
     length = syn.log_uniform(rng, 0.12, 0.7) * sample_rate
@@ -220,7 +228,7 @@ def frogs(rng, num_samples, sample_rate):
     return syn.unit_peak(body * np.sqrt(np.sin(np.pi * np.minimum(done, 1 - 1e-9))))
 
 
-def bees(rng, num_samples, sample_rate):
+def bees(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
     """A buzz that wanders in pitch and comes near and goes away; one to three insects."""
     output = np.zeros(num_samples)
     for _ in range(rng.integers(1, 4)):

@@ -1,0 +1,7 @@
+"""What the signatures of layers and losses mean by a tensor."""
+
+from typing import Any, TypeAlias
+
+# A tensor of Keras's backend, a symbolic `keras.KerasTensor` or a NumPy array; docstrings say the
+# shapes. No type checker tells one backend's tensors from another's.
+Tensor: TypeAlias = Any

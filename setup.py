@@ -53,6 +53,7 @@ setup(
         "soundfile>=0.12.1",
         "soxr>=0.4",
         "threadpoolctl>=3.0",
+        "tqdm>=4.65",
         # TensorFlow 2.21 no longer brings it, and tf.summary.audio raises without it.
         "tensorboard>=2.17",
         "tensorflow>=2.17,<2.22",

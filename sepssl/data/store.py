@@ -5,11 +5,11 @@ import os
 import pathlib
 from collections.abc import Callable, Iterable
 
-import keras
 import numpy as np
 
 from sepssl.errors import InputError
 from sepssl.files import atomic_file, lock_folder
+from sepssl.progress import Progress
 
 
 class ClipStore:
@@ -91,6 +91,7 @@ class ClipStore:
         names: list[str],
         clips: Callable[[int], Iterable[np.ndarray | InputError]],
         title: str,
+        verbose: bool = True,
     ) -> list[tuple[str, str]]:
         """Writes the clips that are not there yet, with a progress bar.
 
@@ -100,6 +101,7 @@ class ClipStore:
             clips: given how many of the names are dealt with, iterates over the clips of the
                 others in order: arrays [rows, samples], or an error for a clip to be skipped.
             title: what the progress bar says.
+            verbose: whether to show progress.
 
         Returns:
             (name, reason) of all clips skipped, also those of an interrupted filling.
@@ -114,8 +116,11 @@ class ClipStore:
                 self._read_index()  # another process may have gone on with it
                 done = len(self._clips) + len(self._skipped)
                 if done < len(names):
-                    print(f"{title}: {len(names)} clips -> {self.folder}", flush=True)
-                    self._append(names, done, clips(done))
+                    start = f"{title}: {len(names)} clips -> {self.folder}"
+                    with Progress(
+                        title, len(names), "clip", done, start=start, verbose=verbose
+                    ) as progress:
+                        self._append(names, done, clips(done), progress)
         except OSError as error:
             raise InputError(f"{self.folder}: could not be written: {error.strerror}") from error
         skipped = [(entry["name"], entry["skipped"]) for entry in self._skipped]
@@ -134,13 +139,12 @@ class ClipStore:
                 "changed since; expected a new folder"
             )
 
-    def _append(self, names: list[str], done: int, clips: Iterable) -> None:
-        progress = keras.utils.Progbar(len(names), unit_name="clip")
+    def _append(self, names: list[str], done: int, clips: Iterable, progress: Progress) -> None:
         offset = sum(int(np.prod(entry["shape"])) for entry in self._clips)
         with open(self._samples_path, "ab") as samples, open(self._index_path, "ab") as index:
             samples.truncate(2 * offset)
             index.truncate(self._index_bytes)
-            for i, (name, clip) in enumerate(zip(names[done:], clips, strict=True), start=done):
+            for name, clip in zip(names[done:], clips, strict=True):
                 if isinstance(clip, InputError):
                     entry = {"name": name, "skipped": str(clip)}
                 else:
@@ -157,4 +161,4 @@ class ClipStore:
                 index.write(json.dumps(entry).encode() + b"\n")
                 index.flush()
                 self._note(entry)
-                progress.update(i + 1)
+                progress.update()

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import keras
 import numpy as np
 
 from sepssl.data.folder import Folder, list_audio
@@ -12,6 +11,7 @@ from sepssl.data.scenes import SceneConfig
 from sepssl.data.scenes.clips import SceneClips
 from sepssl.data.segments import Segments
 from sepssl.errors import InputError
+from sepssl.progress import Progress
 from sepssl.separation.metrics import SeparationScores, momi
 from sepssl.separation.oracle import KINDS, oracle_masks
 
@@ -19,7 +19,7 @@ SEGMENT_SECONDS = 10.0  # of unlabelled recordings, for MoMi
 
 
 def evaluate_separator(
-    separator, dataset: str, num_clips: int = 0, seed: int = 0
+    separator, dataset: str, num_clips: int = 0, seed: int = 0, verbose: bool = True
 ) -> tuple[dict, list[tuple[str, str]]]:
     """Scores a separator, the unprocessed mixture, and two oracle masks.
 
@@ -29,6 +29,7 @@ def evaluate_separator(
             laid out as FUSS is, or a folder of recordings, of which only MoMi can be told.
         num_clips: how many clips at most, 0 for all; scenes: 500 by default.
         seed: of the scenes and of the pairs for MoMi.
+        verbose: whether to show progress.
 
     Returns:
         {"clips": their number, "scores": {system: scores as in `SeparationScores.result`, for
@@ -54,9 +55,9 @@ def evaluate_separator(
     order = np.random.default_rng([seed, 4]).permutation(len(clips))[:count].tolist()
     result, skipped = {"clips": 0}, list(clips.skipped)
     if hasattr(clips, "read_with_sources"):
-        result["scores"], result["clips"], unread = _scores(separator, clips, order)
+        result["scores"], result["clips"], unread = _scores(separator, clips, order, verbose)
         skipped += unread
-    value, used, unread = _momi(separator, clips, order)
+    value, used, unread = _momi(separator, clips, order, verbose)
     if value is not None:
         result["MoMi"] = value
     result["clips"] = max(result["clips"], used)
@@ -66,7 +67,9 @@ def evaluate_separator(
     return result, [*skipped, *(entry for entry in unread if entry[0] not in known)]
 
 
-def _scores(separator, clips, order) -> tuple[dict[str, dict[str, float]], int, list]:
+def _scores(
+    separator, clips, order, verbose: bool
+) -> tuple[dict[str, dict[str, float]], int, list]:
     rate = separator.sample_rate
     systems: dict[str, Callable] = {
         "separator": lambda mixture, sources: separator.separate(mixture, rate),
@@ -77,25 +80,21 @@ def _scores(separator, clips, order) -> tuple[dict[str, dict[str, float]], int, 
             mixture, sources, rate, kind
         )
     scores = {name: SeparationScores() for name in systems}
-    print(f"separating: {len(order)} clips", flush=True)
-    progress = keras.utils.Progbar(len(order), unit_name="clip")
+    start = f"separating: {len(order)} clips"
     read = value_or_error(clips.read_with_sources)
     used, skipped = 0, []
-    for done, (index, clip) in enumerate(
-        zip(order, read_ahead(read, order, workers=1), strict=True), start=1
-    ):
-        progress.update(done)
-        if isinstance(clip, InputError):
-            skipped.append((clips.names[index], str(clip)))
-        else:
-            mixture, sources = clip
-            active = sources[np.any(sources != 0, axis=-1)]
-            if not len(active):
+    with Progress("separating", len(order), "clip", start=start, verbose=verbose) as progress:
+        for index, clip in zip(order, read_ahead(read, order, workers=1), strict=True):
+            if isinstance(clip, InputError):
+                skipped.append((clips.names[index], str(clip)))
+            elif not len(active := clip[1][np.any(clip[1] != 0, axis=-1)]):
                 skipped.append((clips.names[index], "has no source that sounds"))
-                continue
-            for name, separate in systems.items():
-                scores[name].add(mixture, active, separate(mixture, active))
-            used += 1
+            else:
+                mixture = clip[0]
+                for name, separate in systems.items():
+                    scores[name].add(mixture, active, separate(mixture, active))
+                used += 1
+            progress.update()
     results = {name: score.result() for name, score in scores.items()}
     for name in set(results) - {"separator"}:  # which are told how many sources there are
         for rate_name in ("under", "equal", "over"):
@@ -103,27 +102,28 @@ def _scores(separator, clips, order) -> tuple[dict[str, dict[str, float]], int, 
     return results, used, skipped
 
 
-def _momi(separator, clips, order) -> tuple[float | None, int, list]:
+def _momi(separator, clips, order, verbose: bool) -> tuple[float | None, int, list]:
     """MoMi over pairs of clips, the longer of two cut to the shorter."""
     rate = separator.sample_rate
     gains, first, skipped, used = [], None, [], 0
-    print(f"separating mixtures of two: {len(order) // 2}", flush=True)
-    progress = keras.utils.Progbar(len(order), unit_name="clip")
-    for done, index in enumerate(order, start=1):
-        clip = value_or_error(clips.read)(index)
-        progress.update(done)
-        if isinstance(clip, InputError):
-            skipped.append((clips.names[index], str(clip)))
-            continue
-        used += 1
-        if first is None:
-            first = clip
-            continue
-        length = min(len(first), len(clip))
-        pair = np.stack([first[:length], clip[:length]])
-        if separator.num_sources > 1:  # one cannot make up two recordings
-            gains.append(momi(lambda x: separator.separate(x[0], rate)[None], pair))
-        first = None
+    title = "separating mixtures of two"
+    start = f"{title}: {len(order) // 2}"
+    with Progress(title, len(order), "clip", start=start, verbose=verbose) as progress:
+        for index in order:
+            clip = value_or_error(clips.read)(index)
+            if isinstance(clip, InputError):
+                skipped.append((clips.names[index], str(clip)))
+            elif first is None:
+                used += 1
+                first = clip
+            else:
+                used += 1
+                length = min(len(first), len(clip))
+                pair = np.stack([first[:length], clip[:length]])
+                if separator.num_sources > 1:  # one cannot make up two recordings
+                    gains.append(momi(lambda x: separator.separate(x[0], rate)[None], pair))
+                first = None
+            progress.update()
     return (float(np.mean(gains)) if gains else None), used, skipped
 
 

@@ -8,13 +8,13 @@ import os
 import pathlib
 import tempfile
 
-import keras
 import numpy as np
 
 from sepssl.audio.files import audio_info, read_blocks, write_audio
 from sepssl.data.folder import list_audio
 from sepssl.errors import InputError
 from sepssl.files import atomic_file
+from sepssl.progress import Progress
 from sepssl.separation.long_audio import CHUNK_SECONDS, separate_stream
 
 SUMMARY = "summary.csv"
@@ -68,6 +68,7 @@ def separate_recordings(
     output: str | os.PathLike,
     keep_input_rate: bool = False,
     chunk_seconds: float | None = CHUNK_SECONDS,
+    verbose: bool = True,
 ) -> Summary:
     """Writes the channels of every recording to `output/NAME_channel1.wav` and so on.
 
@@ -88,6 +89,7 @@ def separate_recordings(
         keep_input_rate: whether channels have the sample rate of their recording, not the
             separator's.
         chunk_seconds: see `separate_stream`.
+        verbose: whether to show progress.
 
     Raises:
         InputError: if the only recording cannot be separated, or an output cannot be written.
@@ -95,30 +97,34 @@ def separate_recordings(
     output = pathlib.Path(output)
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file; expected a folder to write channels to")
-    progress = keras.utils.Progbar(len(recordings), unit_name="recording")
     summary, written = Summary(), {}
-    for count, (path, name) in enumerate(recordings.items(), start=1):
-        outputs = [
-            output / name.with_name(f"{name.name}_channel{c + 1}.wav")
-            for c in range(separator.num_sources)
-        ]
-        there = [file for file in outputs if file.exists()]
-        if len(there) == len(outputs) and len(recordings) > 1:
-            summary.found += 1
-            written[name] = outputs
-        else:
-            try:
-                if there:
-                    raise InputError(f"{there[0]}: exists already; expected another output folder")
-                _separate_file(separator, path, outputs, keep_input_rate, chunk_seconds)
-            except InputError as error:
-                if len(recordings) == 1:
-                    raise
-                summary.skipped.append(str(error))
-            else:
-                summary.separated += 1
+    start = f"separating {len(recordings)} recording{'s' * (len(recordings) != 1)} -> {output}"
+    progress = Progress("separating", len(recordings), "recording", start=start, verbose=verbose)
+    with progress:
+        for path, name in recordings.items():
+            outputs = [
+                output / name.with_name(f"{name.name}_channel{c + 1}.wav")
+                for c in range(separator.num_sources)
+            ]
+            there = [file for file in outputs if file.exists()]
+            if len(there) == len(outputs) and len(recordings) > 1:
+                summary.found += 1
                 written[name] = outputs
-        progress.update(count)
+            else:
+                try:
+                    if there:
+                        raise InputError(
+                            f"{there[0]}: exists already; expected another output folder"
+                        )
+                    _separate_file(separator, path, outputs, keep_input_rate, chunk_seconds)
+                except InputError as error:
+                    if len(recordings) == 1:
+                        raise
+                    summary.skipped.append(str(error))
+                else:
+                    summary.separated += 1
+                    written[name] = outputs
+            progress.update()
     if written:
         summary.table = output / SUMMARY
         _write_table(summary.table, written, summary.skipped)

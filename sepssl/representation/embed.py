@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-import keras
 import numpy as np
 
 from sepssl.data.read_ahead import read_ahead, value_or_error
 from sepssl.errors import InputError
+from sepssl.progress import Progress
 from sepssl.representation.encoder import Encoder
 
 
@@ -36,7 +36,7 @@ def embed_recording(encoder: Encoder, waveform: np.ndarray, max_patches: int = 2
 
 
 def embed_clips(
-    embed: Callable[[np.ndarray], np.ndarray], clips, title: str
+    embed: Callable[[np.ndarray], np.ndarray], clips, title: str, verbose: bool = True
 ) -> tuple[np.ndarray, list[int], list[tuple[str, str]]]:
     """Embeddings of all clips, with a progress bar.
 
@@ -44,6 +44,7 @@ def embed_clips(
         embed: waveform [samples] -> embedding [dim].
         clips: a source of clips: `read(index)`, `names`.
         title: what the progress bar says.
+        verbose: whether to show progress.
 
     Returns:
         float32 [clips, dim], the indices of the clips they belong to, and (name, reason) of the
@@ -52,18 +53,18 @@ def embed_clips(
     Raises:
         InputError: if no clip can be read.
     """
-
-    print(f"{title}: {len(clips.names)} clips", flush=True)
-    progress = keras.utils.Progbar(len(clips.names), unit_name="clip")
-    waveforms = read_ahead(value_or_error(clips.read), range(len(clips.names)), workers=1)
+    count = len(clips.names)
+    start = f"{title}: {count} clips"
+    waveforms = read_ahead(value_or_error(clips.read), range(count), workers=1)
     embeddings, indices, skipped = [], [], []
-    for index, waveform in enumerate(waveforms):
-        if isinstance(waveform, InputError):
-            skipped.append((clips.names[index], str(waveform)))
-        else:
-            embeddings.append(embed(waveform))
-            indices.append(index)
-        progress.update(index + 1)
+    with Progress(title, count, "clip", start=start, verbose=verbose) as progress:
+        for index, waveform in enumerate(waveforms):
+            if isinstance(waveform, InputError):
+                skipped.append((clips.names[index], str(waveform)))
+            else:
+                embeddings.append(embed(waveform))
+                indices.append(index)
+            progress.update()
     if not embeddings:
         raise InputError(f"no clip could be read; the first: {skipped[0][1]}")
     return np.stack(embeddings), indices, skipped

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from sepssl.errors import InputError
 from sepssl.files import lock_folder
+from sepssl.progress import Progress
 from sepssl.serialization import save_model
 from sepssl.training.checkpoints import Resume, RunFolder
 from sepssl.training.input import distribute
@@ -78,6 +79,7 @@ def train(
     state_steps: Collection[int],
     evaluate_every: int = 0,
     warnings: Iterable[Callable[[dict[str, float]], str | None]] = (),
+    verbose: bool = True,
 ) -> keras.Model:
     """Trains a learner, from the start or from where the run stopped.
 
@@ -99,6 +101,7 @@ def train(
         evaluate_every: in steps; 0 for kept states only.
         warnings: logged metrics -> what is going wrong, or None; asked after the warm-up, and the
             first thing that each says is printed.
+        verbose: whether to show progress and warnings.
 
     Returns:
         The trained product.
@@ -138,38 +141,41 @@ def train(
 
         if done == 0 and 0 in state_steps:
             evaluate_and_keep(0)
-        if done:
-            said = f"continues after step {done}" if done < steps else "finished already"
-            print(f"{run.path}: {said}", flush=True)
-        progress = keras.utils.Progbar(
-            steps, unit_name="step", stateful_metrics=learner.shown_metrics
-        )
-        started, started_at = time.perf_counter(), done
+        if done and done < steps:
+            start = f"{run.path}: continues after step {done}; the first step compiles, please wait"
+        elif done:
+            start = f"{run.path}: finished already"
+        else:
+            start = f"{run.path}: {steps} steps; the first one compiles, please wait"
         silent = list(warnings)
-        for step, batch in enumerate(
-            distribute(strategy, batches.load, done, steps) if done < steps else (), start=done
-        ):
-            guard.add(step, train_step(batch))
-            after = step + 1
-            checkpoint_due = after % checkpoint_every == 0 or after == steps or after in state_steps
-            if after % log_every == 0 or checkpoint_due:
-                metrics = guard.flush(resume.latest)
-                now = time.perf_counter()
-                metrics["steps_per_second"] = (after - started_at) / (now - started)
-                started, started_at = now, after
-                log.write(after, metrics)
-                shown = [(name, metrics[name]) for name in learner.shown_metrics]
-                progress.update(after, shown, finalize=after == steps)
-                for warning in list(silent) if after > learning_rate.warmup_steps else ():
-                    if problem := warning(metrics):
-                        silent.remove(warning)
-                        print(f"\nstep {after}: {problem}", flush=True)
-            if after in state_steps or (evaluate_every and after % evaluate_every == 0):
-                paused = time.perf_counter()
-                evaluate_and_keep(after)
-                started += time.perf_counter() - paused
-            if checkpoint_due:
-                resume.save(after)
+        with Progress("training", steps, "step", done, start=start, verbose=verbose) as progress:
+            started, started_at = time.perf_counter(), done
+            for step, batch in enumerate(
+                distribute(strategy, batches.load, done, steps) if done < steps else (), start=done
+            ):
+                guard.add(step, train_step(batch))
+                progress.update()
+                after = step + 1
+                checkpoint_due = (
+                    after % checkpoint_every == 0 or after == steps or after in state_steps
+                )
+                if after % log_every == 0 or checkpoint_due:
+                    metrics = guard.flush(resume.latest)
+                    now = time.perf_counter()
+                    metrics["steps_per_second"] = (after - started_at) / (now - started)
+                    started, started_at = now, after
+                    log.write(after, metrics)
+                    progress.update(0, **{name: metrics[name] for name in learner.shown_metrics})
+                    for warning in list(silent) if after > learning_rate.warmup_steps else ():
+                        if problem := warning(metrics):
+                            silent.remove(warning)
+                            progress.note(f"step {after}: {problem}")
+                if after in state_steps or (evaluate_every and after % evaluate_every == 0):
+                    paused = time.perf_counter()
+                    evaluate_and_keep(after)
+                    started += time.perf_counter() - paused
+                if checkpoint_due:
+                    resume.save(after)
         if not run.final.exists():
             save_model(learner.product, run.final)
         return learner.product

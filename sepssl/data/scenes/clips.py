@@ -4,12 +4,13 @@ import functools
 
 import numpy as np
 
+from sepssl.data.clips import Clips, Skipped, cut
 from sepssl.data.scenes.scene import Scene, SceneConfig, make_scene, scene_labels
 from sepssl.data.scenes.sources import CLASS_NAMES
 
 
-class SceneClips:
-    """`count` scenes of one split; the interface is that of `sepssl.data.folder.Folder`.
+class SceneClips(Clips):
+    """`count` scenes of one split.
 
     Args:
         config: what the scenes are like.
@@ -18,21 +19,20 @@ class SceneClips:
         count: number of clips.
     """
 
+    has_sources = True
+
     def __init__(self, config: SceneConfig, seed: int, split: str, count: int):
         self.config = config
         self.seed = seed
         self.split = split
         self.names = [f"scenes/{split}/{seed}/{index:06d}" for index in range(count)]
         self.class_names = list(CLASS_NAMES)
-        self.skipped: list[tuple[str, str]] = []
+        self.skipped: list[Skipped] = []
+        self.sample_rate = config.sample_rate
 
     @property
     def origin(self) -> str:
-        """What the clips depend on besides their names."""
         return repr(self.config)
-
-    def __len__(self) -> int:
-        return len(self.names)
 
     def scene(self, index: int) -> Scene:
         """The clip with its true sources."""
@@ -41,12 +41,10 @@ class SceneClips:
     def num_samples(self, index: int) -> int:
         return self.config.num_samples
 
-    def read(self, index: int) -> np.ndarray:
-        """float32 [samples]."""
-        return self.scene(index).mixture
+    def read(self, index: int, start: int = 0, length: int | None = None) -> np.ndarray:
+        return cut(self.scene(index).mixture, start, length, self.names[index])
 
     def read_with_sources(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """The mixture, float32 [samples], and its true sources, float32 [count, samples]."""
         scene = self.scene(index)
         return scene.mixture, scene.sources[: scene.num_sources]
 

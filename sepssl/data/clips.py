@@ -1,0 +1,267 @@
+"""What a source of clips is, and sources made of other ones."""
+
+import functools
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from sepssl.errors import InputError
+
+
+class Skipped(NamedTuple):
+    """A clip or file that was left out.
+
+    Attributes:
+        name: of the clip, as in `Clips.names`, or the file's path below its folder.
+        reason: one line as an error has it: the file, what is wrong with it, what was expected.
+    """
+
+    name: str
+    reason: str
+
+
+class Clips(Protocol):
+    """A source of clips: recordings, or parts of them, as mono waveforms at one sample rate.
+
+    What trains, evaluates, embeds or separates takes any of these. A subclass says what it has
+    beyond names and sound; the values below stand for "not known".
+
+    Attributes:
+        names: of the clips, all different. Two clips of the same name, `origin` and `key` are equal
+            in every sample.
+        skipped: what was left out before anything was decoded.
+        sample_rate: in Hz, of the clips read.
+        origin: what the clips depend on besides names and files: where they lie, how they are made.
+        labels: int8 `[clips, classes]`, 1 where a clip has a class; None without labels.
+        class_names: names of the classes, in the order of `labels`; None without labels.
+        splits: of each clip, the name of the split it belongs to ("train", "validation", "test", or
+            what a dataset calls it), "" for none; None where nothing says.
+        folds: of each clip, the name of its fold, "" for none; None where nothing says.
+        recordings: of each clip, the name of the recording it was cut from, which other clips may
+            share; None where every clip is a recording of its own.
+        in_order: whether reading in ascending order, by one thread, is far cheaper than otherwise.
+        has_sources: whether `read_with_sources` finds the true sources of the clips.
+    """
+
+    names: Sequence[str]
+    skipped: Sequence[Skipped]
+    sample_rate: int
+    labels: np.ndarray | None = None
+    class_names: Sequence[str] | None = None
+    splits: Sequence[str] | None = None
+    folds: Sequence[str] | None = None
+    recordings: Sequence[str] | None = None
+    in_order: bool = False
+    has_sources: bool = False
+
+    @property
+    def origin(self) -> str: ...
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def num_samples(self, index: int) -> int:
+        """Length of a clip in samples at `sample_rate`."""
+        ...
+
+    def read(self, index: int, start: int = 0, length: int | None = None) -> np.ndarray:
+        """Reads a clip, or a part of it.
+
+        Args:
+            index: which clip, `0 <= index < len(self)`.
+            start: first sample of the part, at `sample_rate`.
+            length: number of samples of the part; None means to the end.
+
+        Returns:
+            float32 `[samples]`, fewer than `length` where the clip ends before.
+
+        Raises:
+            InputError: if the clip cannot be read.
+        """
+        ...
+
+    def read_with_sources(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """A mixture, float32 `[samples]`, and its true sources, float32 `[count, samples]`.
+
+        Raises:
+            InputError: if the mixture or a source cannot be read; if it is not `has_sources`.
+        """
+        raise InputError(f"{self.names[index]}: its true sources are not known")
+
+    def labelled(self) -> "Clips":
+        """Those of the clips that have labels, with them.
+
+        Raises:
+            InputError: if there are no labels, or none that can be used.
+        """
+        if self.labels is None:
+            raise InputError("the clips have no labels; expected labelled ones")
+        return self
+
+    def stamp(self, index: int) -> str:
+        """Changes when the files behind a clip are touched; cheap, nothing is read.
+
+        The default, "", is for clips that their name and `origin` determine.
+        """
+        return ""
+
+    def key(self, index: int) -> str:
+        """Changes with the content of the files behind a clip, which are read."""
+        return ""
+
+
+class Subset(Clips):
+    """Some clips of a source, in a given order.
+
+    Args:
+        clips: the source.
+        indices: which of its clips.
+        skipped: what to list as left out; None for what the source lists.
+    """
+
+    def __init__(
+        self, clips: Clips, indices: Iterable[int], skipped: Sequence[Skipped] | None = None
+    ):
+        self.clips = clips
+        self.indices = np.fromiter(indices, np.int64)
+        self.names = [clips.names[i] for i in self.indices]
+        self.skipped = list(clips.skipped if skipped is None else skipped)
+        self.sample_rate = clips.sample_rate
+        self.labels = None if clips.labels is None else clips.labels[self.indices]
+        self.class_names = clips.class_names
+        self.splits = _take(clips.splits, self.indices)
+        self.folds = _take(clips.folds, self.indices)
+        self.recordings = _take(clips.recordings, self.indices)
+        self.in_order = clips.in_order
+        self.has_sources = clips.has_sources
+
+    @property
+    def origin(self) -> str:
+        return self.clips.origin
+
+    def num_samples(self, index: int) -> int:
+        return self.clips.num_samples(self.indices[index])
+
+    def read(self, index: int, start: int = 0, length: int | None = None) -> np.ndarray:
+        return self.clips.read(self.indices[index], start, length)
+
+    def read_with_sources(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.clips.read_with_sources(self.indices[index])
+
+    def labelled(self) -> Clips:
+        if self.labels is not None:
+            return self
+        labelled = self.clips.labelled()
+        kept = set(self.names)
+        return Subset(labelled, [i for i, name in enumerate(labelled.names) if name in kept])
+
+    def stamp(self, index: int) -> str:
+        return self.clips.stamp(self.indices[index])
+
+    def key(self, index: int) -> str:
+        return self.clips.key(self.indices[index])
+
+
+class Joined(Clips):
+    """The splits of a dataset, one after the other.
+
+    Args:
+        parts: clips by the name of their split, with the same classes at the same sample rate.
+    """
+
+    def __init__(self, parts: Mapping[str, Clips]):
+        self.parts = list(parts.values())
+        first = self.parts[0]
+        self.names = [name for part in self.parts for name in part.names]
+        self.skipped = [entry for part in self.parts for entry in part.skipped]
+        self.sample_rate = first.sample_rate
+        self.splits = [split for split, part in parts.items() for _ in part.names]
+        self.class_names = first.class_names
+        if first.labels is not None:
+            self.labels = np.concatenate([part.labels for part in self.parts])
+        self.in_order = any(part.in_order for part in self.parts)
+        self.has_sources = all(part.has_sources for part in self.parts)
+        self._place = [(part, i) for part in self.parts for i in range(len(part))]
+
+    @property
+    def origin(self) -> str:
+        return "; ".join(dict.fromkeys(part.origin for part in self.parts))
+
+    def num_samples(self, index: int) -> int:
+        part, i = self._place[index]
+        return part.num_samples(i)
+
+    def read(self, index: int, start: int = 0, length: int | None = None) -> np.ndarray:
+        part, i = self._place[index]
+        return part.read(i, start, length)
+
+    def read_with_sources(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        part, i = self._place[index]
+        return part.read_with_sources(i)
+
+    def labelled(self) -> Clips:
+        if self.labels is not None:
+            return self
+        splits = dict.fromkeys(self.splits)
+        return Joined(
+            {split: part.labelled() for split, part in zip(splits, self.parts, strict=True)}
+        )
+
+    def stamp(self, index: int) -> str:
+        part, i = self._place[index]
+        return part.stamp(i)
+
+    def key(self, index: int) -> str:
+        part, i = self._place[index]
+        return part.key(i)
+
+
+class InMemory(Subset):
+    """Clips that are made or decoded once and read several times.
+
+    Args:
+        clips: the source; all of it must fit into memory.
+    """
+
+    def __init__(self, clips: Clips):
+        super().__init__(clips, range(len(clips)))
+        self._whole = functools.cache(clips.read)
+
+    def read(self, index: int, start: int = 0, length: int | None = None) -> np.ndarray:
+        whole = self._whole(index)
+        return whole[start : None if length is None else start + length]
+
+
+def cut(waveform: np.ndarray, start: int, length: int | None, name: str) -> np.ndarray:
+    """The part of a whole clip that `Clips.read` was asked for.
+
+    Raises:
+        InputError: if it begins behind the end.
+    """
+    part = waveform[start : None if length is None else start + length]
+    if not len(part):
+        raise InputError(
+            f"{name}: has no sample from number {start} on; expected an excerpt of its "
+            f"{len(waveform)} samples"
+        )
+    return part
+
+
+def report_skipped(skipped: Sequence[Skipped]) -> None:
+    """Prints how many clips were skipped, and the reason for each."""
+    if skipped:
+        print(f"skipped {len(skipped)}:")
+        for _, reason in skipped:
+            print(f"  {printable(reason)}")
+
+
+def printable(name: str | os.PathLike) -> str:
+    """A name on one printable line, whatever bytes are in it."""
+    shown = os.fsdecode(name).encode("utf-8", "backslashreplace").decode("utf-8")
+    return shown.replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _take(values: Sequence[str] | None, indices: np.ndarray) -> list[str] | None:
+    return None if values is None else [values[i] for i in indices]

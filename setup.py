@@ -44,6 +44,7 @@ setup(
     },
     install_requires=[
         "absl-py>=2.1",
+        "filelock>=3.24",
         "keras>=3.10",
         "matplotlib>=3.8",
         "ml_collections>=1.0",

@@ -7,6 +7,7 @@ one sample, not the clip).
 """
 
 import dataclasses
+import errno
 import os
 from collections.abc import Callable
 
@@ -15,6 +16,7 @@ import tensorflow as tf
 
 from sepssl.errors import InputError
 from sepssl.export.clips import LARGEST_SAMPLE
+from sepssl.files import write_failure
 from sepssl.representation.encoder import Encoder
 from sepssl.separation.basis import STFTBasis
 from sepssl.separation.separator import Separator
@@ -178,7 +180,7 @@ def write_saved_model(graph: Graph, folder: str | os.PathLike) -> None:
     try:
         tf.saved_model.save(root, os.fspath(folder), signatures=graph.signatures)
     except tf.errors.OpError as error:
-        raise OSError(error.message) from error
+        raise OSError(errno.EIO, write_failure(error), os.fspath(folder)) from error
 
 
 def require_encoder(encoder) -> None:

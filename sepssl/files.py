@@ -1,19 +1,21 @@
 """Outputs that appear whole or not at all, and folders that one process has at a time."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import shutil
+import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
-from typing import IO
 
-from sepssl.errors import InputError
+import filelock
 
-try:
-    import fcntl
-except ImportError:  # Windows, where nothing is locked
-    fcntl = None
+from sepssl.errors import InputError, OutputError
+
+_NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_PATIENCE = 2.0  # seconds to wait for a lock before saying so
 
 
 def _temporary_sibling(path: pathlib.Path) -> pathlib.Path:
@@ -33,19 +35,21 @@ def atomic_file(path: str | os.PathLike, overwrite: bool = False) -> Iterator[pa
         overwrite: whether an existing file may be replaced.
 
     Raises:
-        InputError: if `path` exists and `overwrite` is False, or if the file cannot be written
-            (no permission, a full disk).
+        InputError: if `path` exists and `overwrite` is False.
+        OutputError: if the file cannot be written (no permission, a full disk). Other OSErrors of
+            the block, as of a file that it reads, are passed on.
     """
     path = pathlib.Path(path)
     _refuse_existing(path, overwrite)
     temporary = _temporary_sibling(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()  # what cannot be written fails now, not after the work
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path}: could not be written: {error.strerror or error}") from error
+        with writing_to(path):  # what cannot be written fails now, not after the work
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch()
+        with _written_in_block(path, temporary):
+            yield temporary
+        with writing_to(path):
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -55,21 +59,60 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Like `atomic_file`, for a folder that must not exist yet, or be empty.
 
     Raises:
-        InputError: as `require_new_folder`, or if `path` cannot be written.
+        InputError: as `require_new_folder`.
+        OutputError: as `atomic_file`.
     """
     path = pathlib.Path(path).resolve()  # not a link's place, but what it leads to
     require_new_folder(path)
     temporary = _temporary_sibling(path)
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if path.exists():
-            path.rmdir()
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path}: could not be written: {error.strerror or error}") from error
+        with writing_to(path):
+            temporary.mkdir(parents=True)
+        with _written_in_block(path, temporary):
+            yield temporary
+        with writing_to(path):
+            if path.exists():
+                path.rmdir()
+            os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def writing_to(path: str | os.PathLike) -> Iterator[None]:
+    """For blocks that only write: an OSError is raised as an OutputError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path}: could not be written: {write_failure(error)}") from error
+
+
+@contextlib.contextmanager
+def _written_in_block(path: pathlib.Path, temporary: pathlib.Path) -> Iterator[None]:
+    """For blocks that do other work as well, of which an OSError may tell."""
+    try:
+        yield
+    except OSError as error:
+        named = error.filename
+        ours = isinstance(named, (str, bytes, os.PathLike)) and pathlib.Path(
+            os.fsdecode(named)
+        ).is_relative_to(temporary)
+        if not (ours or error.errno in _NO_ROOM):
+            raise
+        raise OutputError(f"{path}: could not be written: {write_failure(error)}") from error
+
+
+def write_failure(error: Exception) -> str:
+    """Why something could not be written, in the operating system's words.
+
+    Args:
+        error: an OSError, or a TensorFlow error, which puts those words after the name of its
+            graph and that of a temporary file.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = " ".join(str(getattr(error, "message", None) or error).split())
+    return text.rpartition("; ")[2].partition(" [Op:")[0]
 
 
 def require_new_folder(path: str | os.PathLike) -> None:
@@ -97,25 +140,66 @@ def _refuse_existing(path: pathlib.Path, overwrite: bool) -> None:
         raise InputError(f"{path}: exists already; expected a new file name")
 
 
-def lock_folder(folder: str | os.PathLike, wait: bool) -> IO:
-    """Locks a folder against other processes that lock it: `with lock_folder(...):`.
+@contextlib.contextmanager
+def lock_folder(folder: str | os.PathLike, wait: bool) -> Iterator[None]:
+    """Keeps other processes that lock the same folder out while the block runs.
 
-    The lock is held until the result is closed; a process that ends, in whatever way, holds none.
+    A process that ends, in whatever way, holds no lock.
 
     Args:
         folder: an existing folder; a file `.lock` is made in it.
-        wait: whether to wait for another process's lock to be gone.
+        wait: whether to wait for another process. After 2 s, a line on stderr says so.
 
     Raises:
-        InputError: if the folder is locked and `wait` is False.
+        InputError: if another process has the folder and `wait` is False.
+        OutputError: if the folder cannot be locked (no permission, a network drive without locks).
     """
-    file = open(pathlib.Path(folder) / ".lock", "w")  # noqa: SIM115
-    if fcntl is not None:
+    lock = filelock.FileLock(pathlib.Path(folder) / ".lock", thread_local=False)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            file.close()
-            raise InputError(
-                f"{folder}: another process is running in it; expected to be the only one"
-            ) from error
-    return file
+            lock.acquire(timeout=_PATIENCE if wait else 0)
+        except filelock.Timeout as error:
+            if not wait:
+                raise InputError(
+                    f"{folder}: another process is running in it; expected to be the only one"
+                ) from error
+            print(f"{folder}: waiting for another process that runs in it", file=sys.stderr)
+            lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        raise OutputError(
+            f"{folder}: could not be locked: {write_failure(error)}; expected a folder that can be "
+            "written, on a drive with locks"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: str | os.PathLike, prefix: str) -> Iterator[pathlib.Path]:
+    """Yields a new folder in `parent` for unfinished work, removed when the block ends.
+
+    Those that killed processes have left are removed first, those of running processes stay.
+
+    Args:
+        parent: an existing folder.
+        prefix: how the names of all such folders start.
+
+    Raises:
+        OutputError: if `parent` cannot be written or locked.
+    """
+    parent = pathlib.Path(parent)
+    with contextlib.ExitStack() as stack:
+        # Folders are made and locked under the parent's lock: one without a lock is abandoned.
+        with lock_folder(parent, wait=True):
+            for left in parent.glob(f"{prefix}*"):
+                with contextlib.suppress(InputError):
+                    with lock_folder(left, wait=False):
+                        pass
+                    shutil.rmtree(left, ignore_errors=True)
+            with writing_to(parent):
+                folder = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            stack.enter_context(lock_folder(folder, wait=False))
+        yield folder

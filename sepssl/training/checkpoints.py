@@ -6,8 +6,8 @@ import pathlib
 
 import tensorflow as tf
 
-from sepssl.errors import InputError
-from sepssl.files import atomic_file
+from sepssl.errors import InputError, OutputError
+from sepssl.files import atomic_file, write_failure
 from sepssl.serialization import save_model
 from sepssl.training.added_keys import without_added_keys
 
@@ -132,9 +132,9 @@ class Resume:
         try:
             self._manager.save(checkpoint_number=step)
         except (OSError, tf.errors.OpError) as error:
-            reason = str(error).strip().splitlines()[0][-160:]  # the cause comes last
-            raise InputError(
-                f"{self._manager.directory}: checkpoint could not be written ({reason})"
+            raise OutputError(
+                f"{self._manager.directory}: checkpoint could not be written: "
+                f"{write_failure(error)}"
             ) from error
 
 

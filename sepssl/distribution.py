@@ -12,6 +12,12 @@ def replica_id() -> tf.Tensor:
     return tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
 
 
+def num_replicas() -> int:
+    """How many replicas share a step; 1 outside replica context."""
+    context = tf.distribute.get_replica_context()
+    return 1 if context is None else context.num_replicas_in_sync
+
+
 def gather(values: tf.Tensor) -> tf.Tensor:
     """[batch, ...] of every replica -> [replicas * batch, ...] on each, in order; differentiable.
 

@@ -1,5 +1,7 @@
 """Cutting a waveform into overlapping frames, and adding frames back up."""
 
+from collections.abc import Sequence
+
 from keras import ops
 
 
@@ -17,7 +19,7 @@ def frame(waveform, frame_length: int, hop: int):
     check_framing(frame_length, hop)
     overlap = -(-frame_length // hop)
     samples = ops.shape(waveform)[-1]
-    count = 1 - (-(_at_least(samples, frame_length) - frame_length) // hop)
+    count = 1 - (-(at_least(samples, frame_length) - frame_length) // hop)
     missing = (count + overlap - 1) * hop - samples
     lead = [[0, 0]] * (len(waveform.shape) - 1)
     padded = ops.pad(waveform, [*lead, [0, missing]])
@@ -53,7 +55,17 @@ def overlap_add(frames, hop: int, num_samples):
     return ops.reshape(total, (*shape, -1))[..., :num_samples]
 
 
-def _at_least(value, minimum: int):
+def check_waveform_shape(shape: Sequence[int | None]) -> None:
+    """Raises ValueError unless the shape is [batch, samples]."""
+    if len(shape) != 2:
+        raise ValueError(
+            f"waveform of shape {tuple(shape)}: expected [batch, samples]; a single one is waveform[None]"
+            ", one with a channel axis is waveform[..., 0]"
+        )
+
+
+def at_least(value, minimum: int):
+    """The larger one, where `value` is an int or, in a graph, an integer tensor."""
     return max(value, minimum) if isinstance(value, int) else ops.maximum(value, minimum)
 
 

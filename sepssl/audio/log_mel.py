@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from sepssl.audio.framing import at_least, check_waveform_shape
+
 
 def mel_matrix(
     num_bands: int, num_bins: int, sample_rate: float, low_hz: float, high_hz: float
@@ -129,11 +131,8 @@ class LogMel(keras.layers.Layer):
         return real * real + imag * imag
 
     def call(self, waveform):
-        samples = ops.shape(waveform)[-1]
-        if isinstance(samples, int):
-            missing = max(self.patch_samples - samples, 0)
-        else:
-            missing = ops.maximum(self.patch_samples - samples, 0)
+        check_waveform_shape(waveform.shape)
+        missing = at_least(self.patch_samples - ops.shape(waveform)[1], 0)
         mel = self.spectrogram(ops.pad(waveform, [[0, 0], [0, missing]]))
         # [batch, frames, bands] -> [batch, bands, patches, patch_frames] -> patches in front
         patches = ops.extract_sequences(
@@ -142,6 +141,7 @@ class LogMel(keras.layers.Layer):
         return ops.transpose(patches, (0, 2, 3, 1))
 
     def compute_output_shape(self, input_shape):
+        check_waveform_shape(input_shape)
         batch, samples = input_shape
         patches = None
         if samples is not None:

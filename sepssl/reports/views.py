@@ -26,8 +26,7 @@ def view_reasons(
         A text for each view, [batch][2], as "1.20 s: channel 3 of step-0000300, + neighbour at
         -12 dB".
     """
-    uniforms = np.asarray(batch["uniforms"])
-    low, high = front_end.min_mixing_db, front_end.max_mixing_db
+    mixed, levels = (np.asarray(x) for x in front_end.mixing(batch["uniforms"]))
     reasons = []
     for clip, starts in enumerate(np.asarray(batch["starts"])):
         pair = []
@@ -40,9 +39,8 @@ def view_reasons(
             else:
                 text += f"channel {shown[clip, view] + 1}"
                 text += f" of {separators[batch['separator'][clip]]}"
-            mixes, which, level = uniforms[clip, 4:7]
-            if mixes < front_end.example_mixing and view == int(which >= 0.5):
-                text += f", + neighbour at {low + (high - low) * level:.0f} dB"
+            if mixed[clip, view]:
+                text += f", + neighbour at {levels[clip, 0]:.0f} dB"
             pair.append(text)
         reasons.append(pair)
     return reasons

@@ -1,10 +1,12 @@
 """The encoder: waveform in, embedding out."""
 
+import functools
 import os
 
 import keras
 from keras import ops
 
+from sepssl.audio.framing import check_waveform_shape
 from sepssl.audio.log_mel import LogMel
 from sepssl.representation.backbones.small import SmallBackbone
 from sepssl.serialization import load_model
@@ -15,16 +17,33 @@ class Encoder(keras.Model):
     """Log-mel patches, a backbone on each, and the mean over patches.
 
     Args:
-        backbone: layer that maps log-mel patches [batch, frames, bands] to
-            [batch, embedding_size]; `SmallBackbone()` by default.
+        backbone: layer or model, functional ones included, that maps log-mel patches [batch,
+            frames, bands] to [batch, embedding_size]; `SmallBackbone()` by default.
         log_mel: `LogMel()` by default; holds the sample rate and the hop between patches.
+        dtype: policy of the default backbone. Log-mel patches and the mean over them are float32
+            under every policy, and so are the embeddings.
 
     Shapes: waveform [batch, samples] in [-1, 1] -> [batch, embedding_size], any number of samples
-    from 1 up (shorter than a patch: padded with zeros to one).
+    from 1 up (shorter than a patch: padded with zeros to one). ValueError for any other number of
+    axes. `patch_embeddings` gives the embeddings before the mean.
+
+    Raises:
+        ValueError: when `embedding_size` is asked for or the encoder is built, if the backbone's
+            output is not [batch, embedding_size].
 
     Example:
         >>> Encoder()(np.zeros([1, 16000])).shape
-        (1, 256)
+        TensorShape([1, 256])
+
+        With a network of `keras.applications`, which wants a channel axis:
+
+        >>> patches = keras.Input((96, 64))
+        >>> network = keras.applications.MobileNetV2(
+        ...     (96, 64, 1), alpha=0.35, include_top=False, weights=None, pooling="avg"
+        ... )
+        >>> backbone = keras.Model(patches, network(keras.layers.Reshape((96, 64, 1))(patches)))
+        >>> Encoder(backbone).embedding_size
+        1280
     """
 
     def __init__(
@@ -43,13 +62,28 @@ class Encoder(keras.Model):
         """In Hz."""
         return self.log_mel.sample_rate
 
-    @property
+    @functools.cached_property
     def embedding_size(self) -> int:
-        return self.backbone.embedding_size
+        """Dimensions of an embedding: those of the backbone's output."""
+        if hasattr(self.backbone, "embedding_size"):
+            return self.backbone.embedding_size
+        shape = self.backbone.compute_output_shape(self._patch_shape)
+        if len(shape) != 2 or shape[1] is None:
+            raise ValueError(
+                f"the backbone {self.backbone.name!r} maps patches {self._patch_shape} to "
+                f"{tuple(shape)}: expected [batch, embedding_size]"
+            )
+        return shape[1]
+
+    @property
+    def _patch_shape(self) -> tuple[int | None, int, int]:
+        return (None, self.log_mel.patch_frames, self.log_mel.bands)
 
     def build(self, input_shape=None):
         if not self.backbone.built:
-            self.backbone.build((None, self.log_mel.patch_frames, self.log_mel.bands))
+            self.backbone.build(self._patch_shape)
+        if not self.embedding_size >= 1:
+            raise ValueError(f"embedding_size={self.embedding_size}: expected 1 or more")
         self.built = True
 
     def call(self, waveform, training=False):
@@ -64,6 +98,7 @@ class Encoder(keras.Model):
         return ops.reshape(embeddings, (-1, ops.shape(patches)[1], self.embedding_size))
 
     def compute_output_shape(self, input_shape):
+        check_waveform_shape(input_shape)
         return (input_shape[0], self.embedding_size)
 
     def get_config(self):

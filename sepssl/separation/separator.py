@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from sepssl.audio.framing import check_waveform_shape
 from sepssl.separation import consistency
 from sepssl.separation.basis import LearnedBasis
 from sepssl.separation.long_audio import CHUNK_SECONDS, separate_stream
@@ -32,7 +33,8 @@ class Separator(keras.Model):
             scaled back after it (our choice; the released model does not).
         sample_rate: in Hz, of the waveforms it was made for; kept with the model.
 
-    Shapes: [batch, samples] -> [batch, num_sources, samples], any number of samples from 1 up.
+    Shapes: [batch, samples] -> [batch, num_sources, samples], any number of samples from 1 up;
+    ValueError for any other number of axes. `separate` takes a single recording.
 
     Example:
         >>> Separator(num_sources=4)(np.zeros([1, 16000])).shape
@@ -92,6 +94,7 @@ class Separator(keras.Model):
         self.built = True
 
     def call(self, waveform, training=None):
+        check_waveform_shape(waveform.shape)
         waveform = ops.cast(waveform, "float32")
         if self.normalize_input:
             power = ops.mean(ops.square(waveform), axis=-1, keepdims=True)
@@ -161,6 +164,7 @@ class Separator(keras.Model):
         return channels
 
     def compute_output_shape(self, input_shape):
+        check_waveform_shape(input_shape)
         return (input_shape[0], self.num_sources, input_shape[1])
 
     def get_config(self):

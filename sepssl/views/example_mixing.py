@@ -28,7 +28,9 @@ def mix_examples(views, uniforms, probability: float, min_gain_db: float, max_ga
     return views + ops.expand_dims(gain, -1) * _neighbours(views)
 
 
-def mix_spectrograms(magnitude, uniforms, probability, min_gain_db, max_gain_db):
+def mix_spectrograms(
+    magnitude, uniforms, probability: float, min_gain_db: float, max_gain_db: float
+):
     """The same in the mel spectrogram, where the powers of the two views add up.
 
     Args:
@@ -46,13 +48,30 @@ def mix_spectrograms(magnitude, uniforms, probability, min_gain_db, max_gain_db)
 
 def _neighbours(views):
     shape = ops.shape(views)
+    if isinstance(shape[0], int) and shape[0] % 2:
+        raise ValueError(
+            f"a batch of {shape[0]} pairs: expected an even number, since example mixing mixes "
+            "neighbours with each other"
+        )
     return ops.reshape(ops.flip(ops.reshape(views, (-1, 2, *shape[1:])), axis=1), shape)
+
+
+def choose_mixing(uniforms, probability: float, min_gain_db: float, max_gain_db: float):
+    """Which views are mixed, and how loud their neighbours are.
+
+    Args:
+        uniforms, probability, min_gain_db, max_gain_db: as in `mix_examples`.
+
+    Returns:
+        bool [batch, 2], at most one True in a row, and the neighbour's level in dB, [batch, 1].
+    """
+    level = min_gain_db + (max_gain_db - min_gain_db) * uniforms[:, 2:]
+    first = uniforms[:, 1:2] < 0.5
+    return (uniforms[:, :1] < probability) & ops.concatenate([first, ~first], axis=1), level
 
 
 def _gain(energy, uniforms, probability, min_gain_db, max_gain_db):
     """Energies [batch, 2] -> what each view's neighbour is multiplied by, 0 for nothing added."""
-    level = min_gain_db + (max_gain_db - min_gain_db) * uniforms[:, 2:]  # [batch, 1]
+    mixed, level = choose_mixing(uniforms, probability, min_gain_db, max_gain_db)
     gain = ops.sqrt(energy / (_neighbours(energy) + 1e-10)) * 10.0 ** (level / 20.0)
-    first = uniforms[:, 1:2] < 0.5
-    mixed = (uniforms[:, :1] < probability) & ops.concatenate([first, ~first], axis=1)
     return ops.where(mixed, gain, ops.zeros_like(gain))

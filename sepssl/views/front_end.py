@@ -1,28 +1,42 @@
 """From two patches of a recording and its channels to the two views that training compares."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 import keras
 from keras import ops
 
+from sepssl.audio.framing import at_least, check_waveform_shape
 from sepssl.audio.log_mel import LogMel
+from sepssl.distribution import num_replicas, replica_id
 from sepssl.errors import InputError
 from sepssl.views.channels import MIXTURE, choose_views
 from sepssl.views.equalization import KNOTS, equalize
-from sepssl.views.example_mixing import mix_examples, mix_spectrograms
+from sepssl.views.example_mixing import choose_mixing, mix_examples, mix_spectrograms
+from sepssl.views.online import OnlineSeparation
+from sepssl.views.patches import cut_patches
 from sepssl.views.spec_augment import spec_augment
+
+# What the uniform numbers of a pair decide; those after the first `SHARED` augment the views, one
+# half the first view, the other the second.
+CHOICE = slice(0, 4)  # of `choose_views`
+MIXING = slice(4, 7)  # of `mix_examples`
+SHARED = 7
 
 
 @keras.saving.register_keras_serializable(package="sepssl")
 class FrontEnd(keras.layers.Layer):
     """Channel choice, example mixing, log-mel, random equalisation, SpecAugment.
 
-    Nothing is drawn here: every decision is a function of the uniform numbers in the batch, so that
-    a step's views depend on the seed and the step alone.
+    Every decision is a function of uniform numbers in [0, 1). Where the batch brings its own, views
+    are a function of the batch alone, as exact resumption needs. Where it does not, the layer draws
+    them from a generator whose state is one of its variables; replicas draw the numbers of the
+    global batch and use their own, so that views do not depend on how many there are.
 
     Args:
         log_mel: `LogMel`, the encoder's own.
-        mixture_mixture, mixture_channel, channel_channel: probabilities of the pairings.
+        mixture_mixture, mixture_channel, channel_channel: probabilities of the pairings;
+            `mixture_channel` None: what the others leave of 1.
         channel_floor_db, mixture_floor_db: channels this far below the loudest one, or below the
             mixture, are not chosen; where none is left, the view shows the mixture.
         example_mixing: share of pairs one of whose views another recording is mixed into.
@@ -32,11 +46,32 @@ class FrontEnd(keras.layers.Layer):
         time_masks, time_width: stripes of time masked in a patch, and the widest, in frames.
         frequency_masks, frequency_width: the same for frequency, in bands.
         separation: `OnlineSeparation`, where the batch holds clips without channels; else None.
+        seed: of the numbers drawn where a batch brings none.
+        dtype: float32 by default, whatever the global policy.
 
-    Shapes: a dict of "mixtures" [batch, 2, samples], "uniforms" [batch, num_uniforms] and, if a
-    pairing needs them, "channels" [batch, 2, sources, samples] (or what `separation` makes these
-    from) -> two views [batch, frames, bands], and which channel each shows, int32 [batch, 2], as
-    of `choose_views`.
+    Shapes: one of these -> two views [batch, frames, bands], and which channel each shows, int32
+    [batch, 2], as returned by `choose_views`.
+
+    - A dict of "mixtures" [batch, 2, samples] and, if a pairing needs them, "channels" [batch, 2,
+      sources, samples] (or what `separation` makes these from); "uniforms" [batch, num_uniforms] if
+      nothing is to be drawn. Further entries are ignored.
+    - Waveforms [batch, samples]: each view is a patch at a random place. With `separation`, one of
+      its separators is drawn for every clip.
+    - A pair of waveforms [batch, samples], two views of the same clips made elsewhere: the first
+      patch of each; takes `mixture_mixture` = 1.
+
+    Waveforms shorter than a patch are padded with zeros to one.
+
+    Raises:
+        InputError: if the options do not fit together.
+        ValueError: when called, if a pairing needs channels and there are none, or with example
+            mixing and an odd batch.
+
+    Example:
+        >>> front_end = FrontEnd(LogMel(), mixture_mixture=1.0)
+        >>> a, b, shown = front_end(np.random.default_rng(0).normal(size=(4, 32000)))
+        >>> a.shape, b.shape
+        (TensorShape([4, 96, 64]), TensorShape([4, 96, 64]))
 
     Reference: the augmentation front-end of Fonseca et al. (2021); all numbers are our choice.
     """
@@ -45,7 +80,7 @@ class FrontEnd(keras.layers.Layer):
         self,
         log_mel: LogMel,
         mixture_mixture: float = 0.0,
-        mixture_channel: float = 1.0,
+        mixture_channel: float | None = None,
         channel_channel: float = 0.0,
         channel_floor_db: float = -30.0,
         mixture_floor_db: float = -30.0,
@@ -58,10 +93,13 @@ class FrontEnd(keras.layers.Layer):
         time_width: int = 24,
         frequency_masks: int = 1,
         frequency_width: int = 12,
-        separation: keras.layers.Layer | None = None,
+        separation: OnlineSeparation | None = None,
+        seed: int = 0,
         **kwargs,
     ):
         super().__init__(**{"dtype": "float32", "trainable": False, **kwargs})
+        if mixture_channel is None:
+            mixture_channel = 1.0 - mixture_mixture - channel_channel
         probabilities = (mixture_mixture, mixture_channel, channel_channel)
         if min(probabilities) < 0 or not math.isclose(sum(probabilities), 1.0, abs_tol=1e-6):
             raise InputError(
@@ -110,6 +148,8 @@ class FrontEnd(keras.layers.Layer):
         self.frequency_masks = frequency_masks
         self.frequency_width = frequency_width
         self.separation = separation
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
 
     @property
     def needs_channels(self) -> bool:
@@ -118,9 +158,24 @@ class FrontEnd(keras.layers.Layer):
 
     @property
     def num_uniforms(self) -> int:
-        """Numbers that every example brings: 4 choices, 3 for mixing, then those of each view."""
+        """Uniform numbers that decide about one pair of views."""
         knots = KNOTS if self.equalization_db > 0.0 else 0
-        return 7 + 2 * (knots + 2 * (self.time_masks + self.frequency_masks))
+        return SHARED + 2 * (knots + 2 * (self.time_masks + self.frequency_masks))
+
+    def mixing(self, uniforms):
+        """Which views of a batch are mixed with their neighbour, and how loud.
+
+        Args:
+            uniforms: [batch, num_uniforms].
+
+        Returns:
+            bool [batch, 2], and the neighbour's level in dB relative to the view, [batch, 1].
+        """
+        return choose_mixing(uniforms[:, MIXING], *self._mixing_options)
+
+    @property
+    def _mixing_options(self) -> tuple[float, float, float]:
+        return self.example_mixing, self.min_mixing_db, self.max_mixing_db
 
     def build(self, input_shape=None):
         if self.separation is not None:
@@ -128,29 +183,83 @@ class FrontEnd(keras.layers.Layer):
         self.built = True
 
     def call(self, batch):
-        if self.separation is not None:
-            batch = self.separation(batch)
+        batch = self._complete(batch)
         views, uniforms = batch["mixtures"], batch["uniforms"]
         shown = ops.full(ops.shape(views)[:2], MIXTURE, "int32")
         if self.needs_channels:
             views, shown = choose_views(
                 views,
                 batch["channels"],
-                uniforms[:, :4],
+                uniforms[:, CHOICE],
                 (self.mixture_mixture, self.mixture_channel, self.channel_channel),
                 self.channel_floor_db,
                 self.mixture_floor_db,
             )
-        mixing = (uniforms[:, 4:7], self.example_mixing, self.min_mixing_db, self.max_mixing_db)
+        mixing = (uniforms[:, MIXING], *self._mixing_options)
         if self.example_mixing > 0.0 and self.mixing_domain == "waveform":
             views = mix_examples(views, *mixing)
         magnitude = self.log_mel.magnitude(views)[:, :, : self.log_mel.patch_frames]
         if self.example_mixing > 0.0 and self.mixing_domain == "log_mel":
             magnitude = mix_spectrograms(magnitude, *mixing)
-        middle = 7 + (self.num_uniforms - 7) // 2
-        a = self._augment(magnitude[:, 0], uniforms[:, 7:middle])
+        middle = SHARED + (self.num_uniforms - SHARED) // 2
+        a = self._augment(magnitude[:, 0], uniforms[:, SHARED:middle])
         b = self._augment(magnitude[:, 1], uniforms[:, middle:])
         return a, b, shown
+
+    def _complete(self, data) -> dict:
+        """What `call` takes -> a dict of mixtures, uniform numbers and, if needed, channels."""
+        if isinstance(data, Mapping):
+            batch = dict(data)
+        elif isinstance(data, Sequence) and len(data) == 2:
+            a, b = (self._padded(view) for view in data)
+            patch = self.log_mel.patch_samples
+            batch = {"mixtures": ops.stack([a[:, :patch], b[:, :patch]], axis=1)}
+        else:
+            batch = self._draw_patches(data[0] if isinstance(data, Sequence) else data)
+        if self.separation is not None:
+            batch = self.separation(batch)
+        if self.needs_channels and "channels" not in batch:
+            raise ValueError(
+                f"mixture_mixture={self.mixture_mixture}: views show channels, and there are none; "
+                'expected "channels" in the batch, FrontEnd(separation=...), or mixture_mixture=1'
+            )
+        if "uniforms" not in batch:
+            count = ops.shape(batch["mixtures"])[0]
+            batch["uniforms"] = self._draw(count, self.num_uniforms)
+        return batch
+
+    def _draw_patches(self, waveform) -> dict:
+        """[batch, samples] -> what `separation` takes, or without it two patches of each."""
+        waveform = self._padded(waveform)
+        patch, (count, samples) = self.log_mel.patch_samples, ops.shape(waveform)
+        numbers = self._draw(count, 3)
+        places = ops.cast(samples - patch + 1, "float32")
+        # A product can round up to the number of places.
+        starts = ops.minimum(ops.cast(numbers[:, :2] * places, "int32"), samples - patch)
+        if self.separation is not None:
+            separators = len(self.separation.separators)
+            return {
+                "clips": waveform,
+                "separator": ops.cast(numbers[:, 2] * separators, "int32"),
+                "starts": starts,
+                "window": ops.zeros_like(starts[:, 0]),
+            }
+        clips = ops.expand_dims(waveform, 1)
+        patches = [cut_patches(clips, starts[:, view], patch)[:, 0] for view in (0, 1)]
+        return {"mixtures": ops.stack(patches, axis=1)}
+
+    def _padded(self, waveform):
+        """[batch, samples], at least a patch long, in float32."""
+        waveform = ops.cast(waveform, "float32")
+        check_waveform_shape(waveform.shape)
+        missing = at_least(self.log_mel.patch_samples - ops.shape(waveform)[1], 0)
+        return ops.pad(waveform, [[0, 0], [0, missing]])
+
+    def _draw(self, count, numbers: int):
+        """Uniform numbers [count, numbers] of this replica's part of the global batch."""
+        replicas = num_replicas()
+        drawn = keras.random.uniform((replicas * count, numbers), seed=self.seed_generator)
+        return drawn if replicas == 1 else drawn[replica_id() * count :][:count]
 
     def _augment(self, magnitude, uniforms):
         if self.equalization_db > 0.0:
@@ -183,6 +292,7 @@ class FrontEnd(keras.layers.Layer):
             "frequency_masks": self.frequency_masks,
             "frequency_width": self.frequency_width,
             "separation": keras.saving.serialize_keras_object(self.separation),
+            "seed": self.seed,
         }
 
     @classmethod

@@ -1,9 +1,13 @@
 """Separation inside the training graph, instead of channels stored beforehand."""
 
+import random
 from collections.abc import Sequence
 
 import keras
 from keras import ops
+
+from sepssl.separation.separator import Separator
+from sepssl.views.patches import cut_patches
 
 
 @keras.saving.register_keras_serializable(package="sepssl")
@@ -15,8 +19,10 @@ class OnlineSeparation(keras.layers.Layer):
     sees a part, of shorter ones a repetition.
 
     Args:
-        separators: `Separator`s, not trained here.
+        separators: `Separator`s. The layer holds copies with the same weights, which are never
+            trained; those given stay as they are.
         patch_samples: length of a patch.
+        dtype: float32 by default; each separator computes under its own policy.
 
     Shapes: a dict of "clips" [batch, samples], "separator" int [batch], which one each clip is
     for, "starts" int [batch, 2] of the patches and "window" int [batch] of the clips, in samples of
@@ -26,17 +32,12 @@ class OnlineSeparation(keras.layers.Layer):
     Reference: our choice.
     """
 
-    def __init__(self, separators: Sequence[keras.Model], patch_samples: int, **kwargs):
+    def __init__(self, separators: Sequence[Separator], patch_samples: int, **kwargs):
         super().__init__(**{"dtype": "float32", "trainable": False, **kwargs})
-        self.separators = list(separators)
+        self.separators = [_frozen_copy(separator) for separator in separators]
         self.patch_samples = patch_samples
-        for separator in self.separators:
-            separator.trainable = False
 
     def build(self, input_shape=None):
-        for separator in self.separators:
-            if not separator.built:
-                separator.build((None, None))
         self.built = True
 
     def call(self, batch):
@@ -44,7 +45,8 @@ class OnlineSeparation(keras.layers.Layer):
         channels = ops.stop_gradient(self._separate(batch["clips"], batch["separator"]))
         starts = batch["starts"] - batch["window"][:, None]
         everything = ops.concatenate([batch["clips"][:, None], channels], axis=1)
-        patches = ops.stack([self._cut(everything, starts[:, view]) for view in range(2)], axis=1)
+        patches = [cut_patches(everything, starts[:, view], self.patch_samples) for view in (0, 1)]
+        patches = ops.stack(patches, axis=1)
         return {**batch, "mixtures": patches[:, :, 0], "channels": patches[:, :, 1:]}
 
     def _separate(self, clips, numbers):
@@ -59,14 +61,6 @@ class OnlineSeparation(keras.layers.Layer):
         back = ops.argsort(ops.concatenate(order))
         return ops.take(ops.concatenate(parts), back, axis=0)
 
-    def _cut(self, waveforms, starts):
-        """[batch, rows, samples], int [batch] -> [batch, rows, patch_samples]."""
-        places = ops.expand_dims(starts, 1) + ops.arange(self.patch_samples, dtype=starts.dtype)
-        shape = (*ops.shape(waveforms)[:2], self.patch_samples)
-        return ops.take_along_axis(
-            waveforms, ops.broadcast_to(ops.expand_dims(places, 1), shape), axis=-1
-        )
-
     def get_config(self):
         return super().get_config() | {
             "separators": [keras.saving.serialize_keras_object(s) for s in self.separators],
@@ -77,3 +71,17 @@ class OnlineSeparation(keras.layers.Layer):
     def from_config(cls, config):
         separators = [keras.saving.deserialize_keras_object(s) for s in config["separators"]]
         return cls(**(config | {"separators": separators}))
+
+
+def _frozen_copy(separator: Separator) -> Separator:
+    """A separator with the same weights that is not trainable."""
+    if not separator.built:
+        separator.build((None, None))
+    state = random.getstate()
+    copy = type(separator).from_config(separator.get_config())
+    copy.build((None, None))
+    # The weights just drawn are overwritten; what is drawn after them must not depend on them.
+    random.setstate(state)
+    copy.set_weights(separator.get_weights())
+    copy.trainable = False
+    return copy

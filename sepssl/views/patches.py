@@ -1,6 +1,7 @@
 """Temporal proximity: two patches of one recording, not far apart."""
 
 import numpy as np
+from keras import ops
 
 
 def draw_patch_starts(
@@ -41,3 +42,21 @@ def draw_patch_starts(
     distance = int(rng.integers(min(patch_samples, largest), largest + 1))
     early = int(rng.integers(last - distance + 1))
     return (early, early + distance) if rng.random() < 0.5 else (early + distance, early)
+
+
+def cut_patches(waveforms, starts, patch_samples: int):
+    """One patch of every example, from all of its rows.
+
+    Args:
+        waveforms: [batch, rows, samples].
+        starts: int [batch], in samples, from 0 to `samples - patch_samples`.
+        patch_samples: length of a patch.
+
+    Returns:
+        [batch, rows, patch_samples].
+    """
+    places = ops.expand_dims(starts, 1) + ops.arange(patch_samples, dtype=starts.dtype)
+    shape = (*ops.shape(waveforms)[:2], patch_samples)
+    return ops.take_along_axis(
+        waveforms, ops.broadcast_to(ops.expand_dims(places, 1), shape), axis=-1
+    )

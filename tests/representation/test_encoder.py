@@ -95,3 +95,55 @@ def test_files_that_hold_no_encoder(tmp_path):
     (tmp_path / "cut.keras").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"cut\.keras: could not be loaded"):
         sepssl.load_separator(tmp_path / "cut.keras")
+
+
+def functional_backbone():
+    patches = keras.Input((96, 64))
+    x = keras.layers.Dense(5, name="dense")(patches)
+    return keras.Model(patches, keras.layers.GlobalAveragePooling1D()(x))
+
+
+def test_a_functional_model_is_a_backbone(tmp_path):
+    backbone = functional_backbone()
+    encoder = Encoder(backbone)
+    assert encoder.embedding_size == 5
+    waveform = noise(40000)
+    kernel, bias = (np.asarray(w) for w in backbone.get_layer("dense").weights)
+    expected = np.asarray(LogMel()(waveform)).mean(axis=(1, 2)) @ kernel + bias
+    np.testing.assert_allclose(encoder(waveform), expected, atol=1e-4)
+    save_model(encoder, tmp_path / "encoder.keras")
+    loaded = sepssl.load_encoder(tmp_path / "encoder.keras")
+    np.testing.assert_array_equal(loaded(waveform), encoder(waveform))
+
+
+def test_a_network_of_keras_applications_is_a_backbone(tmp_path):
+    patches = keras.Input((96, 64))
+    network = keras.applications.MobileNetV2(
+        (96, 64, 1), alpha=0.35, include_top=False, weights=None, pooling="avg"
+    )
+    encoder = Encoder(keras.Model(patches, network(keras.layers.Reshape((96, 64, 1))(patches))))
+    assert encoder.embedding_size == 1280
+    waveform = noise(20000)
+    expected = np.asarray(network(np.asarray(LogMel()(waveform))[:, 0, ..., None]))
+    np.testing.assert_allclose(encoder(waveform), expected, atol=1e-5)
+    encoder(waveform, training=True)  # moves its batch norms' statistics
+    expected = np.asarray(encoder(waveform))
+    save_model(encoder, tmp_path / "encoder.keras")
+    found = sepssl.load_encoder(tmp_path / "encoder.keras")(waveform)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_backbone_without_a_vector_is_refused():
+    encoder = Encoder(keras.layers.Dense(5, name="flat"))
+    with pytest.raises(ValueError, match=r"'flat' maps .* to \(None, 96, 5\): expected \[batch"):
+        encoder.build()
+
+
+@pytest.mark.parametrize("shape", [(16000,), (2, 16000, 1)])
+def test_waveforms_of_other_shapes_are_refused(shape):
+    separator = Separator(2, STFTBasis(64, 32), TDCN(8, 12, 2, 1))
+    for model in (small_encoder(), separator):
+        with pytest.raises(ValueError, match=r"expected \[batch, samples\]; a single one is"):
+            model(np.zeros(shape, np.float32))
+        with pytest.raises(ValueError, match=r"expected \[batch, samples\]"):
+            model(keras.Input(batch_shape=shape))

@@ -76,6 +76,43 @@ def test_no_gradient_is_kept_for_separators(separators, mixtures):
     assert tape.gradient(total, kernel) is None
 
 
+def test_separators_stay_trainable_and_draws_are_as_without_them():
+    separator = Separator(2, STFTBasis(64, 32), TDCN(8, 12, 2, 1))
+    separator.build((None, None))
+    keras.utils.set_random_seed(5)
+    expected = keras.initializers.GlorotUniform()((3, 3))
+    keras.utils.set_random_seed(5)
+    layer = OnlineSeparation([separator], PATCH)
+    np.testing.assert_array_equal(keras.initializers.GlorotUniform()((3, 3)), expected)
+    assert separator.trainable
+    assert separator.trainable_variables
+    assert not layer.separators[0].trainable_variables
+    for own, given in zip(layer.separators[0].weights, separator.weights, strict=True):
+        np.testing.assert_array_equal(own, given)
+
+
+def test_plain_waveforms_are_separated_by_a_separator_drawn_for_each():
+    keras.utils.set_random_seed(0)
+    bank = [Separator(m, STFTBasis(64, 32), TDCN(8, 12, 2, 1)) for m in (1, 2)]
+    options = {"channel_channel": 1.0, "mixture_channel": 0.0}
+    options |= {"time_masks": 0, "frequency_masks": 0, "channel_floor_db": -100.0}
+    front_end = FrontEnd(
+        LogMel(), **options, mixture_floor_db=-100.0, separation=OnlineSeparation(bank, PATCH)
+    )
+    clips = np.random.default_rng(0).normal(size=(40, PATCH)).astype(np.float32)
+    views, _, shown = (np.asarray(x) for x in front_end(clips))
+    channels = [np.asarray(separator(clips)) for separator in bank]
+    candidates = [channels[0][:, 0], channels[1][:, 0], channels[1][:, 1]]
+    spectra = np.stack([np.asarray(LogMel()(c))[:, 0] for c in candidates])
+    errors = np.abs(spectra - views).max(axis=(2, 3))
+    assert errors.min(axis=0).max() < 1e-4
+    found = errors.argmin(axis=0)
+    # The only channel of the first separator is the clip itself, which half of them show.
+    assert 10 <= np.sum(found == 0) <= 30
+    assert {0, 1, 2} == set(found.tolist())
+    np.testing.assert_array_equal(shown[:, 0], np.where(found == 2, 1, 0))
+
+
 def test_patches_of_a_long_recording_lie_in_the_clip_that_is_separated(separators, tmp_path):
     ramp = np.linspace(0, 1, 3 * SAMPLES)[None]
     store = ClipStore(tmp_path)

@@ -1,10 +1,14 @@
+import inspect
+
 import hypothesis
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import strategies as st
 
 from sepssl.audio.log_mel import LogMel
+from sepssl.configs import encoder_small
 from sepssl.errors import InputError
 from sepssl.views import FrontEnd
 from sepssl.views.channels import (
@@ -293,4 +297,83 @@ def test_front_end_round_trip():
 
 def test_probabilities_must_add_up():
     with pytest.raises(InputError, match=r"\(0.5, 1.0, 0.0\)"):
-        FrontEnd(LogMel(), mixture_mixture=0.5)
+        FrontEnd(LogMel(), mixture_mixture=0.5, mixture_channel=1.0)
+
+
+def waveforms(batch=4, samples=40000, seed=0):
+    return np.random.default_rng(seed).normal(size=(batch, samples)).astype(np.float32)
+
+
+PLAIN = {"mixture_mixture": 1.0, "time_masks": 0, "frequency_masks": 0}
+
+
+def test_the_share_left_over_is_that_of_mixed_pairs():
+    front_end = FrontEnd(LogMel(), mixture_mixture=0.5, channel_channel=0.25)
+    assert front_end.mixture_channel == 0.25
+    assert not FrontEnd(LogMel(), mixture_mixture=1.0).needs_channels
+    with pytest.raises(InputError, match=r"\(1.0, -0.5, 0.5\)"):
+        FrontEnd(LogMel(), mixture_mixture=1.0, channel_channel=0.5)
+
+
+def test_every_option_of_the_configuration_is_one_of_the_front_end_and_the_reverse():
+    driver = {"separators", "online", "max_distance_seconds", "overlap"}
+    options = set(inspect.signature(FrontEnd).parameters) - {"log_mel", "separation", "seed"}
+    assert set(encoder_small.get_config().views) - driver == options - {"kwargs"}
+
+
+def test_plain_waveforms_give_patches_at_random_places():
+    """Of a clip whose level rises with time, the level of a view tells where it lies."""
+    front_end = FrontEnd(LogMel(), **PLAIN)
+    samples = 15600 + 32000
+    ramp = np.exp(np.arange(samples) / samples * 4.0)
+    clips = (waveforms(1, samples) * ramp).repeat(200, axis=0)
+    a, b, shown = (np.asarray(x) for x in front_end(clips))
+    np.testing.assert_array_equal(shown, np.full([200, 2], -1))
+    level_of_first = np.asarray(LogMel()(clips[:1]))[0].mean(axis=(1, 2))  # by patch of 48 frames
+    places = [np.interp(x.mean(axis=(1, 2)), level_of_first, np.arange(5)) for x in (a, b)]
+    for place in places:  # uniform over 0 to 4.17 hops of 48 frames
+        assert place.min() < 0.3
+        assert place.max() > 3.8
+        assert abs(np.mean(place) - 2.08) < 4 * 4.17 / np.sqrt(12 * 200)
+    assert abs(np.corrcoef(places)[0, 1]) < 0.3
+    # A clip of one patch has only one place.
+    a, b, _ = front_end(clips[:2, :15600])
+    np.testing.assert_allclose(a, LogMel()(clips[:2, :15600])[:, 0], atol=1e-6)
+    np.testing.assert_allclose(b, a, atol=1e-6)
+
+
+def test_two_plain_views_are_views():
+    first, second = waveforms(seed=1), waveforms(samples=9000, seed=2)
+    a, b, _ = FrontEnd(LogMel(), **PLAIN)((first, second))
+    np.testing.assert_allclose(a, LogMel()(first)[:, 0], atol=1e-6)
+    np.testing.assert_allclose(b, LogMel()(second)[:, 0], atol=1e-6)
+
+
+def test_numbers_are_drawn_anew_in_every_call_from_the_seed():
+    batch = make_batch()
+    del batch["uniforms"]
+    options = {"channel_channel": 0.3, "mixture_mixture": 0.2, "example_mixing": 0.5}
+    front_end, again, other = (FrontEnd(LogMel(), **options, seed=seed) for seed in (3, 3, 4))
+    first, second = front_end(batch)[0], front_end(batch)[0]
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(again(batch)[0], first)
+    # It goes on where it stopped, from its state.
+    other.seed_generator.state.assign(again.seed_generator.state)
+    np.testing.assert_array_equal(other(batch)[0], second)
+    assert FrontEnd.from_config(front_end.get_config()).seed == 3
+    # The same in a graph whose batch and lengths are not known.
+    plain = FrontEnd(LogMel(), **PLAIN)
+    expected = plain(waveforms())[0]
+    graph = tf.function(
+        FrontEnd(LogMel(), **PLAIN), input_signature=[tf.TensorSpec([None, None], tf.float32)]
+    )
+    np.testing.assert_allclose(graph(waveforms())[0], expected, atol=1e-5)
+
+
+def test_views_without_channels_are_refused_where_channels_are_asked_for():
+    with pytest.raises(ValueError, match="there are none"):
+        FrontEnd(LogMel())((waveforms(), waveforms()))
+    with pytest.raises(ValueError, match="3 pairs: expected an even number"):
+        FrontEnd(LogMel(), mixture_mixture=1.0, example_mixing=0.5)(waveforms(3))
+    with pytest.raises(ValueError, match=r"\(4, 40000, 1\): expected \[batch, samples\]"):
+        FrontEnd(LogMel(), **PLAIN)(waveforms()[..., None])

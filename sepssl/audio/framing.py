@@ -59,8 +59,8 @@ def check_waveform_shape(shape: Sequence[int | None]) -> None:
     """Raises ValueError unless the shape is [batch, samples]."""
     if len(shape) != 2:
         raise ValueError(
-            f"waveform of shape {tuple(shape)}: expected [batch, samples]; a single one is waveform[None]"
-            ", one with a channel axis is waveform[..., 0]"
+            f"waveform of shape {tuple(shape)}: expected [batch, samples]; a single one is "
+            "waveform[None], one with a channel axis is waveform[..., 0]"
         )
 
 

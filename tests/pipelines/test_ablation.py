@@ -10,8 +10,8 @@ from sepssl.errors import InputError
 from sepssl.pipelines import ablation
 from sepssl.pipelines.ablation import Results, expected_cells, run_ablation, write_table
 
-README = pathlib.Path(__file__).parents[2] / "README.md"
-RESULTS = README.with_name("docs") / "results"
+DOCS = pathlib.Path(__file__).parents[2] / "docs"
+RESULTS = DOCS / "results"
 
 
 def tiny(**changes):
@@ -123,7 +123,7 @@ def test_the_table_of_known_numbers(tmp_path):
 
 def test_the_published_table(tmp_path):
     """The table in `docs/results` is that of the results beside it, of today's configuration,
-    and README quotes it."""
+    and docs/ablation.md quotes it."""
     config = paper_ablation.get_config()
     results = Results(RESULTS / "paper_ablation.jsonl")
     cells = expected_cells(config)
@@ -132,7 +132,8 @@ def test_the_published_table(tmp_path):
     assert table == (RESULTS / "paper_ablation.md").read_text()
     for record in results.records:
         assert cells[record["row"]][record["seed"]] == record["settings"]
-    section = README.read_text().split("## The paper's claims")[1].split("\n## ")[0]
+    page = (DOCS / "ablation.md").read_text()
+    section = page.split("## The paper's claims")[1].split("\n## ")[0]
     rows = [line for line in section.splitlines() if line.count("|") == 6]
     assert len(rows) > 10
     assert set(rows) <= set(table.splitlines())

@@ -1,8 +1,9 @@
-"""What the container of a sound file promises, where libsndfile does not tell.
+"""What the container of a sound file promises, where libsndfile does not report it.
 
-libsndfile opens a cut WAV, AIFF or Ogg file without a word and returns what is left, misreads two
-kinds of WAV file that are common in the field, and guesses the length of an MP3 file that has no
-length header. The functions here read the few bytes that settle it.
+libsndfile opens a cut WAV, W64, CAF, AU, AIFF, NIST or Ogg file without a word and returns what is
+left, misreads two kinds of WAV file that are common in the field, and guesses the length of an MP3
+file that has no length header. The functions here read the few bytes that settle it. They take
+nothing that a file claims for granted: at most a few kB are read at a time, and every loop ends.
 """
 
 import dataclasses
@@ -16,10 +17,17 @@ from typing import BinaryIO
 # 0x7ffff000 less a rounding to whole frames (sox, espeak-ng), 2^31 (arecord).
 _PLACEHOLDER_SIZES = (range(0, 1), range(0x7FFFE000, 0x80000001), range(0xFFFFE000, 2**32))
 _AIFF_PLACEHOLDER_SIZES = (range(0, 9), range(0x7F000000, 0x80000001), range(0xFFFFE000, 2**32))
+_CHUNKS = 1000  # no recording has more; a file of zeros would be one chunk after the other
+_FORMAT_BYTES = 4096  # more than any `fmt ` chunk has
+_W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # of the GUIDs of its chunks
 
-_MP3_BIT_RATES = {  # kbit/s by index, layer III; index 0 ("free format") is not handled.
-    1: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+_MP3_BIT_RATES = {  # kbit/s by (MPEG-1, layer) and index; index 0 ("free format") is not handled
+    (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, 1): (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _MP3_SAMPLE_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 
@@ -28,47 +36,76 @@ def container(head: bytes) -> str:
     """Names the container by the first bytes of a file: its suffix may lie.
 
     Args:
-        head: the first 12 bytes or more.
+        head: the first 40 bytes or more.
 
     Returns:
-        "wav", "aiff", "ogg", "flac", or "other" (MP3 among them: it has no magic number).
+        "wav", "w64", "aiff", "caf", "au", "nist", "ogg", "flac", "mpeg", or "other". An MPEG file
+        has no magic number: one that starts with neither an ID3 tag nor a frame is "other".
     """
     if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
         return "wav"
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
         return "aiff"
-    return {b"OggS": "ogg", b"fLaC": "flac"}.get(head[:4], "other")
+    if head[:4] == b"riff" and head[24:28] == b"wave" and head[28:40] == _W64_TAIL:
+        return "w64"
+    if head[:7] == b"NIST_1A":
+        return "nist"
+    magic = {b"OggS": "ogg", b"fLaC": "flac", b"caff": "caf", b".snd": "au", b"dns.": "au"}
+    if head[:4] in magic:
+        return magic[head[:4]]
+    return "mpeg" if head[:3] == b"ID3" or _mpeg_frame(head) else "other"
 
 
 @dataclasses.dataclass(frozen=True)
 class ChunkLayout:
-    """Where the sound of a WAV or AIFF file lies; all sizes in bytes.
+    """Where the sound of a file lies; all sizes in bytes.
 
     Attributes:
         data_start: position of the first sample.
         promised: size of the sound by its header, or None if the writer did not know it.
         available: bytes from `data_start` to the end of the file.
         frame: bytes of one sample in all channels (at least 1).
-        format_chunk: the body of the `fmt ` chunk (WAV only).
-        misread: libsndfile would not read this file as it is, `repaired_wav` helps (WAV only).
+        bits: of one sample, as the header has it; None where the container does not say.
+        format_chunk: the body of the `fmt ` chunk (WAV and W64 only).
+        misread: libsndfile would not read this file as it is, `RepairedWav` helps (WAV only).
     """
 
     data_start: int
     promised: int | None
     available: int
     frame: int
+    bits: int | None = None
     format_chunk: bytes = b""
     misread: bool = False
 
     @property
     def missing(self) -> int:
-        """Bytes promised and not there; less than one frame counts as none."""
+        """Bytes promised and not there; less than one frame counts as none.
+
+        But any byte counts where a frame is a block of many samples, as in ADPCM.
+        """
         missing = (self.promised or 0) - self.available
-        return missing if missing >= self.frame else 0
+        return missing if missing >= (self.frame if self.bits else 1) else 0
 
 
-def wav_layout(file: BinaryIO) -> ChunkLayout | None:
-    """Finds the sound in a WAV, RF64 or BW64 file; None if there is no data chunk."""
+def layout(file: BinaryIO, kind: str) -> ChunkLayout | None:
+    """Finds the sound in a file of this `container`.
+
+    Returns:
+        None if it is not found, or for a container that needs no such check.
+    """
+    find = {
+        "wav": _wav_layout,
+        "w64": _w64_layout,
+        "aiff": _aiff_layout,
+        "caf": _caf_layout,
+        "au": _au_layout,
+        "nist": _nist_layout,
+    }.get(kind)
+    return find(file) if find else None
+
+
+def _wav_layout(file: BinaryIO) -> ChunkLayout | None:
     order = ">" if _read_at(file, 0, 4) == b"RIFX" else "<"
     long_size, format_chunk, unpadded = None, b"", False
     for name, start, size, was_unpadded in _chunks(file, order):
@@ -76,9 +113,9 @@ def wav_layout(file: BinaryIO) -> ChunkLayout | None:
         if name == b"ds64":  # RF64: 64-bit sizes (RIFF, data), ahead of the 32-bit ones
             long_size = struct.unpack("<QQ", file.read(16).ljust(16, b"\0"))[1]
         elif name == b"fmt ":
-            format_chunk = file.read(size)
+            format_chunk = file.read(min(size, _FORMAT_BYTES))
         elif name == b"data":
-            available = file.seek(0, io.SEEK_END) - start
+            available = _length(file) - start
             unknown = any(size in sizes for sizes in _PLACEHOLDER_SIZES)
             if size == 0 and (available == 0 or _is_chunk(file, start, order)):
                 unknown = False  # nothing, or only further chunks: really an empty recording
@@ -86,37 +123,129 @@ def wav_layout(file: BinaryIO) -> ChunkLayout | None:
                 promised = long_size if long_size and long_size < 2**63 else None
             else:
                 promised = size
-            frame = struct.unpack(order + "H", format_chunk[12:14].ljust(2, b"\1"))[0]
+            frame, bits = _frame_and_bits(format_chunk, order)
             misread = order == "<" and (unpadded or (size == 0 and unknown))
-            return ChunkLayout(start, promised, available, max(frame, 1), format_chunk, misread)
+            return ChunkLayout(start, promised, available, frame, bits, format_chunk, misread)
     return None
 
 
-def repaired_wav(file: BinaryIO, layout: ChunkLayout) -> io.BytesIO:
+def _w64_layout(file: BinaryIO) -> ChunkLayout | None:
+    position, format_chunk, end = 40, b"", _length(file)
+    for _ in range(_CHUNKS):
+        header = _read_at(file, position, 24)
+        if len(header) < 24:
+            return None
+        size = struct.unpack("<Q", header[16:])[0]  # of header and body
+        if header[:4] == b"fmt ":
+            format_chunk = file.read(min(max(size - 24, 0), _FORMAT_BYTES))
+        elif header[:4] == b"data":
+            start = position + 24
+            promised = size - 24 if 24 <= size < 2**63 else None
+            frame, bits = _frame_and_bits(format_chunk, "<")
+            return ChunkLayout(start, promised, end - start, frame, bits, format_chunk)
+        position += max(size + 7 & ~7, 24)
+    return None
+
+
+def _frame_and_bits(format_chunk: bytes, order: str) -> tuple[int, int | None]:
+    """From the body of a `fmt ` chunk; bits only of plain PCM and floats."""
+    if len(format_chunk) < 16:
+        return 1, None
+    tag, _, _, _, frame, bits = struct.unpack(order + "HHIIHH", format_chunk[:16])
+    return max(frame, 1), bits if tag in (1, 3, 0xFFFE) else None
+
+
+def _aiff_layout(file: BinaryIO) -> ChunkLayout | None:
+    frame, bits = 1, None
+    for name, start, size, _ in _chunks(file, ">"):
+        if name == b"COMM":
+            channels, _, bits = struct.unpack(">HIH", file.read(8).ljust(8, b"\0"))
+            frame = max(channels * ((bits + 7) // 8), 1)
+        elif name == b"SSND":  # an offset and a block size, 4 bytes each, then the sound
+            available = _length(file) - (start + 8)
+            unknown = any(size in sizes for sizes in _AIFF_PLACEHOLDER_SIZES)
+            return ChunkLayout(start + 8, None if unknown else size - 8, available, frame, bits)
+    return None
+
+
+def _caf_layout(file: BinaryIO) -> ChunkLayout | None:
+    position, frame, end = 8, 1, _length(file)
+    for _ in range(_CHUNKS):
+        header = _read_at(file, position, 12)
+        if len(header) < 12:
+            return None
+        name, size = header[:4], struct.unpack(">q", header[4:])[0]
+        if name == b"desc":  # sample rate, name, flags, bytes in a packet, ...
+            frame = max(struct.unpack(">I", file.read(20).ljust(20, b"\0")[16:])[0], 1)
+        elif name == b"data":  # an edit count of 4 bytes, then the sound
+            start = position + 16
+            return ChunkLayout(start, size - 4 if size >= 4 else None, end - start, frame)
+        position += 12 + max(size, 0)
+    return None
+
+
+def _au_layout(file: BinaryIO) -> ChunkLayout | None:
+    header = _read_at(file, 0, 24)
+    if len(header) < 24:
+        return None
+    order = ">" if header[:4] == b".snd" else "<"
+    start, size = struct.unpack(order + "II", header[4:12])
+    return ChunkLayout(start, None if size == 2**32 - 1 else size, _length(file) - start, 1)
+
+
+def _nist_layout(file: BinaryIO) -> ChunkLayout | None:
+    header = _read_at(file, 0, 1024)
+    fields = dict(re.findall(rb"(?m)^(\w+) -(?:i|s\d+) (\d{1,15})\s*$", header))
+    start = re.match(rb"NIST_1A\n\s*(\d{1,9})\n", header)
+    count, channels, width = (
+        int(fields.get(name, 0)) for name in (b"sample_count", b"channel_count", b"sample_n_bytes")
+    )
+    if not (start and count and channels and width):
+        return None
+    frame = channels * width
+    return ChunkLayout(int(start[1]), count * frame, _length(file) - int(start[1]), frame)
+
+
+class RepairedWav(io.RawIOBase):
     """The sound of a WAV file behind a plain header, for files that libsndfile misreads.
 
     These are files with a chunk of odd size and no padding byte after it, and files whose writer
-    left 0 as the size of the sound.
+    left 0 as the size of the sound. Nothing is copied: the sound is read from `file`.
     """
-    file.seek(layout.data_start)
-    sound = file.read(layout.available if layout.promised is None else layout.promised)
-    sound = sound[: len(sound) - len(sound) % layout.frame]
-    body = b"WAVE" + _chunk(b"fmt ", layout.format_chunk) + _chunk(b"data", sound)
-    return io.BytesIO(_chunk(b"RIFF", body))
 
+    def __init__(self, file: BinaryIO, found: ChunkLayout):
+        size = found.available
+        if found.promised is not None:
+            size = min(size, found.promised)
+        size -= size % found.frame
+        shown = min(size, 2**32 - 1)  # libsndfile takes all there is for 2^32-1
+        body = b"WAVE" + _chunk_head(b"fmt ", len(found.format_chunk)) + found.format_chunk
+        body += b"\0" * (len(body) % 2) + _chunk_head(b"data", shown)
+        self._head = _chunk_head(b"RIFF", min(len(body) + size, 2**32 - 1)) + body
+        self._file, self._start, self._position = file, found.data_start, 0
+        self._length = len(self._head) + size
 
-def aiff_layout(file: BinaryIO) -> ChunkLayout | None:
-    """Finds the sound in an AIFF or AIFF-C file; None if there is no sound chunk."""
-    frame = 1
-    for name, start, size, _ in _chunks(file, ">"):
-        if name == b"COMM":
-            channels, _, bits = struct.unpack(">hIh", file.read(8).ljust(8, b"\0"))
-            frame = max(channels * ((bits + 7) // 8), 1)
-        elif name == b"SSND":  # an offset and a block size, 4 bytes each, then the sound
-            available = file.seek(0, io.SEEK_END) - (start + 8)
-            unknown = any(size in sizes for sizes in _AIFF_PLACEHOLDER_SIZES)
-            return ChunkLayout(start + 8, None if unknown else size - 8, available, frame)
-    return None
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._length}[whence]
+        self._position = max(base + offset, 0)
+        return self._position
+
+    def readinto(self, buffer) -> int:
+        wanted = min(len(buffer), max(self._length - self._position, 0))
+        if self._position < len(self._head):
+            data = self._head[self._position : self._position + wanted]
+        else:
+            place = self._start + self._position - len(self._head)
+            data = _read_at(self._file, place, wanted)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
 
 
 def ogg_fault(file: BinaryIO) -> str | None:
@@ -126,8 +255,8 @@ def ogg_fault(file: BinaryIO) -> str | None:
     (a chain, as web radio makes) is a fault too: libsndfile returns the first one only.
     """
     serial = _read_at(file, 14, 4)
-    length = file.seek(0, io.SEEK_END)
-    tail = _read_at(file, max(0, length - 2 * 65307), -1)  # 65307 bytes: the longest page
+    length = _length(file)
+    tail = _read_at(file, max(0, length - 2 * 65307), 2 * 65307)  # 65307 bytes: the longest page
     position = tail.rfind(b"OggS")
     while position >= 0:
         page = tail[position:]
@@ -145,51 +274,58 @@ def ogg_fault(file: BinaryIO) -> str | None:
     return None
 
 
-def mp3_samples_without_header(file: BinaryIO) -> int | None:
-    """Counts the samples of an MP3 file that has no length header (Xing, Info or VBRI).
+def mpeg_samples_without_header(file: BinaryIO) -> int | None:
+    """Counts the samples of an MPEG audio file that has no length header (Xing, Info or VBRI).
 
     Without that header libsndfile takes the bit rate of the first frame for the whole file, so the
-    length it states is wrong by a little (constant bit rate) or by any factor (variable).
+    length it reports is wrong by a little (constant bit rate) or by any factor (variable).
 
     Returns:
         Samples per channel, counted frame by frame; None if the file has a length header, or does
-        not look like MPEG layer III.
+        not look like MPEG audio.
     """
     start = 0
-    while (tag := _read_at(file, start, 10))[:3] == b"ID3" and len(tag) == 10:
+    for _ in range(_CHUNKS):
+        tag = _read_at(file, start, 10)
+        if tag[:3] != b"ID3" or len(tag) < 10:
+            break
         start += 10 + (tag[6] << 21 | tag[7] << 14 | tag[8] << 7 | tag[9])  # bytes of seven bits
     head = _read_at(file, start, 192)
-    if _mp3_frame(head, 0) is None:
+    if _mpeg_frame(head) is None:
         return None
     header = re.search(rb"(?:Xing|Info)(....)|VBRI", head, re.DOTALL)
     if header and (header[1] is None or header[1][3] & 1):  # bit 0: "the frame count follows"
         return None
-    data = _read_at(file, start, -1)
-    samples, position = 0, 0
-    while (frame := _mp3_frame(data, position)) and position + frame[0] <= len(data):
+    samples, position, end = 0, start, _length(file)
+    while (frame := _mpeg_frame(_read_at(file, position, 4))) and position + frame[0] <= end:
         position += frame[0]
         samples += frame[1]
     return samples
 
 
-def _mp3_frame(data: bytes, position: int) -> tuple[int, int] | None:
-    """(bytes, samples) of the layer III frame at `position`; None if there is none."""
-    header = data[position : position + 4]
-    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
+def _mpeg_frame(header: bytes) -> tuple[int, int] | None:
+    """(bytes, samples) of the MPEG audio frame that starts with these 4 bytes, or None."""
+    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return None
-    version, bit_rate, sample_rate = header[1] >> 3 & 3, header[2] >> 4, header[2] >> 2 & 3
-    if version == 1 or bit_rate in (0, 15) or sample_rate == 3:
+    version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
+    bit_rate, sample_rate, padding = header[2] >> 4, header[2] >> 2 & 3, header[2] >> 1 & 1
+    if version == 1 or layer == 4 or bit_rate in (0, 15) or sample_rate == 3:
         return None
-    samples = 1152 if version == 3 else 576
-    kbits = _MP3_BIT_RATES[1 if version == 3 else 2][bit_rate]
+    bits = 1000 * _MP3_BIT_RATES[version == 3, layer][bit_rate]
     rate = _MP3_SAMPLE_RATES[version][sample_rate]
-    return samples // 8 * kbits * 1000 // rate + (header[2] >> 1 & 1), samples
+    if layer == 1:
+        return 4 * (12 * bits // rate + padding), 384
+    samples = 576 if layer == 3 and version != 3 else 1152
+    return samples // 8 * bits // rate + padding, samples
 
 
 def _chunks(file: BinaryIO, order: str) -> Iterator[tuple[bytes, int, int, bool]]:
     """Yields (name, start of the body, size, unpadded), with `file` at the start of the body."""
     position, unpadded = 12, False
-    while len(header := _read_at(file, position, 8)) == 8:
+    for _ in range(_CHUNKS):
+        header = _read_at(file, position, 8)
+        if len(header) < 8:
+            return
         name, size = header[:4], struct.unpack(order + "I", header[4:])[0]
         yield name, position + 8, size, unpadded
         position += 8 + size
@@ -207,13 +343,20 @@ def _is_chunk(file: BinaryIO, position: int, order: str) -> bool:
     if not _is_name(file, position):
         return False
     size = struct.unpack(order + "I", file.read(4).ljust(4, b"\xff"))[0]
-    return position + 8 + size <= file.seek(0, io.SEEK_END)
+    return position + 8 + size <= _length(file)
 
 
-def _chunk(name: bytes, body: bytes) -> bytes:
-    return name + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
+def _chunk_head(name: bytes, size: int) -> bytes:
+    return name + struct.pack("<I", size)
+
+
+def _length(file: BinaryIO) -> int:
+    return file.seek(0, io.SEEK_END)
 
 
 def _read_at(file: BinaryIO, position: int, size: int) -> bytes:
+    # Positions come from claimed sizes: beyond what a file can have there is nothing.
+    if position >= 2**63:
+        return b""
     file.seek(position)
     return file.read(size)

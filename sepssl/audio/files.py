@@ -1,61 +1,69 @@
 """How sound files are read and written (soundfile for the formats, soxr for the sample rate)."""
 
-import contextlib
-import dataclasses
 import math
 import os
 import pathlib
-import stat
 from collections.abc import Iterator
-from typing import BinaryIO
 
 import numpy as np
 import soundfile
 import soxr
 
-from sepssl.audio import containers
+from sepssl.audio.decoding import (
+    FORMATS,
+    LOUDEST,
+    MAX_RATE,
+    MAX_SAMPLES,
+    MIN_RATE,
+    OUT_OF_MEMORY,
+    SILENCE,
+    SUFFIXES,
+    UNREAD_SUFFIXES,
+    AudioInfo,
+    Recording,
+    check_samples,
+    for_libsndfile,
+    libsndfile_reason,
+    opened,
+    printable,
+)
 from sepssl.errors import InputError
 from sepssl.files import atomic_file
 
-_FORMATS = {
-    ".wav": "WAV",
-    ".flac": "FLAC",
-    ".ogg": "OGG",
-    ".opus": "OGG",
-    ".mp3": "MP3",
-    ".aif": "AIFF",
-    ".aiff": "AIFF",
-}
-SUFFIXES = tuple(_FORMATS)
-"""File name suffixes taken for sound, in lower case; case does not matter."""
+__all__ = [
+    "DECODERS",
+    "LOUDEST",
+    "MAX_FACTOR",
+    "MAX_RATE",
+    "MAX_SAMPLES",
+    "MIN_RATE",
+    "SILENCE",
+    "SUFFIXES",
+    "UNREAD_SUFFIXES",
+    "AudioInfo",
+    "audio_info",
+    "check_audio",
+    "check_decoder",
+    "check_sample_rate",
+    "lost_in_resampling",
+    "read_audio",
+    "read_blocks",
+    "resampled_length",
+    "write_audio",
+]
 
-_EXPECTED = f"expected a sound file ({' '.join(SUFFIXES)})"
-SILENCE = 1e-6  # -120 dBFS, our choice: 30 dB below the smallest step of 16 bits
-_UNKNOWN_FRAMES = 2**62  # libsndfile says 2^63-1 where the header does not tell
+DECODERS = ("soundfile", "tfio", "tensorflow")
+"""What `read_audio` can decode with."""
+
+MAX_FACTOR = 100
+"""How many samples one sample of a file may become in resampling (our choice)."""
+
+_BLOCK = 65536  # frames
+_NOTHING_LEFT = 2.0**-15  # one step of 16 bits
+_EDGE_SECONDS = 0.02
 _WAV_BYTES = 2**32 - 4096  # of sound in a plain WAV file: its sizes have 32 bits
 _BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
-_SAMPLE_BYTES = {"FLOAT": 4, "DOUBLE": 8} | {name: bits // 8 for name, bits in _BITS.items()}
-_BLOCK = 65536  # frames
-
-
-@dataclasses.dataclass(frozen=True)
-class AudioInfo:
-    """What the header of a sound file says.
-
-    Attributes:
-        sample_rate: in Hz.
-        channels: number of channels.
-        frames: samples per channel.
-        duration: in seconds.
-    """
-
-    sample_rate: int
-    channels: int
-    frames: int
-
-    @property
-    def duration(self) -> float:
-        return self.frames / self.sample_rate
+_WRITTEN_BYTES = {"FLOAT": 4, "DOUBLE": 8} | {name: bits // 8 for name, bits in _BITS.items()}
 
 
 def audio_info(path: str | os.PathLike) -> AudioInfo:
@@ -66,11 +74,12 @@ def audio_info(path: str | os.PathLike) -> AudioInfo:
     frame, undecoded.) It cannot see what only decoding shows: silence, NaN, damage in the middle.
 
     Raises:
-        InputError: if the file is missing, a folder, not readable, empty, not a sound file of a
-            known suffix, without any sample, or truncated.
+        InputError: if the file is missing, a folder, not readable, empty, without any sample, or
+            truncated; if it is no sound file of a format that is read (see `SUFFIXES`); if its
+            header contradicts itself, or its sample rate is not from `MIN_RATE` to `MAX_RATE`.
     """
-    with _opened(path) as (_, info):
-        return info
+    with opened(path) as recording:
+        return recording.info
 
 
 def check_audio(path: str | os.PathLike) -> None:
@@ -80,13 +89,42 @@ def check_audio(path: str | os.PathLike) -> None:
 
 def check_sample_rate(sample_rate: int) -> None:
     """Raises InputError unless `sample_rate` is a positive whole number of Hz."""
-    if not (sample_rate >= 1 and sample_rate == int(sample_rate)):
+    whole = math.isfinite(sample_rate) and sample_rate == int(sample_rate)
+    if not (whole and sample_rate >= 1):
         raise InputError(f"sample_rate is {sample_rate}; expected a positive whole number of Hz")
+
+
+def check_decoder(decoder: str) -> None:
+    """Raises InputError unless `decoder` is one of `DECODERS` and can be loaded here."""
+    if decoder not in DECODERS:
+        raise InputError(f"decoder is {decoder!r}; expected one of {', '.join(DECODERS)}")
+    if decoder == "tfio":
+        from sepssl.audio.in_graph import tensorflow_io
+
+        try:
+            tensorflow_io()
+        except ImportError as error:
+            raise InputError(f"decoder is 'tfio', but {error}") from error
 
 
 def resampled_length(frames: int, file_rate: int, sample_rate: int) -> int:
     """How many samples `frames` at `file_rate` Hz become at `sample_rate` Hz; half rounds up."""
     return (2 * frames * sample_rate + file_rate) // (2 * file_rate)
+
+
+def lost_in_resampling(before: float, after: float) -> bool:
+    """Whether resampling has left nothing of a recording, as of ultrasound at 16 kHz.
+
+    Args:
+        before: peak of the recording at its own sample rate.
+        after: peak at the new one, without the first and last 20 ms: a filter makes a click
+            where the sound starts and ends at once.
+
+    Returns:
+        True if `after` is at most one step of 16 bits (-90 dBFS), so that it may be rounding noise
+        alone, and 40 dB or more below `before` (our choice).
+    """
+    return after <= min(_NOTHING_LEFT, before / 100)
 
 
 def read_audio(
@@ -95,6 +133,7 @@ def read_audio(
     offset: float = 0.0,
     duration: float | None = None,
     allow_silence: bool = False,
+    decoder: str = "soundfile",
 ) -> np.ndarray:
     """Reads a sound file, or a part of it, as mono (mean of the channels).
 
@@ -103,20 +142,30 @@ def read_audio(
     around it for the resampling filter. Like a slice, it is shorter than `duration` where the file
     ends before.
 
+    Memory follows what is in the file, not what its header claims.
+
     Args:
         path: the file; see `SUFFIXES`.
         sample_rate: in Hz, of the result (resampled with soxr, quality HQ); None keeps the file's.
         offset: start of the excerpt, in seconds.
         duration: length of the excerpt, in seconds; None means to the end.
-        allow_silence: whether a silent file is no error.
+        allow_silence: whether a silent file, or one of which resampling leaves nothing, is no
+            error.
+        decoder: "soundfile" reads everything; "tfio" (tensorflow-io) WAV, FLAC, Vorbis and MP3;
+            "tensorflow" WAV of 16 bits. The last two decode the whole file even for an excerpt.
+            All checks are the same, and so are the samples, up to the rounding of lossy decoders.
 
     Returns:
-        float32 `[samples]`, full scale at -1 and 1. Lossy and float files may exceed it.
+        float32 `[samples]`, full scale at -1 and 1. Lossy and float files may exceed it, up to
+        `LOUDEST`. Every value is finite.
 
     Raises:
-        InputError: as `audio_info`; if what is read holds NaN or infinity, or cannot be decoded;
-            if the whole file is read and is silent (peak at or below -120 dBFS, our choice); if
-            `sample_rate`, `offset` or `duration` is out of range. A silent excerpt is no error.
+        InputError: as `audio_info`; if what is read holds NaN, infinity or values beyond
+            `LOUDEST`, or cannot be decoded; if the whole file is read and is silent (peak at or
+            below `SILENCE`), or resampling leaves nothing of it (`lost_in_resampling`); if the
+            result would have more than `MAX_SAMPLES` samples, or more than `MAX_FACTOR` for each
+            sample of the file; if `sample_rate`, `offset`, `duration` or `decoder` is out of
+            range, or the decoder does not read the format. A silent excerpt is no error.
     """
     if sample_rate is not None:
         check_sample_rate(sample_rate)
@@ -124,12 +173,13 @@ def read_audio(
         raise InputError(f"offset is {offset}; expected zero or a positive number of seconds")
     if duration is not None and not (math.isfinite(duration) and duration > 0):
         raise InputError(f"duration is {duration}; expected a positive number of seconds, or None")
-    with _opened(path) as (file, info):
-        name = _name(path)
+    check_decoder(decoder)
+    with opened(path) as recording:
+        name, info = recording.name, recording.info
         rate = info.sample_rate if sample_rate is None else int(sample_rate)
         total = resampled_length(info.frames, info.sample_rate, rate)
-        first = round(offset * rate)
-        last = total if duration is None else min(total, first + round(duration * rate))
+        first = round(min(offset * rate, total))
+        last = total if duration is None else first + round(min(duration * rate, total - first))
         if last <= first:
             raise InputError(
                 f"{name}: has no sample between {offset:g} s and "
@@ -137,13 +187,17 @@ def read_audio(
                 f"expected an excerpt of its {info.duration:g} s"
             )
         start, stop, skip = _frames_needed(first, last, rate, info)
-        waveform = _read_frames(file, start, stop, name)
-    waveform = _mono(waveform)
-    if stop - start == info.frames and not allow_silence:
-        _require_sound(np.abs(waveform).max(), info, name)
-    if rate != info.sample_rate:
-        waveform = soxr.resample(waveform, info.sample_rate, rate, quality="HQ")
-    return np.ascontiguousarray(waveform[skip : skip + last - first], dtype=np.float32)
+        _check_size(max(last - first, stop - start), rate, recording)
+        try:
+            if decoder == "soundfile":
+                waveform = recording.read(start, stop)
+            else:
+                waveform = _decode_in_graph(path, recording, decoder)[start:stop]
+            whole = stop - start == info.frames
+            waveform = _resampled(waveform, rate, recording, whole and not allow_silence)
+            return np.ascontiguousarray(waveform[skip : skip + last - first], dtype=np.float32)
+        except MemoryError as error:
+            raise InputError(f"{name}: {OUT_OF_MEMORY}") from error
 
 
 def read_blocks(path: str | os.PathLike, allow_silence: bool = False) -> Iterator[np.ndarray]:
@@ -157,15 +211,14 @@ def read_blocks(path: str | os.PathLike, allow_silence: bool = False) -> Iterato
         InputError: as `read_audio`; that the whole file is silent (unless `allow_silence`), after
             the last block.
     """
-    with _opened(path) as (file, info):
-        name, peak = _name(path), 0.0
-        for start in range(0, info.frames, _BLOCK):
-            stop = min(start + _BLOCK, info.frames)
-            block = np.ascontiguousarray(_mono(_read_frames(file, start, stop, name)))
+    with opened(path) as recording:
+        peak, frames = 0.0, recording.info.frames
+        for start in range(0, frames, _BLOCK):
+            block = recording.read(start, min(start + _BLOCK, frames))
             peak = max(peak, np.abs(block).max())
             yield block
         if not allow_silence:
-            _require_sound(peak, info, name)
+            _require_sound(peak, recording)
 
 
 def write_audio(
@@ -193,11 +246,11 @@ def write_audio(
             if the format does not know the subtype or the rate; if the file exists or cannot be
             written.
     """
-    name = _name(path)
+    name = printable(path)
     suffix = pathlib.Path(path).suffix.lower()
-    if suffix not in _FORMATS:
+    if suffix not in FORMATS:
         raise InputError(f"{name}: has the suffix '{suffix}'; expected one of {' '.join(SUFFIXES)}")
-    file_format = _FORMATS[suffix]
+    file_format = FORMATS[suffix]
     if not soundfile.check_format(file_format, subtype):
         known = " ".join(soundfile.available_subtypes(file_format))
         raise InputError(
@@ -216,13 +269,13 @@ def write_audio(
             f"({waveform.shape[1]}); expected [channels, samples]"
         )
     frames = np.atleast_2d(waveform).T
-    if file_format == "WAV" and frames.size * _SAMPLE_BYTES.get(subtype, 1) > _WAV_BYTES:
+    if file_format == "WAV" and frames.size * _WRITTEN_BYTES.get(subtype, 1) > _WAV_BYTES:
         file_format = "RF64"
     try:
         with (
             atomic_file(path, overwrite) as temporary,
             soundfile.SoundFile(
-                _for_libsndfile(temporary),
+                for_libsndfile(temporary),
                 "w",
                 samplerate=int(sample_rate),
                 channels=frames.shape[1],
@@ -242,7 +295,7 @@ def write_audio(
     except soundfile.LibsndfileError as error:
         raise InputError(
             f"{name}: could not be written as {file_format} {subtype}, "
-            f"{frames.shape[1]} channels, {sample_rate} Hz ({_reason(error)})"
+            f"{frames.shape[1]} channels, {sample_rate} Hz ({libsndfile_reason(error)})"
         ) from error
 
 
@@ -255,102 +308,6 @@ def _quantized(block: np.ndarray, bits: int) -> np.ndarray:
     steps = 2.0 ** (bits - 1)
     rounded = np.clip(np.round(block.astype(np.float64) * steps), -steps, steps - 1)
     return rounded.astype(np.int32) << (32 - bits)
-
-
-@contextlib.contextmanager
-def _opened(path: str | os.PathLike) -> Iterator[tuple[soundfile.SoundFile, AudioInfo]]:
-    """Opens a sound file after every check that does not decode it."""
-    name = _name(path)
-    with contextlib.ExitStack() as stack:
-        raw = stack.enter_context(_opened_raw(path, name))
-        source = _for_libsndfile(path)
-        kind = containers.container(raw.read(12))
-        if kind in ("wav", "aiff"):
-            find = containers.wav_layout if kind == "wav" else containers.aiff_layout
-            layout = find(raw)
-            if layout and layout.missing:
-                raise InputError(
-                    f"{name}: is truncated: its header promises {layout.promised} bytes of sound, "
-                    f"{layout.available} are there; expected the whole file"
-                )
-            if layout and layout.misread:
-                source = containers.repaired_wav(raw, layout)
-        elif kind == "ogg" and (fault := containers.ogg_fault(raw)):
-            raise InputError(
-                f"{name}: is not one whole Ogg stream ({fault}); expected a whole file"
-            )
-        try:
-            file = stack.enter_context(soundfile.SoundFile(source))
-        except soundfile.SoundFileError as error:
-            raise InputError(
-                f"{name}: is not readable as sound ({_reason(error)}); {_EXPECTED}"
-            ) from error
-        frames = file.frames
-        if file.format == "MP3":
-            frames = _mp3_frames(raw, file, name)
-        if frames <= 0 or file.samplerate <= 0:
-            raise InputError(f"{name}: holds no sample; expected a recording")
-        if frames >= _UNKNOWN_FRAMES:
-            raise InputError(
-                f"{name}: its header does not tell its length (written to a pipe?); expected a "
-                "file with a length, as re-encoding it makes"
-            )
-        _check_end(file, frames, name)
-        yield file, AudioInfo(file.samplerate, file.channels, frames)
-
-
-@contextlib.contextmanager
-def _opened_raw(path: str | os.PathLike, name: str) -> Iterator[BinaryIO]:
-    try:
-        status = os.stat(path)
-        if stat.S_ISDIR(status.st_mode):
-            raise InputError(f"{name}: is a folder; {_EXPECTED}")
-        if not stat.S_ISREG(status.st_mode):  # a pipe or a device would block
-            raise InputError(f"{name}: is not a regular file; {_EXPECTED}")
-        suffix = pathlib.Path(path).suffix.lower()
-        if suffix not in _FORMATS:
-            raise InputError(f"{name}: has the suffix '{suffix}'; {_EXPECTED}")
-        file = open(path, "rb")  # noqa: SIM115
-    except FileNotFoundError as error:
-        raise InputError(f"{name}: does not exist; {_EXPECTED}") from error
-    except PermissionError as error:
-        raise InputError(f"{name}: permission denied; expected a file that can be read") from error
-    except OSError as error:
-        raise InputError(f"{name}: cannot be opened: {error.strerror}; {_EXPECTED}") from error
-    with file:
-        if status.st_size == 0:
-            raise InputError(f"{name}: is empty (0 bytes); {_EXPECTED}")
-        yield file
-
-
-def _mp3_frames(raw: BinaryIO, file: soundfile.SoundFile, name: str) -> int:
-    counted = containers.mp3_samples_without_header(raw)
-    if counted is None:
-        return file.frames
-    if counted > file.frames + 2 * 1152:  # more than the rounding of a constant bit rate
-        raise InputError(
-            f"{name}: is an MP3 of variable bit rate without a length header, of which libsndfile "
-            f"reads {file.frames} of {counted} samples; expected a length header, or WAV or FLAC"
-        )
-    return min(counted, file.frames)
-
-
-def _check_end(file: soundfile.SoundFile, frames: int, name: str) -> None:
-    """FLAC and MP3 files state their length at the start: see whether their end is there."""
-    if file.format not in ("FLAC", "MP3") or frames < file.frames:  # <: counted, hence there
-        return
-    last = min(frames, 64)
-    try:
-        file.seek(frames - last)
-        whole = len(file.read(last)) == last
-        file.seek(0)
-    except soundfile.SoundFileError:
-        whole = False
-    if not whole:
-        raise InputError(
-            f"{name}: is truncated or damaged: its header promises {frames} samples, the last of "
-            "them cannot be read; expected the whole file"
-        )
 
 
 def _frames_needed(first: int, last: int, rate: int, info: AudioInfo) -> tuple[int, int, int]:
@@ -370,50 +327,60 @@ def _frames_needed(first: int, last: int, rate: int, info: AudioInfo) -> tuple[i
     return start, stop, first - start * rate // info.sample_rate
 
 
-def _read_frames(file: soundfile.SoundFile, start: int, stop: int, name: str) -> np.ndarray:
-    """float32 `[frames, channels]`."""
-    try:
-        file.seek(start)
-        waveform = file.read(stop - start, dtype="float32", always_2d=True)
-    except soundfile.SoundFileError as error:
+def _check_size(samples: int, rate: int, recording: Recording) -> None:
+    """Before anything is decoded."""
+    if rate > MAX_FACTOR * recording.info.sample_rate:
         raise InputError(
-            f"{name}: is truncated or damaged: samples {start} to {stop} cannot be decoded "
-            f"({_reason(error)}); expected a whole file"
-        ) from error
-    if len(waveform) < stop - start:
-        raise InputError(
-            f"{name}: is truncated or damaged: its header promises {stop} samples, only "
-            f"{start + len(waveform)} can be read; expected a whole file"
+            f"{recording.name}: its header says {recording.info.sample_rate} Hz; expected at least "
+            f"1/{MAX_FACTOR} of the {rate} Hz to resample to"
         )
-    if not np.isfinite(waveform).all():
-        raise InputError(f"{name}: holds NaN or infinity; expected finite samples")
+    if samples > MAX_SAMPLES:
+        raise InputError(
+            f"{recording.name}: is {samples} samples long at {rate} Hz; expected at most "
+            f"{MAX_SAMPLES} at once: a part of it, or read it in blocks"
+        )
+
+
+def _decode_in_graph(path: str | os.PathLike, recording: Recording, decoder: str) -> np.ndarray:
+    from sepssl.audio.in_graph import decode_file
+
+    waveform = decode_file(path, recording, decoder)
+    if len(waveform) < recording.info.frames:
+        raise InputError(
+            f"{recording.name}: is truncated or damaged: its header promises "
+            f"{recording.info.frames} samples, {decoder} decodes {len(waveform)}; expected a whole "
+            "file"
+        )
+    check_samples(waveform, recording.name)
     return waveform
 
 
-def _mono(frames: np.ndarray) -> np.ndarray:
-    return frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1, dtype=np.float32)
+def _resampled(
+    waveform: np.ndarray, rate: int, recording: Recording, require_sound: bool
+) -> np.ndarray:
+    before = float(np.abs(waveform).max()) if require_sound else 0.0
+    if require_sound:
+        _require_sound(before, recording)
+    if rate == recording.info.sample_rate:
+        return waveform
+    resampled = soxr.resample(waveform, recording.info.sample_rate, rate, quality="HQ")
+    if require_sound:
+        edge = round(_EDGE_SECONDS * rate)
+        inner = resampled[edge:-edge] if len(resampled) > 3 * edge else resampled
+        if lost_in_resampling(before, float(np.abs(inner).max(initial=0.0))):
+            raise InputError(
+                f"{recording.name}: holds nothing below {rate // 2} Hz, so that resampling from "
+                f"{recording.info.sample_rate} to {rate} Hz leaves silence; expected sound in that "
+                "band"
+            )
+    return resampled
 
 
-def _require_sound(peak: float, info: AudioInfo, name: str) -> None:
+def _require_sound(peak: float, recording: Recording) -> None:
     if peak <= SILENCE:
         level = "every sample is 0" if peak == 0 else f"peak {20 * math.log10(peak):.0f} dBFS"
-        mixed = f", its {info.channels} channels averaged" if info.channels > 1 else ""
-        raise InputError(f"{name}: is silent ({level}{mixed}); expected sound above -120 dBFS")
-
-
-def _name(path: str | os.PathLike) -> str:
-    """The path on one printable line, whatever bytes are in it."""
-    shown = os.fsdecode(path).encode("utf-8", "backslashreplace").decode("utf-8")
-    return shown.replace("\n", "\\n").replace("\r", "\\r")
-
-
-def _for_libsndfile(path: str | os.PathLike) -> str | bytes:
-    # As bytes where names are bytes: soundfile refuses a str that is not valid UTF-8.
-    return os.fsencode(path) if os.name == "posix" else os.fspath(path)
-
-
-def _reason(error: soundfile.LibsndfileError) -> str:
-    text = " ".join(str(getattr(error, "error_string", error)).split())
-    if not text or "does not exist" in text:  # what libsndfile says of an MP3 that is none
-        return "no known format"
-    return text.removeprefix("Error : ").rstrip(".")
+        channels = recording.info.channels
+        mixed = f", its {channels} channels averaged" if channels > 1 else ""
+        raise InputError(
+            f"{recording.name}: is silent ({level}{mixed}); expected sound above -120 dBFS"
+        )

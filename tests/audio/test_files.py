@@ -2,6 +2,8 @@ import contextlib
 import os
 import pathlib
 import struct
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,7 +12,15 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sepssl.audio.files import audio_info, check_audio, read_audio, resampled_length, write_audio
+from sepssl.audio import files
+from sepssl.audio.files import (
+    audio_info,
+    check_audio,
+    read_audio,
+    read_blocks,
+    resampled_length,
+    write_audio,
+)
 from sepssl.errors import InputError
 
 RATE = 16000
@@ -198,6 +208,7 @@ def test_missing_folder_suffix_empty_and_garbage(tmp_path):
     assert "does not exist" in message(tmp_path / "none.wav")
     (tmp_path / "d.wav").mkdir()
     assert "is a folder" in message(tmp_path / "d.wav")
+    assert "no possible file name" in message(tmp_path / "zero\0byte.wav")
     (tmp_path / "a.txt").write_text("hello")
     assert "suffix '.txt'" in message(tmp_path / "a.txt")
     (tmp_path / "e.wav").touch()
@@ -220,10 +231,12 @@ def test_no_permission(tmp_path):
         assert "permission denied" in message(path)
 
 
-@pytest.mark.parametrize("name", ["line\nbreak.wav", "umlaut ü.wav", b"latin-\xfc.wav"])
+@pytest.mark.parametrize(
+    "name", ["line\nbreak.wav", "umlaut ü.wav", b"latin-\xfc.wav", "red \x1b[31m.wav", "\u2028.wav"]
+)
 def test_awkward_names(tmp_path, name):
     path = pathlib.Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), os.fsencode(name))))
-    message(path).encode("utf-8")  # printable
+    assert message(path).isprintable()
     write(path)
     assert len(read_audio(path, RATE)) == RATE
 
@@ -383,7 +396,7 @@ def test_mp3_of_variable_rate_without_length_header(tmp_path):
     assert "variable bit rate without a length header" in message(path)
 
 
-@pytest.mark.parametrize("rate", [0, -16000, 0.5, float("nan")])
+@pytest.mark.parametrize("rate", [0, -16000, 0.5, float("nan"), float("inf")])
 def test_bad_sample_rate(tmp_path, rate):
     path = write(tmp_path / "a.wav")
     with pytest.raises(InputError, match="sample_rate"):
@@ -399,6 +412,8 @@ def test_bad_excerpts(tmp_path):
             read_audio(path, RATE, offset, duration)
     assert "no sample between 1 s and its end" in message(path, offset=1.0)
     assert "no sample between 5 s and 6 s" in message(path, offset=5.0, duration=1.0)
+    assert "no sample between 1e+307 s" in message(path, offset=1e307)
+    assert len(read_audio(path, RATE, 0.5, 1e307)) == RATE // 2
 
 
 def test_write_refuses(tmp_path):
@@ -424,3 +439,246 @@ def test_write_does_not_overwrite_unless_told(tmp_path):
     write(path, noise(0.5), overwrite=True)
     assert audio_info(path).frames == RATE // 2
     assert [p.name for p in path.parent.iterdir()] == ["a.wav"]
+
+
+OTHER_FORMATS = {
+    ".wave": ("WAV", "PCM_16"),
+    ".bwf": ("WAV", "PCM_16"),
+    ".rf64": ("RF64", "PCM_16"),
+    ".w64": ("W64", "PCM_16"),
+    ".caf": ("CAF", "PCM_16"),
+    ".au": ("AU", "PCM_16"),
+    ".snd": ("AU", "PCM_16"),
+    ".aifc": ("AIFF", "PCM_16"),
+    ".sph": ("NIST", "PCM_16"),
+    ".nist": ("NIST", "PCM_16"),
+    ".oga": ("OGG", "VORBIS"),
+}
+
+
+@pytest.mark.parametrize("suffix", OTHER_FORMATS)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_what_libsndfile_reads_is_read_and_known_to_be_whole(tmp_path, suffix, channels):
+    file_format, subtype = OTHER_FORMATS[suffix]
+    path, bare = tmp_path / f"a{suffix}", tmp_path / "bare"
+    pcm = np.round(noise(channels=channels) * 32768) / 32768
+    soundfile.write(path, pcm.T, RATE, subtype, format=file_format)
+    expected = soundfile.read(path, dtype="float32", always_2d=True)[0].mean(axis=1)
+    np.testing.assert_array_equal(read_audio(path, None), expected)
+    assert suffix in files.SUFFIXES
+    data = path.read_bytes()
+    bare.write_bytes(data)  # known by its first bytes
+    np.testing.assert_array_equal(read_audio(bare, None), expected)
+    for share in [0.5, 0.98]:
+        path.write_bytes(data[: int(len(data) * share)])
+        assert "truncated" in message(path)
+
+
+@pytest.mark.parametrize("subtype", ["GSM610", "IMA_ADPCM", "MS_ADPCM", "ULAW", "G721_32"])
+def test_speech_codecs_in_wav(tmp_path, subtype):
+    """soundfile cannot seek in some of them, and does not read such a file without a length."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(rate=8000), 8000, subtype)
+    whole = read_audio(path, None)
+    assert np.corrcoef(whole[:8000], tone(rate=8000))[0, 1] > 0.99
+    np.testing.assert_array_equal(read_audio(path, None, 0.25, 0.5), whole[2000:6000])
+    np.testing.assert_array_equal(np.concatenate(list(read_blocks(path))), whole)
+    path.write_bytes(path.read_bytes()[:-2])
+    assert "truncated" in message(path)
+
+
+def test_suffixes_of_sound_that_is_not_read(tmp_path):
+    for suffix in [".m4a", ".wma", ".webm", ".aac", ".wv", ".ape"]:
+        assert suffix in files.UNREAD_SUFFIXES
+        path = tmp_path / f"a{suffix}"
+        path.write_bytes(b"\0\0\0\x20ftypM4A " + bytes(1000))
+        assert f"{suffix} files are not read" in message(path)
+    assert not set(files.SUFFIXES) & set(files.UNREAD_SUFFIXES)
+
+
+def mpeg_layer_2(frames):
+    """Silence: 192 kbit/s at 48 kHz, 576 bytes and 1152 samples a frame, no bit allocated."""
+    return (b"\xff\xfd\xa4\xc4" + bytes(572)) * frames
+
+
+def test_mpeg_layer_2(tmp_path):
+    path = tmp_path / "a.mp2"
+    path.write_bytes(mpeg_layer_2(50))
+    assert audio_info(path) == files.AudioInfo(48000, 1, 50 * 1152)
+    assert not read_audio(path, None, allow_silence=True).any()
+
+
+def test_a_long_mp3_without_length_header_is_not_read_into_memory(tmp_path):
+    path = tmp_path / "a.mp2"
+    path.write_bytes(mpeg_layer_2(10000))
+    tracemalloc.start()
+    assert audio_info(path).frames == 10000 * 1152
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+
+
+def ogg_with_length(path, granule):
+    """Rewrites the end position in the last page of an Ogg file, with a right checksum."""
+    data = bytearray(path.read_bytes())
+    page = data.rindex(b"OggS")
+    data[page + 6 : page + 14] = struct.pack("<Q", granule)
+    data[page + 22 : page + 26] = bytes(4)
+    checksum = 0
+    for byte in data[page:]:
+        checksum ^= byte << 24
+        for _ in range(8):
+            checksum = (checksum << 1 ^ (0x104C11DB7 if checksum >> 31 else 0)) & 0xFFFFFFFF
+    data[page + 22 : page + 26] = struct.pack("<I", checksum)
+    path.write_bytes(data)
+
+
+def test_memory_does_not_depend_on_what_a_header_claims(tmp_path):
+    path = write(tmp_path / "a.ogg")
+    ogg_with_length(path, 2**29)  # 9 hours
+    assert audio_info(path).frames == 2**29
+    tracemalloc.start()
+    assert "is truncated or damaged: its header promises 536870912" in message(path)
+    assert tracemalloc.get_traced_memory()[1] < 64e6
+    tracemalloc.stop()
+    ogg_with_length(path, 2**45)
+    assert "expected at most 1073741824 at once" in message(path)
+    (tmp_path / "f.wav").write_bytes(wav((b"fmt ", 2**24, b""), DATA) + bytes(2**24))
+    tracemalloc.start()
+    message(tmp_path / "f.wav")
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+
+
+def test_zeros_behind_a_wav_header_are_not_walked_through(tmp_path):
+    with open(tmp_path / "a.wav", "wb") as file:
+        file.write(wav(FMT))
+        file.truncate(2**26)  # 8 million chunks without a name or a size
+    start = time.process_time()
+    message(tmp_path / "a.wav")
+    assert time.process_time() - start < 2
+
+
+def test_a_wav_without_padding_is_not_copied_into_memory(tmp_path):
+    pcm = np.tile(PCM, 2000)
+    chunks = [FMT, (b"LIST", 5, b"INFOx"), (b"data", 2 * pcm.size, pcm.tobytes())]
+    (tmp_path / "a.wav").write_bytes(wav(*chunks))
+    tracemalloc.start()
+    excerpt = read_audio(tmp_path / "a.wav", None, offset=100, duration=0.1)
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+    np.testing.assert_array_equal(excerpt, pcm[100 * RATE : 100 * RATE + 1600] / np.float32(32768))
+
+
+def test_whatever_a_decoder_raises_is_the_files_fault(tmp_path):
+    """An MP3 whose length shrinks while it is read: soundfile asks for a negative number."""
+    path = tmp_path / "a.mp3"
+    with soundfile.SoundFile(
+        path, "w", 44100, 1, "MPEG_LAYER_III", compression_level=0.5, bitrate_mode="VARIABLE"
+    ) as file:
+        file.write(noise(6.0, 44100))
+    data = path.read_bytes()
+    refused = 0
+    for seed in range(60):
+        junk = np.random.default_rng(seed).integers(0, 256, 3000, np.uint8).tobytes()
+        path.write_bytes(data[:6000] + junk + data[6000:])
+        try:
+            audio_info(path)
+            np.concatenate(list(read_blocks(path)))
+        except InputError:
+            refused += 1
+    assert refused
+
+
+def wav_of_rate(path, rate, frames=40000):
+    fmt = struct.pack("<HHIIHH", 1, 1, rate, rate, 1, 8)
+    samples = np.random.default_rng(0).integers(0, 256, frames, np.uint8).tobytes()
+    path.write_bytes(wav((b"fmt ", 16, fmt), (b"data", frames, samples)))
+    return path
+
+
+@pytest.mark.parametrize("rate", [1, 100, 999, 10_000_001, 2**31 - 1])
+def test_a_header_with_an_absurd_rate(tmp_path, rate):
+    """40 kB at 1 Hz would be 11 hours: 2.2 GB and a minute of resampling."""
+    path = wav_of_rate(tmp_path / "a.wav", rate)
+    assert f"{rate} Hz; expected a sample rate from 1000 to 10000000 Hz" in message(path)
+
+
+def test_resampling_is_bounded_before_anything_is_decoded(tmp_path):
+    path = wav_of_rate(tmp_path / "a.wav", 1000)
+    assert len(read_audio(path, 100_000)) == 100 * 40000
+    with pytest.raises(InputError, match="expected at least 1/100 of the 100001 Hz"):
+        read_audio(path, 100_001)
+    long = wav_of_rate(tmp_path / "b.wav", 1000, 12_000_000)
+    start = time.process_time()
+    with pytest.raises(InputError, match="is 1200000000 samples long at 100000 Hz"):
+        read_audio(long, 100_000)
+    assert time.process_time() - start < 1
+    assert len(read_audio(long, 100_000, duration=1.0)) == 100_000
+
+
+@pytest.mark.parametrize("value", [3e38, -3e38, 1001.0, -32768.0])
+def test_absurd_finite_samples(tmp_path, value):
+    waveform = noise(channels=2)
+    waveform[1, 100] = value
+    soundfile.write(tmp_path / "a.wav", waveform.T, RATE, subtype="FLOAT")
+    assert "expected full scale at 1, and nothing beyond 1000" in message(tmp_path / "a.wav")
+    with pytest.raises(InputError, match="nothing beyond 1000"):
+        list(read_blocks(tmp_path / "a.wav"))
+
+
+def test_float64_beyond_float32_is_infinite(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.array([0.1, 1e300, 0.1]), RATE, subtype="DOUBLE")
+    assert "NaN or infinity" in message(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize(
+    ("bits", "align"), [(7, 1), (7, 2), (16, 1), (16, 4), (24, 4), (8, 2)], ids=str
+)
+def test_headers_that_contradict_themselves(tmp_path, bits, align):
+    fmt = struct.pack("<HHIIHH", 1, 1, RATE, align * RATE, align, bits)
+    (tmp_path / "a.wav").write_bytes(wav((b"fmt ", 16, fmt), DATA))
+    assert "contradicts itself" in message(tmp_path / "a.wav")
+
+
+def ultrasound(seconds=1.0, rate=384000):
+    """A sweep from 40 to 80 kHz that starts and ends at once."""
+    t = np.arange(int(seconds * rate)) / rate
+    return 0.5 * np.sin(2 * np.pi * (40000 * t + 20000 * t * t / seconds))
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_nothing_is_left_after_resampling(tmp_path, subtype):
+    path = tmp_path / "bat.wav"
+    write_audio(path, ultrasound(), 384000, subtype)
+    assert "holds nothing below 8000 Hz" in message(path)
+    assert len(read_audio(path, RATE, allow_silence=True)) == RATE
+    assert len(read_audio(path, RATE, duration=0.5)) == RATE // 2  # like a silent excerpt
+    assert len(read_audio(path, 192000)) == 192000
+    low = 1e-3 * np.sin(2 * np.pi * 1000 * np.arange(384000) / 384000)
+    write_audio(tmp_path / "both.wav", ultrasound() + low, 384000, subtype)
+    assert len(read_audio(tmp_path / "both.wav", RATE)) == RATE
+
+
+def test_a_quiet_recording_is_not_lost_in_resampling(tmp_path):
+    soundfile.write(tmp_path / "a.wav", 10 ** (-103 / 20) * tone(rate=48000), 48000, "FLOAT")
+    assert np.abs(read_audio(tmp_path / "a.wav", RATE)).max() > 3e-6
+
+
+def test_remarks_of_libmpg123_stay_off_the_terminal(tmp_path, capfd):
+    frame = b"COMM" + struct.pack(">IH", 4, 0) + b"\0eng"
+    path = write(tmp_path / "a.mp3")
+    plain = read_audio(path, None)
+    path.write_bytes(b"ID3\3\0\0\0\0\0" + bytes([len(frame)]) + frame + path.read_bytes())
+    np.testing.assert_array_equal(read_audio(path, None), plain)
+    path.write_bytes(path.read_bytes() + b"APETAGEX" + bytes(500))
+    np.testing.assert_array_equal(np.concatenate(list(read_blocks(path))), plain)
+    os.write(2, b"ours\n")
+    assert capfd.readouterr().err == "ours\n"
+
+
+def test_blocks_are_the_whole(tmp_path):
+    path = tmp_path / "a.flac"
+    soundfile.write(path, noise(10.0, channels=8).T, RATE)
+    blocks = list(read_blocks(path))
+    assert [len(block) for block in blocks] == [65536, 65536, 28928]
+    np.testing.assert_array_equal(np.concatenate(blocks), read_audio(path, None))

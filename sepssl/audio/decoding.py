@@ -1,0 +1,370 @@
+"""Sound files as libsndfile decodes them, with what it does not check checked."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import stat
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+
+from sepssl.audio import containers
+from sepssl.audio.c_stderr import silenced
+from sepssl.errors import InputError
+
+FORMATS = {
+    ".wav": "WAV",
+    ".wave": "WAV",
+    ".bwf": "WAV",
+    ".rf64": "RF64",
+    ".w64": "W64",
+    ".caf": "CAF",
+    ".flac": "FLAC",
+    ".ogg": "OGG",
+    ".oga": "OGG",
+    ".opus": "OGG",
+    ".mp3": "MP3",
+    ".mp2": "MP3",
+    ".aif": "AIFF",
+    ".aiff": "AIFF",
+    ".aifc": "AIFF",
+    ".au": "AU",
+    ".snd": "AU",
+    ".sph": "NIST",
+    ".nist": "NIST",
+}
+"""libsndfile's format of each suffix."""
+
+SUFFIXES = tuple(FORMATS)
+"""File name suffixes of the sound files that are read, in lower case; case does not matter.
+
+A file of another suffix, or of none, is read too if its first bytes are those of such a file.
+"""
+
+UNREAD_SUFFIXES = (
+    *(".m4a", ".m4b", ".mp4", ".aac", ".ac3", ".eac3", ".dts", ".3gp", ".amr", ".wma", ".asf"),
+    *(".webm", ".weba", ".mka", ".spx", ".ra", ".rm", ".wv", ".ape", ".tta", ".tak", ".mpc"),
+    *(".ofr", ".dsf", ".dff", ".gsm", ".voc", ".svx", ".8svx", ".paf", ".ircam", ".sd2"),
+)
+"""Suffixes of sound files that are not read, because libsndfile cannot decode them or nothing says
+whether they are whole. `read_audio` names the suffix when it refuses one."""
+
+SILENCE = 1e-6
+"""Peak up to which a recording counts as silent: -120 dBFS (our choice), 30 dB below the smallest
+step of 16 bits."""
+
+LOUDEST = 1000.0
+"""Peak beyond which samples count as damaged: +60 dBFS (our choice). Float files may exceed full
+scale, but none made with care by that much; integers stored as floats, not scaled, do."""
+
+MIN_RATE, MAX_RATE = 1000, 10_000_000
+"""Sample rates of the files that are read, in Hz (our choice)."""
+
+MAX_SAMPLES = 2**30
+"""The most samples that one call returns: 4 GiB of float32, 18 hours at 16 kHz (our choice)."""
+
+EXPECTED = f"expected a sound file ({' '.join(SUFFIXES)})"
+
+OUT_OF_MEMORY = "does not fit into memory; expected a shorter recording, or a part of it"
+
+_READ_FORMATS = {*FORMATS.values(), "WAVEX"}
+_UNKNOWN_FRAMES = 2**62  # libsndfile says 2^63-1 where the header does not tell
+_BLOCK_VALUES = 2**20  # samples of all channels that are decoded at a time: 4 MiB
+_SAMPLE_BYTES = {
+    "PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8,
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioInfo:
+    """What the header of a sound file says.
+
+    Attributes:
+        sample_rate: in Hz.
+        channels: number of channels.
+        frames: samples per channel.
+        duration: in seconds.
+    """
+
+    sample_rate: int
+    channels: int
+    frames: int
+
+    @property
+    def duration(self) -> float:
+        return self.frames / self.sample_rate
+
+
+class Recording:
+    """A sound file that is open and looks whole.
+
+    Attributes:
+        name: the path on one printable line, for messages.
+        info: what the header says.
+        format, subtype: libsndfile's names of the container and the encoding.
+    """
+
+    def __init__(self, name: str, info: AudioInfo, file: soundfile.SoundFile):
+        self.name = name
+        self.info = info
+        self.format, self.subtype = file.format, file.subtype
+        self._file = file
+        self._position: int | None = None  # of the decoder, where it is known
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Decodes frames `start` to `stop`, in blocks: memory follows what is really there.
+
+        Returns:
+            float32 `[stop - start]`, the mean of the channels.
+
+        Raises:
+            InputError: if they cannot be decoded, or are not finite or beyond `LOUDEST`.
+        """
+        size = max(1, _BLOCK_VALUES // self.info.channels)
+        blocks = [
+            to_mono(self._decoded(first, min(first + size, stop)))
+            for first in range(start, stop, size)
+        ]
+        return np.ascontiguousarray(blocks[0]) if len(blocks) == 1 else np.concatenate(blocks)
+
+    def _decoded(self, start: int, stop: int) -> np.ndarray:
+        """float32 `[frames, channels]`."""
+        try:
+            with _silenced_for(self._file):
+                self._go_to(start)
+                waveform = self._file.read(stop - start, dtype="float32", always_2d=True)
+        except MemoryError as error:
+            raise InputError(f"{self.name}: {OUT_OF_MEMORY}") from error
+        except Exception as error:  # whatever a decoder raises is the file's fault
+            raise InputError(
+                f"{self.name}: is truncated or damaged: samples {start} to {stop} cannot be "
+                f"decoded ({libsndfile_reason(error)}); expected a whole file"
+            ) from error
+        self._position = start + len(waveform)
+        if len(waveform) < stop - start:
+            raise InputError(
+                f"{self.name}: is truncated or damaged: its header promises {self.info.frames} "
+                f"samples, only {self._position} can be read; expected a whole file"
+            )
+        check_samples(waveform, self.name)
+        return waveform
+
+    def _go_to(self, start: int) -> None:
+        if self._position == start:
+            return
+        if self._file.can_seek:
+            self._file.seek(start)
+        else:  # some speech codecs: from wherever the decoder is, onwards only
+            position = self._position or 0
+            while position < start:
+                step = min(start - position, max(1, _BLOCK_VALUES // self.info.channels))
+                skipped = len(self._file.read(step, dtype="float32", always_2d=True))
+                position += skipped
+                if skipped < step:
+                    break
+        self._position = start
+
+
+class _SoundFile(soundfile.SoundFile):
+    """Reads on from where it is.
+
+    soundfile seeks to the end of what it has read after every read, if it can. That costs time,
+    makes an MP3 decoder start anew, and believes a length that the header claims.
+    """
+
+    @property
+    def can_seek(self) -> bool:
+        return super().seekable()
+
+    def seekable(self) -> bool:
+        return False
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike) -> Iterator[Recording]:
+    """Opens a sound file after every check that does not decode it.
+
+    Raises:
+        InputError: as `sepssl.audio.files.audio_info`.
+    """
+    name = printable(path)
+    with contextlib.ExitStack() as stack:
+        raw = stack.enter_context(_opened_raw(path, name))
+        try:
+            kind = containers.container(raw.read(40))
+            layout = containers.layout(raw, kind)
+            fault = containers.ogg_fault(raw) if kind == "ogg" else None
+        except OSError as error:
+            raise InputError(f"{name}: cannot be read: {error.strerror}; {EXPECTED}") from error
+        _check_suffix(path, name, kind)
+        if layout and layout.missing:
+            raise InputError(
+                f"{name}: is truncated: its header promises {layout.promised} bytes of sound, "
+                f"{max(layout.available, 0)} are there; expected the whole file"
+            )
+        if fault:
+            raise InputError(
+                f"{name}: is not one whole Ogg stream ({fault}); expected a whole file"
+            )
+        source = for_libsndfile(path)
+        if layout and layout.misread:
+            source = containers.RepairedWav(raw, layout)
+        try:
+            with silenced() if kind in ("mpeg", "other") else contextlib.nullcontext():
+                file = stack.enter_context(_SoundFile(source))
+        except Exception as error:
+            raise InputError(
+                f"{name}: is not readable as sound ({libsndfile_reason(error)}); {EXPECTED}"
+            ) from error
+        if file.format not in _READ_FORMATS:
+            raise InputError(f"{name}: is a file of the format {file.format_info}; {EXPECTED}")
+        frames = file.frames
+        if file.subtype.startswith("MPEG"):
+            frames = _mpeg_frames(raw, file, name)
+        info = AudioInfo(file.samplerate, file.channels, frames)
+        _check_header(info, file, layout, name)
+        _check_end(file, frames, name)
+        yield Recording(name, info, file)
+
+
+@contextlib.contextmanager
+def _opened_raw(path: str | os.PathLike, name: str) -> Iterator[BinaryIO]:
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise InputError(f"{name}: is a folder; {EXPECTED}")
+        if not stat.S_ISREG(status.st_mode):  # a pipe or a device would block
+            raise InputError(f"{name}: is not a regular file; {EXPECTED}")
+        file = open(path, "rb")  # noqa: SIM115
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"{name}: does not exist; {EXPECTED}") from error
+    except PermissionError as error:
+        raise InputError(f"{name}: permission denied; expected a file that can be read") from error
+    except OSError as error:
+        raise InputError(f"{name}: cannot be opened: {error.strerror}; {EXPECTED}") from error
+    except ValueError as error:  # a zero byte
+        raise InputError(f"{name}: is no possible file name; {EXPECTED}") from error
+    with file:
+        if status.st_size == 0:
+            raise InputError(f"{name}: is empty (0 bytes); {EXPECTED}")
+        yield file
+
+
+def _check_suffix(path: str | os.PathLike, name: str, kind: str) -> None:
+    suffix = pathlib.Path(os.fsdecode(path)).suffix.lower()
+    if suffix in SUFFIXES or kind != "other":
+        return
+    if suffix in UNREAD_SUFFIXES:
+        raise InputError(
+            f"{name}: {suffix} files are not read; {EXPECTED}, as "
+            f"'ffmpeg -i in{suffix} out.flac' makes"
+        )
+    raise InputError(f"{name}: has the suffix '{suffix}'; {EXPECTED}")
+
+
+def _check_header(
+    info: AudioInfo,
+    file: soundfile.SoundFile,
+    layout: containers.ChunkLayout | None,
+    name: str,
+) -> None:
+    if info.frames <= 0:
+        raise InputError(f"{name}: holds no sample; expected a recording")
+    if not MIN_RATE <= info.sample_rate <= MAX_RATE:
+        raise InputError(
+            f"{name}: its header says {info.sample_rate} Hz; expected a sample rate from "
+            f"{MIN_RATE} to {MAX_RATE} Hz"
+        )
+    if info.frames >= _UNKNOWN_FRAMES:
+        raise InputError(
+            f"{name}: its header does not tell its length (written to a pipe?); expected a "
+            "file with a length, as re-encoding it makes"
+        )
+    width = _SAMPLE_BYTES.get(file.subtype)
+    if width and layout and layout.bits is not None:
+        frame = width * info.channels
+        if layout.bits < 8 or layout.frame != frame:
+            raise InputError(
+                f"{name}: its header contradicts itself: {layout.bits} bits, {info.channels} "
+                f"channels and {layout.frame} bytes a frame; expected whole bytes that agree"
+            )
+
+
+def _mpeg_frames(raw: BinaryIO, file: soundfile.SoundFile, name: str) -> int:
+    counted = containers.mpeg_samples_without_header(raw)
+    if counted is None:
+        return file.frames
+    if counted > file.frames + 2 * 1152:  # more than the rounding of a constant bit rate
+        raise InputError(
+            f"{name}: is an MP3 of variable bit rate without a length header, of which libsndfile "
+            f"reads {file.frames} of {counted} samples; expected a length header, or WAV or FLAC"
+        )
+    return min(counted, file.frames)
+
+
+def _check_end(file: _SoundFile, frames: int, name: str) -> None:
+    """FLAC and MP3 files state their length at the start: see whether their end is there."""
+    compressed = file.format == "FLAC" or file.subtype.startswith(("MPEG", "ALAC"))
+    if not compressed or frames < file.frames:  # <: counted, hence there
+        return
+    last = min(frames, 64)
+    try:
+        with _silenced_for(file):
+            file.seek(frames - last)
+            whole = len(file.read(last)) == last
+            file.seek(0)
+    except Exception:  # whatever a decoder raises is the file's fault
+        whole = False
+    if not whole:
+        raise InputError(
+            f"{name}: is truncated or damaged: its header promises {frames} samples, the last of "
+            "them cannot be read; expected the whole file"
+        )
+
+
+def check_samples(waveform: np.ndarray, name: str) -> None:
+    """Raises InputError if samples are not finite, or beyond `LOUDEST`."""
+    peak = max(np.max(waveform, initial=0.0), -np.min(waveform, initial=0.0))  # NaN if one is
+    if not np.isfinite(peak):
+        raise InputError(f"{name}: holds NaN or infinity; expected finite samples")
+    if peak > LOUDEST:
+        raise InputError(
+            f"{name}: holds samples of {peak:.3g}; expected full scale at 1, and nothing beyond "
+            f"{LOUDEST:g} (is it damaged, or are these integers stored as floats?)"
+        )
+
+
+def to_mono(frames: np.ndarray) -> np.ndarray:
+    """[frames, channels] -> [frames], the mean of the channels."""
+    return frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1, dtype=np.float32)
+
+
+def printable(path: str | os.PathLike) -> str:
+    """The path on one printable line, whatever bytes are in it."""
+    text = os.fsdecode(path)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def for_libsndfile(path: str | os.PathLike) -> str | bytes:
+    """The path as soundfile takes it: as bytes where names are bytes, since it refuses a str that
+    is not valid UTF-8."""
+    return os.fsencode(path) if os.name == "posix" else os.fspath(path)
+
+
+def _silenced_for(file: soundfile.SoundFile) -> contextlib.AbstractContextManager:
+    return silenced() if file.subtype.startswith("MPEG") else contextlib.nullcontext()
+
+
+def libsndfile_reason(error: Exception) -> str:
+    """What an error of soundfile says, on one line without a full stop."""
+    text = " ".join(str(getattr(error, "error_string", error)).split())
+    if not text or "does not exist" in text:  # what libsndfile says of an MP3 that is none
+        return "no known format"
+    return text.removeprefix("Error : ").rstrip(".")

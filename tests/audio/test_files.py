@@ -570,23 +570,17 @@ def test_a_wav_without_padding_is_not_copied_into_memory(tmp_path):
 
 
 def test_whatever_a_decoder_raises_is_the_files_fault(tmp_path):
-    """An MP3 whose length shrinks while it is read: soundfile asks for a negative number."""
+    """An MP3 whose length shrinks while it is read: soundfile asked for a negative number."""
     path = tmp_path / "a.mp3"
     with soundfile.SoundFile(
-        path, "w", 44100, 1, "MPEG_LAYER_III", compression_level=0.5, bitrate_mode="VARIABLE"
+        path, "w", RATE, 1, "MPEG_LAYER_III", compression_level=0.5, bitrate_mode="VARIABLE"
     ) as file:
-        file.write(noise(6.0, 44100))
+        file.write(noise(3.0))
     data = path.read_bytes()
-    refused = 0
-    for seed in range(60):
+    for seed in range(12):
         junk = np.random.default_rng(seed).integers(0, 256, 3000, np.uint8).tobytes()
         path.write_bytes(data[:6000] + junk + data[6000:])
-        try:
-            audio_info(path)
-            np.concatenate(list(read_blocks(path)))
-        except InputError:
-            refused += 1
-    assert refused
+        assert "truncated or damaged" in message(path)
 
 
 def wav_of_rate(path, rate, frames=40000):

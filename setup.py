@@ -45,7 +45,7 @@ setup(
     install_requires=[
         "absl-py>=2.1",
         "filelock>=3.24",
-        "keras>=3.10",
+        "keras>=3.13.2",
         "matplotlib>=3.8",
         "ml_collections>=1.0",
         "numpy>=1.26",

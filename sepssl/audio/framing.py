@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from keras import ops
 
+MAX_FRAME_LENGTH = 2**17  # samples, 2.7 s at 48 kHz; windows and filters are made for whole frames
+
 
 def frame(waveform, frame_length: int, hop: int):
     """Cuts into `1 + ceil((samples - frame_length) / hop)` frames, zeros after the last sample.
@@ -70,8 +72,9 @@ def at_least(value, minimum: int):
 
 
 def check_framing(frame_length: int, hop: int) -> None:
-    """Raises ValueError unless frames overlap or touch, and move on."""
-    if not 1 <= hop <= frame_length:
+    """Raises ValueError unless frames are of a sane length, overlap or touch, and move on."""
+    if not 1 <= hop <= frame_length <= MAX_FRAME_LENGTH:
         raise ValueError(
-            f"frame_length={frame_length}, hop={hop}: expected a hop of 1 to the frame length"
+            f"frame_length={frame_length}, hop={hop}: expected a hop of 1 to the frame length, and "
+            f"that at most {MAX_FRAME_LENGTH}"
         )

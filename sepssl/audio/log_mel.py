@@ -4,7 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from sepssl.audio.framing import at_least, check_waveform_shape
+from sepssl.audio.framing import at_least, check_framing, check_waveform_shape
+
+MAX_BANDS = 4096
 
 
 def mel_matrix(
@@ -83,6 +85,12 @@ class LogMel(keras.layers.Layer):
             raise ValueError(
                 f"sample_rate={sample_rate}, high_hz={high_hz}: expected a positive sample rate "
                 "of at least twice high_hz"
+            )
+        check_framing(round(window_seconds * sample_rate), round(hop_seconds * sample_rate))
+        if not (1 <= bands <= MAX_BANDS and patch_frames >= 1 and patch_hop_frames >= 1):
+            raise ValueError(
+                f"bands={bands}, patch_frames={patch_frames}, patch_hop_frames={patch_hop_frames}: "
+                f"expected 1 or more of each, and at most {MAX_BANDS} bands"
             )
         self.sample_rate = sample_rate
         self.window_seconds = window_seconds

@@ -13,6 +13,8 @@ from keras import ops
 from sepssl.separation.fused import fused
 
 EPSILON = 1e-3  # of the norms
+MAX_DILATIONS = 16  # the last then reaches 65,536 frames back and ahead
+MAX_REPEATS = 64
 
 
 @keras.saving.register_keras_serializable(package="sepssl")
@@ -99,6 +101,11 @@ class TDCN(keras.layers.Layer):
             raise ValueError(
                 f"bottleneck_channels, conv_channels, dilations_per_repeat, repeats = {sizes}: "
                 "expected 1 or more of each"
+            )
+        if dilations_per_repeat > MAX_DILATIONS or repeats > MAX_REPEATS:
+            raise ValueError(
+                f"dilations_per_repeat={dilations_per_repeat}, repeats={repeats}: expected at most "
+                f"{MAX_DILATIONS} and {MAX_REPEATS}"
             )
         self.bottleneck_channels = bottleneck_channels
         self.conv_channels = conv_channels

@@ -86,12 +86,14 @@ class AudioInfo:
         sample_rate: in Hz.
         channels: number of channels.
         frames: samples per channel.
+        subtype: libsndfile's name of the encoding, such as "PCM_16".
         duration: in seconds.
     """
 
     sample_rate: int
     channels: int
     frames: int
+    subtype: str
 
     @property
     def duration(self) -> float:
@@ -224,7 +226,7 @@ def opened(path: str | os.PathLike) -> Iterator[Recording]:
         frames = file.frames
         if file.subtype.startswith("MPEG"):
             frames = _mpeg_frames(raw, file, name)
-        info = AudioInfo(file.samplerate, file.channels, frames)
+        info = AudioInfo(file.samplerate, file.channels, frames, file.subtype)
         _check_header(info, file, layout, name)
         _check_end(file, frames, name)
         yield Recording(name, info, file)

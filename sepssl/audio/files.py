@@ -27,7 +27,7 @@ from sepssl.audio.decoding import (
     opened,
     printable,
 )
-from sepssl.errors import InputError
+from sepssl.errors import InputError, OutputError
 from sepssl.files import atomic_file
 
 __all__ = [
@@ -243,8 +243,8 @@ def write_audio(
 
     Raises:
         InputError: if the waveform is of another type or shape, empty, or holds NaN or infinity;
-            if the format does not know the subtype or the rate; if the file exists or cannot be
-            written.
+            if the format does not know the subtype or the rate; if the file exists.
+        OutputError: if the file cannot be written.
     """
     name = printable(path)
     suffix = pathlib.Path(path).suffix.lower()
@@ -293,7 +293,7 @@ def write_audio(
                     )
                 file.write(_quantized(block, _BITS[subtype]) if subtype in _BITS else block)
     except soundfile.LibsndfileError as error:
-        raise InputError(
+        raise OutputError(
             f"{name}: could not be written as {file_format} {subtype}, "
             f"{frames.shape[1]} channels, {sample_rate} Hz ({libsndfile_reason(error)})"
         ) from error

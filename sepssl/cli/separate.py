@@ -34,7 +34,7 @@ def main(argv):
 
     if not (FLAGS.chunk_seconds == 0 or 1 <= FLAGS.chunk_seconds < float("inf")):
         raise InputError(f"--chunk_seconds={FLAGS.chunk_seconds}: expected 1 or more, or 0")
-    recordings = list_recordings(FLAGS.input)
+    recordings = list_recordings(FLAGS.input, exclude=FLAGS.output)
     separator = sepssl.load_separator(FLAGS.separator)
     summary = separate_recordings(
         separator,
@@ -47,8 +47,8 @@ def main(argv):
         f"{FLAGS.output}: separated {summary.separated}, there already {summary.found}, "
         f"skipped {len(summary.skipped)}"
     )
-    for reason in summary.skipped:
-        print(f"  {reason}")
+    for line in summary.again + summary.skipped:
+        print(f"  {line}")
     if summary.table:
         print(f"levels and activity of the channels: {summary.table}")
 

@@ -2,47 +2,106 @@
 
 import collections
 import contextlib
-import csv
 import dataclasses
+import errno
 import os
 import pathlib
-import tempfile
+import unicodedata
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from sepssl.audio.files import audio_info, read_blocks, write_audio
+from sepssl.audio.decoding import printable
+from sepssl.audio.files import (
+    AudioInfo,
+    audio_info,
+    lost_in_resampling,
+    read_blocks,
+    write_audio,
+)
 from sepssl.data.folder import list_audio
-from sepssl.errors import InputError
-from sepssl.files import atomic_file
+from sepssl.errors import InputError, OutputError
+from sepssl.files import lock_folder, scratch_folder, writing_to
+from sepssl.pipelines.channel_record import (
+    ChannelRecord,
+    Entry,
+    channel_files,
+    model_digest,
+    read_record,
+    sha256_of,
+    size_and_time,
+    stamp_of,
+)
 from sepssl.progress import Progress
 from sepssl.separation.long_audio import CHUNK_SECONDS, separate_stream
+from sepssl.separation.separator import Separator
 
-SUMMARY = "summary.csv"
-FRAME_SECONDS = 0.1  # our choice, as is the threshold
+FRAME_SECONDS = 0.1  # our choice, as are the other numbers
 ACTIVE_DB = -20.0
-_WAV_BYTES = 2**32 - 2**16
-_TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # names may not be UTF-8
+QUIET = 10 ** (-30 / 20)  # of 16 bits, so little is left that rounding comes within 60 dB
+EDGE_SECONDS = 0.02  # where a sound starts or ends at once, resampling makes a click
+_FINE = {"PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_20", "ALAC_24", "ALAC_32"}
+# What is wrong with the name of one output, not with the drive.
+_NAME_ERRORS = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ENOTDIR, errno.EEXIST}
 
 
-def list_recordings(path: str | os.PathLike) -> dict[pathlib.Path, pathlib.Path]:
+def list_recordings(
+    path: str | os.PathLike, exclude: str | os.PathLike | None = None
+) -> dict[pathlib.Path, pathlib.Path]:
     """The sound files at `path` (a file, or all in a folder), each with a name for its outputs.
 
-    The name is the path within the folder without suffix; with it where two would be the same.
+    The name is the path within the folder without suffix; with it where two would be the same on
+    some file system, which takes upper for lower case, say.
+
+    Channels that `separate_recordings` has written into the folder are left out.
+
+    Args:
+        path: a file or folder.
+        exclude: a folder within it to leave out, that of the channels.
 
     Raises:
-        InputError: if there is nothing to read.
+        InputError: if there is nothing to read, or `exclude` is the folder itself.
     """
     path = pathlib.Path(path)
     if not path.is_dir():
         audio_info(path)
         return {path: pathlib.Path(path.stem)}
-    files = [file.relative_to(path) for file in list_audio(path)]
+    if exclude is not None and pathlib.Path(exclude).resolve() == path.resolve():
+        raise InputError(f"{path}: is the input and the output; expected another output folder")
+    found = list_audio(path)
+    files = [file.relative_to(path) for file in _without_channels(found, path, exclude)]
+    if not files:
+        raise InputError(f"{path}: holds only channels of separated recordings")
     stems = [file.with_suffix("") for file in files]
-    count = collections.Counter(stems)
+    taken = collections.Counter(map(_folded, stems)) + collections.Counter(map(_folded, files))
     return {
-        path / file: file if count[stem] > 1 else stem
+        path / file: file if taken[_folded(stem)] > 1 else stem
         for file, stem in zip(files, stems, strict=True)
     }
+
+
+def _folded(name: pathlib.Path) -> str:
+    return unicodedata.normalize("NFC", name.as_posix()).casefold()
+
+
+def _without_channels(
+    files: list[pathlib.Path], root: pathlib.Path, exclude: str | os.PathLike | None
+) -> list[pathlib.Path]:
+    excluded = pathlib.Path(exclude).resolve() if exclude is not None else None
+    if excluded is not None and root.resolve().is_relative_to(excluded):
+        excluded = None
+    folders = {folder for file in files for folder in file.parents if folder.is_relative_to(root)}
+    left_out = {
+        folder
+        for folder in folders
+        if excluded is not None and folder.resolve().is_relative_to(excluded)
+    }
+    channels = set()
+    for folder in folders - left_out:
+        with contextlib.suppress(InputError):  # another program's file of that name
+            for entry in read_record(folder)[1].values():
+                channels.update(channel_files(folder, entry.name, len(entry.files)))
+    return [file for file in files if file.parent not in left_out and file not in channels]
 
 
 @dataclasses.dataclass
@@ -53,17 +112,19 @@ class Summary:
         separated: recordings whose channels were written.
         found: recordings whose channels were all there already.
         skipped: for each other recording, the reason.
-        table: the file that tells the level and activity of every channel; None if there is none.
+        again: those of the separated recordings that were separated before and changed since.
+        table: the file with the level and activity of every channel; None if there is none.
     """
 
     separated: int = 0
     found: int = 0
     skipped: list[str] = dataclasses.field(default_factory=list)
+    again: list[str] = dataclasses.field(default_factory=list)
     table: pathlib.Path | None = None
 
 
 def separate_recordings(
-    separator,
+    separator: Separator,
     recordings: dict[pathlib.Path, pathlib.Path],
     output: str | os.PathLike,
     keep_input_rate: bool = False,
@@ -73,14 +134,21 @@ def separate_recordings(
     """Writes the channels of every recording to `output/NAME_channel1.wav` and so on.
 
     Recordings are read, separated and written piece by piece, so that one may be hours long.
-    Channels are 16-bit and add up to the recording (mono) as the separator's outputs do; where one
-    exceeds full scale, those of that recording are written as 32-bit float. No file is overwritten:
-    a recording whose channels are all there is left as it is, so that an interrupted run over a
-    folder can be repeated.
+    Channels add up to the recording (mono) as the separator's outputs do. They have 16 bits, or are
+    32-bit float where 16 would not do: where the recording has more, peaks below -30 dBFS, or one
+    of its channels exceeds full scale. Beyond 4 GiB they are RF64.
 
-    At the end, `output/summary.csv` has a row for every channel: its level in dB relative to the
-    recording, and the share of the time (0 to 1) in which it is active, that is, in which its power
-    in 0.1 s is at most 20 dB below the recording's mean.
+    `output/separated.jsonl` records what each recording's channels were made from, so that a run
+    can be repeated. A recording that was separated as now is left as it is. One whose content has
+    changed is separated again, and its channels are replaced. No other file is overwritten: if
+    there is one, or if channels were edited, the recording is skipped.
+
+    `output/summary.csv` has a row for every channel, written as soon as its recording is done: its
+    level in dB relative to the recording, at least -100, and the share of the time (0 to 1) in
+    which it is active, that is, in which its power in 0.1 s is at most 20 dB below the recording's
+    mean.
+
+    Several processes may write to one folder, if their settings are the same.
 
     Args:
         separator: `Separator`.
@@ -92,158 +160,272 @@ def separate_recordings(
         verbose: whether to show progress.
 
     Raises:
-        InputError: if the only recording cannot be separated, or an output cannot be written.
+        InputError: if the only recording cannot be separated, or `output` holds channels of another
+            separator, rate or `chunk_seconds`.
+        OutputError: if an output cannot be written. What is done stays; repeating goes on.
     """
     output = pathlib.Path(output)
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file; expected a folder to write channels to")
-    summary, written = Summary(), {}
+    if not separator.built:
+        separator.build()
+    settings = {
+        "separator": model_digest(separator),
+        "rate": "input" if keep_input_rate else "separator",
+        "chunk_seconds": chunk_seconds,
+    }
+    summary = Summary()
     start = f"separating {len(recordings)} recording{'s' * (len(recordings) != 1)} -> {output}"
     progress = Progress("separating", len(recordings), "recording", start=start, verbose=verbose)
-    with progress:
-        for path, name in recordings.items():
-            outputs = [
-                output / name.with_name(f"{name.name}_channel{c + 1}.wav")
-                for c in range(separator.num_sources)
-            ]
-            there = [file for file in outputs if file.exists()]
-            if len(there) == len(outputs) and len(recordings) > 1:
-                summary.found += 1
-                written[name] = outputs
-            else:
-                try:
-                    if there:
-                        raise InputError(
-                            f"{there[0]}: exists already; expected another output folder"
-                        )
-                    _separate_file(separator, path, outputs, keep_input_rate, chunk_seconds)
-                except InputError as error:
-                    if len(recordings) == 1:
-                        raise
-                    summary.skipped.append(str(error))
+    with _opened_output(output, settings) as (record, scratch), progress:
+        for path, listed in recordings.items():
+            name = record.name_of(path, listed.as_posix())
+            try:
+                state, replaced = record.state(path, name, separator.num_sources)
+                if state == "found":
+                    summary.found += 1
+                elif state == "moved":
+                    with lock_folder(output, wait=True):
+                        record.move(name, path)
+                    summary.found += 1
                 else:
+                    made = _separate(separator, path, scratch, keep_input_rate, chunk_seconds)
+                    _publish(record, dataclasses.replace(made, name=name), scratch, replaced)
                     summary.separated += 1
-                    written[name] = outputs
+                    if state == "changed":
+                        summary.again.append(
+                            f"{printable(path)}: had changed; its channels were replaced"
+                        )
+            except OutputError as error:
+                done = summary.separated + summary.found
+                raise OutputError(
+                    f"{error}; {done} of {len(recordings)} recordings are done, the same command "
+                    "goes on with the others"
+                ) from error
+            except InputError as error:
+                if len(recordings) == 1:
+                    raise
+                summary.skipped.append(str(error))
             progress.update()
-    if written:
-        summary.table = output / SUMMARY
-        _write_table(summary.table, written, summary.skipped)
+        if record.entries:
+            summary.table = record.table
     return summary
 
 
-def _separate_file(separator, path, outputs, keep_input_rate, chunk_seconds) -> None:
-    """Writes all channels, then gives them their names: a full disk leaves none.
+@contextlib.contextmanager
+def _opened_output(
+    output: pathlib.Path, settings: dict
+) -> Iterator[tuple[ChannelRecord, pathlib.Path]]:
+    """The record and a folder for unfinished channels. A run that writes nothing leaves nothing."""
+    made = [folder for folder in (output, *output.parents) if not folder.exists()]
+    record = None
+    try:
+        with writing_to(output):
+            output.mkdir(parents=True, exist_ok=True)
+        with lock_folder(output, wait=True):
+            record = ChannelRecord(output, settings)
+        with scratch_folder(output, ".separating-") as scratch:
+            yield record, scratch
+    finally:
+        # If another process has it, that one leaves it clean.
+        with contextlib.suppress(InputError), lock_folder(output, wait=False):
+            if record is not None:
+                record.close()
+            with contextlib.suppress(OSError):  # Windows does not remove what is open
+                (output / ".lock").unlink()
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
-    A kill leaves none either, but for what it leaves in a hidden folder `.separating-...`.
+
+def _separate(
+    separator: Separator,
+    path: pathlib.Path,
+    scratch: pathlib.Path,
+    keep_input_rate: bool,
+    chunk_seconds: float | None,
+) -> Entry:
+    """Writes the channels of a recording into `scratch`, as they will be called but for the name.
+
+    Returns:
+        The entry, without a name.
     """
+    stamp = stamp_of(path)
     info = audio_info(path)
     rate = info.sample_rate if keep_input_rate else separator.sample_rate
-    _require_fit(path, info.duration, rate, 2)
+    recording, heard = _Level(), _Level(round(EDGE_SECONDS * separator.sample_rate))
+    blocks = recording.passed(read_blocks(path))
     pieces = separate_stream(
-        separator, read_blocks(path), info.sample_rate, chunk_seconds, keep_input_rate
+        separator, blocks, info.sample_rate, chunk_seconds, keep_input_rate, heard.add
     )
-    folder = outputs[0].parent
-    made = [f for f in (folder, *folder.parents) if not f.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".separating-", dir=folder) as temporary:
-            temporary = pathlib.Path(temporary)
-            raw = [temporary / f"{c}.float32" for c in range(len(outputs))]
-            peak = 0.0
-            for piece in pieces:
-                peak = max(peak, np.max(np.abs(piece), initial=0.0))
-                for file, channel in zip(raw, piece, strict=True):
-                    with open(file, "ab") as stream:
-                        stream.write(np.ascontiguousarray(channel, np.float32))
-            # Only now it is known whether they fit into 16 bits.
-            subtype = "PCM_16" if peak <= 1.0 else "FLOAT"
-            _require_fit(path, info.duration, rate, 2 if peak <= 1.0 else 4)
-            for file, samples in zip(outputs, raw, strict=True):
-                channel = np.memmap(samples, np.float32, "r")
-                write_audio(temporary / file.name, channel, rate, subtype)
-                del channel
-                samples.unlink()
-            for file in outputs:
-                os.replace(temporary / file.name, file)
-    except (InputError, OSError) as error:
-        for empty in made:
-            with contextlib.suppress(OSError):
-                empty.rmdir()
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{folder}: could not be written: {error.strerror}") from error
-
-
-def _require_fit(path, duration: float, rate: int, sample_bytes: int) -> None:
-    if sample_bytes * duration * rate > _WAV_BYTES:
+    channels = ChannelLevels(separator.num_sources, rate)
+    files = channel_files(scratch, "", separator.num_sources)
+    with contextlib.ExitStack() as stack:
+        with writing_to(scratch.parent):
+            raw = [stack.enter_context(open(file.with_suffix(".raw"), "wb")) for file in files]
+        for piece in pieces:
+            if not np.isfinite(piece).all():
+                raise InputError(
+                    f"{printable(path)}: is separated into NaN or infinity; expected numbers"
+                )
+            channels.add(piece)
+            with writing_to(scratch.parent):
+                for stream, channel in zip(raw, piece, strict=True):
+                    stream.write(np.ascontiguousarray(channel, np.float32))
+        with writing_to(scratch.parent):
+            for stream in raw:
+                stream.close()
+    _require_in_band(path, info, separator.sample_rate, recording, heard)
+    whole = recording if rate == info.sample_rate else heard
+    # Only now it is known whether 16 bits will do.
+    fine = info.subtype in _FINE or whole.peak < QUIET or channels.peak > 1.0
+    for file in files:
+        samples = file.with_suffix(".raw")
+        try:
+            file.unlink(missing_ok=True)
+            write_audio(
+                file, np.memmap(samples, np.float32, "r"), rate, "FLOAT" if fine else "PCM_16"
+            )
+            samples.unlink()
+        except (InputError, OSError) as error:
+            raise OutputError(
+                f"{scratch.parent}: channels of {printable(path)} could not be written; expected "
+                "room for them"
+            ) from error
+    levels, active = channels.relative_to(whole.power)
+    sha256 = sha256_of(path)
+    if stamp_of(path) != stamp:
         raise InputError(
-            f"{path}: is {duration / 3600:.1f} hours long; expected no more than a wav file of "
-            f"{8 * sample_bytes} bits and {rate} Hz holds, "
-            f"{_WAV_BYTES / sample_bytes / rate / 3600:.1f} hours"
+            f"{printable(path)}: was changed while it was read; expected a file at rest"
+        )
+    return Entry(
+        "", os.path.abspath(path), stamp, sha256, [size_and_time(file) for file in files],
+        [round(float(level), 3) for level in levels], [round(float(share), 5) for share in active],
+    )  # fmt: skip
+
+
+def _require_in_band(
+    path: pathlib.Path, info: AudioInfo, rate: int, recording: "_Level", heard: "_Level"
+) -> None:
+    if heard.samples == 1:  # made of less than one
+        return
+    if rate < info.sample_rate and lost_in_resampling(recording.peak, heard.inner_peak):
+        raise InputError(
+            f"{printable(path)}: holds nothing below {rate // 2} Hz, the band of this separator; "
+            "expected sound in that band, or a separator of a higher sample rate"
         )
 
 
-def _write_table(
-    file: pathlib.Path, written: dict[pathlib.Path, list[pathlib.Path]], skipped: list[str]
+def _publish(
+    record: ChannelRecord, entry: Entry, scratch: pathlib.Path, replaced: list[pathlib.Path]
 ) -> None:
-    """Rows of recordings written earlier, from another folder say, stay."""
-    rows = []
-    if file.exists():
-        with open(file, newline="", **_TEXT) as text:
-            names = {name.as_posix() for name in written}
-            rows = [row for row in list(csv.reader(text))[1:] if row and row[0] not in names]
-    for name, outputs in written.items():
+    """Gives channels their names.
+
+    Whenever that is interrupted, files and record fit: stale channels go first, then the record
+    says what the new ones are, so that the next run knows those that are there.
+    """
+    made = channel_files(scratch, "", len(entry.files))
+    outputs = channel_files(record.folder, entry.name, len(entry.files))
+    with lock_folder(record.folder, wait=True):
+        for file in outputs:
+            if file not in replaced and os.path.lexists(file):
+                raise InputError(
+                    f"{printable(file)}: was written by another process meanwhile; it stays"
+                )
         try:
-            levels, active = channel_activity(outputs)
-        except InputError as error:  # channels of an earlier run that something has happened to
-            skipped.append(str(error))
-            continue
-        for c, (level, share) in enumerate(zip(levels, active, strict=True), start=1):
-            rows.append([name.as_posix(), c, f"{level:.1f}", f"{share:.3f}"])
-    with (
-        atomic_file(file, overwrite=True) as temporary,
-        open(temporary, "w", newline="", **_TEXT) as text,
-    ):
-        csv.writer(text).writerows([["recording", "channel", "level_db", "active"], *rows])
+            outputs[0].parent.mkdir(parents=True, exist_ok=True)
+            for file in replaced:
+                file.unlink(missing_ok=True)
+            record.add(entry)
+            for source, file in zip(made, outputs, strict=True):
+                os.replace(source, file)
+        except OSError as error:
+            kind = InputError if error.errno in _NAME_ERRORS else OutputError
+            raise kind(
+                f"{printable(outputs[0])}: could not be written: {error.strerror}"
+            ) from error
 
 
-def channel_activity(files: list[pathlib.Path]) -> tuple[np.ndarray, np.ndarray]:
+class _Level:
+    """Peak and mean power of a signal that passes in blocks.
+
+    Args:
+        edge: samples at the start and the end that do not count for `inner_peak`.
+    """
+
+    def __init__(self, edge: int = 0):
+        self.peak = 0.0
+        self._edge = edge
+        self._inner_peak = 0.0
+        self._held = np.zeros(0, np.float32)  # the end, as far as is known
+        self._energy = 0.0
+        self.samples = 0
+
+    def add(self, block: np.ndarray) -> None:
+        self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
+        self._energy += float(np.sum(np.square(block, dtype=np.float64)))
+        inner = np.concatenate([self._held, block[max(0, self._edge - self.samples) :]])
+        self.samples += len(block)
+        end = max(0, len(inner) - self._edge)
+        self._inner_peak = max(self._inner_peak, float(np.abs(inner[:end]).max(initial=0.0)))
+        self._held = inner[end:]
+
+    @property
+    def inner_peak(self) -> float:
+        """The peak but for the edges; with them where there is little else."""
+        return self._inner_peak if self.samples > 3 * self._edge else self.peak
+
+    def passed(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        for block in blocks:
+            self.add(block)
+            yield block
+
+    @property
+    def power(self) -> float:
+        return self._energy / max(self.samples, 1)
+
+
+class ChannelLevels:
     """How loud the channels of a recording are, and how much of the time.
 
     Args:
-        files: all channels, which add up to the recording.
-
-    Returns:
-        Levels in dB relative to the recording, -100 at the lowest, and the share of frames of
-        0.1 s whose power is at most 20 dB below the recording's mean power, 0 to 1; [channels]
-        each.
-
-    Raises:
-        InputError: if a file cannot be read, or is not as long as the others.
+        channels: how many.
+        sample_rate: in Hz.
     """
-    frames = audio_info(files[0]).frames
-    for other in files:
-        if audio_info(other).frames != frames:
-            raise InputError(f"{other}: is not as long as {files[0]}; expected its other channels")
-    frame = max(1, round(FRAME_SECONDS * audio_info(files[0]).sample_rate))
-    powers = []  # [frames, channels + 1]: the recording comes last
-    rest = np.zeros((len(files), 0), np.float32)
-    # allow_silence: a channel may be.
-    for blocks in zip(*(read_blocks(file, allow_silence=True) for file in files), strict=True):
-        rest = np.concatenate([rest, np.stack(blocks)], axis=1)
-        whole = rest.shape[1] // frame * frame
-        powers.append(_frame_powers(rest[:, :whole], frame))
-        rest = rest[:, whole:]
-    if rest.shape[1]:
-        powers.append(_frame_powers(rest, rest.shape[1]))
-    powers = np.concatenate(powers)
-    mean = np.mean(powers, axis=0)
-    levels = 10 * np.log10(np.maximum(mean[:-1] / max(mean[-1], 1e-20), 1e-10))
-    active = np.mean(powers[:, :-1] > 10 ** (ACTIVE_DB / 10) * mean[-1], axis=0)
-    return levels, active
 
+    def __init__(self, channels: int, sample_rate: int):
+        self.peak = 0.0
+        self._frame = max(1, round(FRAME_SECONDS * sample_rate))
+        self._rest = np.zeros((channels, 0), np.float32)
+        self._powers: list[np.ndarray] = []  # [channels, frames]
+        self._energy = np.zeros(channels)
+        self._samples = 0
 
-def _frame_powers(channels: np.ndarray, frame: int) -> np.ndarray:
-    """[channels, samples] -> [frames, channels + 1], the sum of the channels last."""
-    signals = np.concatenate([channels, channels.sum(axis=0, keepdims=True)])
-    return np.mean(np.square(signals.reshape(len(signals), -1, frame)), axis=-1).T
+    def add(self, piece: np.ndarray) -> None:
+        """Takes the next samples, [channels, samples]."""
+        self.peak = max(self.peak, float(np.abs(piece).max(initial=0.0)))
+        self._energy += np.sum(np.square(piece, dtype=np.float64), axis=1)
+        self._samples += piece.shape[1]
+        piece = np.concatenate([self._rest, piece], axis=1)
+        whole = piece.shape[1] // self._frame * self._frame
+        self._rest = piece[:, whole:]
+        frames = piece[:, :whole].reshape(len(piece), -1, self._frame)
+        self._powers.append(np.mean(np.square(frames), axis=-1))
+
+    def relative_to(self, power: float) -> tuple[np.ndarray, np.ndarray]:
+        """Levels and activity, with the last, shorter frame as one more.
+
+        Args:
+            power: mean power of the recording.
+
+        Returns:
+            Levels in dB relative to the recording, -100 at the lowest, and the share of frames of
+            0.1 s whose power is at most 20 dB below the recording's, 0 to 1; [channels] each.
+        """
+        powers = self._powers
+        if self._rest.shape[1]:
+            powers = [*powers, np.mean(np.square(self._rest), axis=1, keepdims=True)]
+        relative = self._energy / self._samples / max(power, 1e-20)
+        levels = 10 * np.log10(np.maximum(relative, 1e-10))
+        active = np.concatenate(powers, axis=1) > 10 ** (ACTIVE_DB / 10) * power
+        return levels, np.mean(active, axis=1)

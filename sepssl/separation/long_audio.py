@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import typing
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -9,6 +10,9 @@ import soxr
 from scipy.optimize import linear_sum_assignment
 
 from sepssl.audio.files import resampled_length
+
+if typing.TYPE_CHECKING:
+    from sepssl.separation.separator import Separator
 
 CHUNK_SECONDS = 30.0
 CONTEXT_SHARE = 0.1  # of a chunk, on each side
@@ -18,11 +22,12 @@ COMPILED_FROM = 4  # chunks: XLA takes seconds to compile, and is faster from th
 
 
 def separate_stream(
-    separator,
+    separator: "Separator",
     blocks: Iterable[np.ndarray],
     sample_rate: int,
     chunk_seconds: float | None = CHUNK_SECONDS,
     keep_rate: bool = True,
+    on_mixture: Callable[[np.ndarray], None] | None = None,
 ) -> Iterator[np.ndarray]:
     """Separates a recording that arrives in blocks, yielding its channels piece by piece.
 
@@ -36,33 +41,49 @@ def separate_stream(
             holds of the recording (above all what lies beyond the separator's band) is shared out
             among them by their power, so that they add up to it, whatever the separator's mixture
             consistency.
+        on_mixture: called with each block as the separator hears it, float32 [samples] at its
+            rate.
 
     Yields:
         float32 [sources, samples of the piece], at `sample_rate` or the separator's rate.
     """
     rate = separator.sample_rate
     if sample_rate == rate:
-        yield from _separated(separator, blocks, rate, chunk_seconds)
+        heard = _passing(blocks, on_mixture) if on_mixture else blocks
+        yield from _separated(separator, heard, chunk_seconds)
         return
-    recording = collections.deque()
-    resampled = _resample(_noting(blocks, recording), sample_rate, rate)
-    channels = _separated(separator, resampled, rate, chunk_seconds)
+    recording: collections.deque[np.ndarray] = collections.deque()
+    if keep_rate:
+        blocks = _passing(blocks, recording.append)
+    heard = _resample(blocks, sample_rate, rate)
+    if on_mixture:
+        heard = _passing(heard, on_mixture)
+    channels = _separated(separator, heard, chunk_seconds)
     if not keep_rate:
-        for piece in channels:
-            recording.clear()
-            yield piece
+        yield from channels
         return
     back = (frames.T for frames in _resample((c.T for c in channels), rate, sample_rate))
     yield from _completed(back, recording)
 
 
-def _separated(separator, blocks, sample_rate, chunk_seconds):
+def _passing(
+    blocks: Iterable[np.ndarray], note: Callable[[np.ndarray], None]
+) -> Iterator[np.ndarray]:
+    for block in blocks:
+        note(block)
+        yield block
+
+
+def _separated(
+    separator: "Separator", blocks: Iterable[np.ndarray], chunk_seconds: float | None
+) -> Iterator[np.ndarray]:
     if chunk_seconds is None:
         yield np.asarray(separator.predict_on_batch(np.concatenate(list(blocks))[None]))[0]
         return
     # Whole frames: off the grid of the basis, even steady sounds are separated differently.
     grid = separator.basis.hop
-    samples = (chunk_seconds * sample_rate * share for share in (1, CONTEXT_SHARE, FADE_SHARE))
+    rate = separator.sample_rate
+    samples = (chunk_seconds * rate * share for share in (1, CONTEXT_SHARE, FADE_SHARE))
     chunk, context, fade = (round(length / grid) * grid for length in samples)
     calls = itertools.count()
 
@@ -131,7 +152,9 @@ def separate_chunks(
             yield estimates[:, begin : -(context + fade) or None]
 
 
-def _chunks(blocks, chunk, hop, grid) -> Iterator[tuple[np.ndarray, int, bool]]:
+def _chunks(
+    blocks: Iterable[np.ndarray], chunk: int, hop: int, grid: int
+) -> Iterator[tuple[np.ndarray, int, bool]]:
     """Chunks every `hop` samples, the last one reaching back to be as long as the others.
 
     Yields:
@@ -164,7 +187,7 @@ def _matched(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
     return best if left < CLEARLY * difference else np.arange(len(later))
 
 
-def _resample(blocks, from_rate: int, to_rate: int) -> Iterator[np.ndarray]:
+def _resample(blocks: Iterable[np.ndarray], from_rate: int, to_rate: int) -> Iterator[np.ndarray]:
     """Resamples [samples] or [samples, channels], to the length that `read_audio` would have."""
     blocks = iter(blocks)
     first = next(blocks, None)
@@ -188,13 +211,9 @@ def _resample(blocks, from_rate: int, to_rate: int) -> Iterator[np.ndarray]:
         yield rest[:missing]
 
 
-def _noting(blocks, noted: collections.deque) -> Iterator[np.ndarray]:
-    for block in blocks:
-        noted.append(block)
-        yield block
-
-
-def _completed(pieces, recording: collections.deque) -> Iterator[np.ndarray]:
+def _completed(
+    pieces: Iterable[np.ndarray], recording: collections.deque[np.ndarray]
+) -> Iterator[np.ndarray]:
     """Shares what channels miss of the recording out among them, by their power in the piece."""
     weights = None
     for piece in pieces:
@@ -213,7 +232,7 @@ def _completed(pieces, recording: collections.deque) -> Iterator[np.ndarray]:
         yield weights * rest
 
 
-def _taken(blocks: collections.deque, samples: int) -> np.ndarray:
+def _taken(blocks: collections.deque[np.ndarray], samples: int) -> np.ndarray:
     """Takes `samples` samples off the front."""
     taken = []
     while samples:

@@ -1,0 +1,299 @@
+"""What the channels in a folder were made from, so that none is taken for another's."""
+
+import csv
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from sepssl.audio.decoding import printable
+from sepssl.errors import InputError, OutputError
+from sepssl.files import atomic_file, writing_to
+
+RECORD = "separated.jsonl"
+TABLE = "summary.csv"
+_TABLE_HEADER = ["recording", "channel", "level_db", "active"]
+_TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # names may not be UTF-8
+
+
+def channel_files(output: pathlib.Path, name: str, channels: int) -> list[pathlib.Path]:
+    """Where the channels of a recording lie: `output/NAME_channel1.wav` and so on."""
+    return [output / f"{name}_channel{c + 1}.wav" for c in range(channels)]
+
+
+def model_digest(model) -> str:
+    """16 hex digits that change with the weights or the configuration of a built Keras model.
+
+    Not with names of layers, which Keras counts up, or of modules.
+    """
+
+    def described(value):
+        if isinstance(value, dict):
+            hidden = {"module", "registered_name", "build_config"}
+            hidden |= {"name"} if "trainable" in value else set()
+            return {key: described(value[key]) for key in value if key not in hidden}
+        return [described(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+    config = json.dumps(described(model.get_config()), sort_keys=True, default=str)
+    digest = hashlib.sha256(config.encode())
+    for weight in model.get_weights():
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()[:16]
+
+
+@dataclasses.dataclass
+class Entry:
+    """A recording that was separated.
+
+    Attributes:
+        name: of its channels, see `channel_files`.
+        path: the recording.
+        stamp: its size in bytes, and the times in ns at which its content and its inode changed.
+        sha256: of its content.
+        files: size in bytes and time in ns of each channel's file.
+        levels: of each channel, in dB relative to the recording.
+        active: share of the time in which each channel is active, 0 to 1.
+    """
+
+    name: str
+    path: str
+    stamp: list[int]
+    sha256: str
+    files: list[list[int]]
+    levels: list[float]
+    active: list[float]
+
+
+class ChannelRecord:
+    """The record of a folder of channels, `separated.jsonl`, and the table made from it.
+
+    The first line holds the settings, every other one an `Entry`; the last one of a name counts. A
+    line that a killed process has left unfinished is no entry.
+
+    `summary.csv` has a row for every channel of every entry.
+
+    Every method but `state` is to be called with the folder locked.
+
+    Args:
+        folder: the folder, existing.
+        settings: all that channels depend on besides the recording; values that JSON knows.
+
+    Raises:
+        InputError: if the folder holds channels that were made with other settings, or a table or
+            record that is not ours.
+    """
+
+    def __init__(self, folder: pathlib.Path, settings: dict[str, Any]):
+        self.folder = folder
+        self._path = folder / RECORD
+        self.table = folder / TABLE
+        self._settings = settings
+        self._header = json.dumps(settings).encode() + b"\n"
+        there, self.entries = read_record(self.folder)
+        if there is None:
+            if self.table.exists():
+                raise InputError(
+                    f"{self.table}: exists already, without {RECORD} beside it; expected another "
+                    "output folder"
+                )
+        elif there != settings:
+            self._require_no_channels(there)
+            self.entries = {}
+            there = None
+        if there is None:
+            with atomic_file(self._path, overwrite=True) as temporary:
+                temporary.write_bytes(self._header)
+        if self.entries:
+            self._write_table()
+        else:
+            with writing_to(self.table):
+                self.table.unlink(missing_ok=True)
+        self._names = {entry.path: name for name, entry in self.entries.items()}
+
+    def name_of(self, path: pathlib.Path, name: str) -> str:
+        """The name that a recording has here, or else `name`.
+
+        It stays when a file of the same stem comes into the recording's folder.
+        """
+        return self._names.get(os.path.abspath(path), name)
+
+    def state(self, path: pathlib.Path, name: str, channels: int) -> tuple[str, list[pathlib.Path]]:
+        """Whether a recording has been separated.
+
+        Returns:
+            "found": it has. "moved": it has, but path or `stamp` have changed since, not the
+            content. "changed": other content of that path has. "missing": it has not, or channels
+            are missing. And those of its channels that are there and may be replaced.
+
+        Raises:
+            InputError: if there are files in its way that are not its channels.
+        """
+        outputs = channel_files(self.folder, name, channels)
+        there, now = [], []
+        for file in outputs:
+            try:
+                now.append(size_and_time(file))
+                there.append(file)
+            except FileNotFoundError:
+                continue
+            except OSError as error:  # a name too long with its suffix, a file for a folder
+                raise InputError(
+                    f"{printable(file)}: cannot be written: {error.strerror}"
+                ) from error
+        entry = self.entries.get(name)
+        elsewhere = "expected another output folder"
+        if entry is None:
+            if there:
+                raise InputError(
+                    f"{printable(there[0])}: exists already, and {RECORD} does not say what it was "
+                    f"made from; {elsewhere}"
+                )
+            return "missing", []
+        same, moved = self._same(entry, path)
+        if not same and there and entry.path != os.path.abspath(path):
+            raise InputError(
+                f"{printable(there[0])}: is a channel of {printable(entry.path)}, not of "
+                f"{printable(path)}; {elsewhere}"
+            )
+        recorded = [entry.files[outputs.index(file)] for file in there]
+        # Channels that stay may be copies; to be replaced, they must be as they were written.
+        compared = 1 if same and len(there) == channels else 2
+        changed = [n[:compared] != r[:compared] for n, r in zip(now, recorded, strict=True)]
+        if any(changed):
+            raise InputError(
+                f"{printable(there[changed.index(True)])}: was changed after it was written"
+                f"{'' if same else f', and so was {printable(path)}'}; {elsewhere}, or the "
+                f"channels of {printable(name)} deleted, to separate it again"
+            )
+        if not same:
+            return "changed" if there else "missing", there
+        if len(there) < channels:
+            return "missing", there
+        return ("moved" if moved else "found"), there
+
+    @staticmethod
+    def _same(entry: Entry, path: pathlib.Path) -> tuple[bool, bool]:
+        """Whether the content is that of the entry; whether path or stamp are not."""
+        stamp = stamp_of(path)
+        if stamp == entry.stamp and os.path.abspath(path) == entry.path:
+            return True, False
+        return stamp[0] == entry.stamp[0] and sha256_of(path) == entry.sha256, True
+
+    def move(self, name: str, path: pathlib.Path) -> None:
+        """Notes where a recording is now, so that its content need not be read again.
+
+        A copy of one that is still in its place stays unnoted, or changes to it would seem to be
+        changes to the other.
+        """
+        entry = self.entries[name]
+        if entry.path == os.path.abspath(path) or not os.path.exists(entry.path):
+            self.add(dataclasses.replace(entry, path=os.path.abspath(path), stamp=stamp_of(path)))
+
+    def add(self, entry: Entry) -> None:
+        """Appends an entry: one line, written at once."""
+        with writing_to(self._path), open(self._path, "r+b") as file:
+            if file.readline() != self._header:
+                raise OutputError(f"{self._path}: was changed by another process while this ran")
+            file.seek(-1, os.SEEK_END)
+            torn = b"" if file.read(1) == b"\n" else b"\n"
+            file.write(torn + json.dumps(dataclasses.asdict(entry)).encode() + b"\n")
+        known = entry.name in self.entries
+        self.entries[entry.name] = entry
+        if known or not self.table.exists():
+            self._write_table()
+        else:
+            with writing_to(self.table), open(self.table, "a", newline="", **_TEXT) as text:
+                csv.writer(text).writerows(_rows(entry))
+
+    def close(self) -> None:
+        """Leaves nothing where there is nothing to tell."""
+        if not read_record(self.folder)[1]:
+            self._path.unlink(missing_ok=True)
+
+    def _require_no_channels(self, there: dict) -> None:
+        for entry in self.entries.values():
+            for file in channel_files(self.folder, entry.name, len(entry.files)):
+                if os.path.lexists(file):
+                    differing = [
+                        f"{key}={there.get(key)}, now {value}"
+                        for key, value in self._settings.items()
+                        if there.get(key) != value
+                    ]
+                    raise InputError(
+                        f"{self.folder}: holds channels made with {differing[0]}; expected "
+                        "another output folder"
+                    )
+
+    def _write_table(self) -> None:
+        self.entries = read_record(self.folder)[1]  # with those that other processes have added
+        rows = [row for entry in self.entries.values() for row in _rows(entry)]
+        with (
+            atomic_file(self.table, overwrite=True) as temporary,
+            open(temporary, "w", newline="", **_TEXT) as text,
+        ):
+            csv.writer(text).writerows([_TABLE_HEADER, *rows])
+
+
+def read_record(folder: pathlib.Path) -> tuple[dict | None, dict[str, Entry]]:
+    """The settings and entries that a folder of channels has; None and none without a record.
+
+    Raises:
+        InputError: if there is a record that cannot be read.
+    """
+    path = folder / RECORD
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return None, {}
+    except OSError as error:
+        raise InputError(f"{printable(path)}: cannot be read: {error.strerror}") from error
+    entries = {}
+    try:
+        settings = json.loads(lines[0])
+    except (IndexError, ValueError):
+        settings = None
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: is not a record of channels; expected another output folder")
+    for line in lines[1:]:
+        try:
+            entry = Entry(**json.loads(line))
+        except (ValueError, TypeError):  # cut short
+            continue
+        entries.pop(entry.name, None)  # a later one comes later
+        entries[entry.name] = entry
+    return settings, entries
+
+
+def _rows(entry: Entry) -> list[list]:
+    return [
+        [entry.name, c, f"{level:.1f}", f"{share:.3f}"]
+        for c, (level, share) in enumerate(zip(entry.levels, entry.active, strict=True), start=1)
+    ]
+
+
+def size_and_time(file: pathlib.Path) -> list[int]:
+    """Size and time of a channel's file, see `Entry`."""
+    status = os.lstat(file)
+    return [status.st_size, status.st_mtime_ns]
+
+
+def stamp_of(path: pathlib.Path) -> list[int]:
+    """Size and times of a recording, see `Entry`."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise InputError(f"{printable(path)}: cannot be read: {error.strerror}") from error
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def sha256_of(path: pathlib.Path) -> str:
+    """Digest of a file's content."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{printable(path)}: cannot be read: {error.strerror}") from error

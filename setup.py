@@ -87,6 +87,8 @@ setup(
         "benchmark": ["asteroid>=0.7", "torch>=2.0"],
         # What sepssl-import-panns-checkpoint reads PyTorch's files with.
         "panns": ["torch>=2.6"],
+        "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
+        "types": ["mypy>=1.11"],
         "colab": ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5.10"],
     },
     entry_points={

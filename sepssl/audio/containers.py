@@ -67,7 +67,7 @@ class ChunkLayout:
         frame: bytes of one sample in all channels (at least 1).
         bits: of one sample, as the header has it; None where the container does not say.
         format_chunk: the body of the `fmt ` chunk (WAV and W64 only).
-        misread: libsndfile would not read this file as it is, `RepairedWav` helps (WAV only).
+        misread: libsndfile would not find this sound (WAV only).
     """
 
     data_start: int
@@ -77,6 +77,11 @@ class ChunkLayout:
     bits: int | None = None
     format_chunk: bytes = b""
     misread: bool = False
+
+    @property
+    def holds_mpeg(self) -> bool:
+        """Whether the sound is MPEG audio, of the format tag 0x55."""
+        return self.format_chunk[:2] in (b"\x55\0", b"\0\x55")
 
     @property
     def missing(self) -> int:
@@ -206,24 +211,19 @@ def _nist_layout(file: BinaryIO) -> ChunkLayout | None:
     return ChunkLayout(int(start[1]), count * frame, _length(file) - int(start[1]), frame)
 
 
-class RepairedWav(io.RawIOBase):
-    """The sound of a WAV file behind a plain header, for files that libsndfile misreads.
+class Spliced(io.RawIOBase):
+    """A part of a file behind other first bytes, as a file. Nothing is copied.
 
-    These are files with a chunk of odd size and no padding byte after it, and files whose writer
-    left 0 as the size of the sound. Nothing is copied: the sound is read from `file`.
+    Args:
+        head: what comes first.
+        file: where the rest is read.
+        start, size: which bytes of `file`.
     """
 
-    def __init__(self, file: BinaryIO, found: ChunkLayout):
-        size = found.available
-        if found.promised is not None:
-            size = min(size, found.promised)
-        size -= size % found.frame
-        shown = min(size, 2**32 - 1)  # libsndfile takes all there is for 2^32-1
-        body = b"WAVE" + _chunk_head(b"fmt ", len(found.format_chunk)) + found.format_chunk
-        body += b"\0" * (len(body) % 2) + _chunk_head(b"data", shown)
-        self._head = _chunk_head(b"RIFF", min(len(body) + size, 2**32 - 1)) + body
-        self._file, self._start, self._position = file, found.data_start, 0
-        self._length = len(self._head) + size
+    def __init__(self, head: bytes, file: BinaryIO, start: int, size: int):
+        self._head, self._file, self._start = head, file, start
+        self._length = len(head) + size
+        self._position = 0
 
     def readable(self) -> bool:
         return True
@@ -246,6 +246,34 @@ class RepairedWav(io.RawIOBase):
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
+
+
+def as_libsndfile_reads_it(file: BinaryIO, kind: str, found: ChunkLayout) -> Spliced | None:
+    """A file that libsndfile would misread, in a form that it reads right; None for all others.
+
+    These are WAV files with a chunk of odd size and no padding byte after it, or whose writer left
+    0 as the size of the sound: here with a plain header. AU and NIST files that go on after the
+    sound, which libsndfile takes for sound in some encodings, and AIFF files that go on for long,
+    of which it would read every byte as a chunk: here without the rest.
+    """
+    if found.misread:
+        return _repaired_wav(file, found)
+    if found.promised is None:
+        return None
+    rest = found.available - found.promised
+    if (kind in ("au", "nist") and rest > 0) or (kind == "aiff" and found.bits and rest > 2**20):
+        return Spliced(b"", file, 0, found.data_start + found.promised)
+    return None
+
+
+def _repaired_wav(file: BinaryIO, found: ChunkLayout) -> Spliced:
+    size = found.available if found.promised is None else min(found.available, found.promised)
+    size -= size % found.frame
+    shown = min(size, 2**32 - 1)  # libsndfile takes all there is for 2^32-1
+    body = b"WAVE" + _chunk_head(b"fmt ", len(found.format_chunk)) + found.format_chunk
+    body += b"\0" * (len(body) % 2) + _chunk_head(b"data", shown)
+    head = _chunk_head(b"RIFF", min(len(body) + size, 2**32 - 1)) + body
+    return Spliced(head, file, found.data_start, size)
 
 
 def ogg_fault(file: BinaryIO) -> str | None:

@@ -211,12 +211,11 @@ def opened(path: str | os.PathLike) -> Iterator[Recording]:
             raise InputError(
                 f"{name}: is not one whole Ogg stream ({fault}); expected a whole file"
             )
-        source = for_libsndfile(path)
-        if layout and layout.misread:
-            source = containers.RepairedWav(raw, layout)
+        source = layout and containers.as_libsndfile_reads_it(raw, kind, layout)
+        mpeg = kind in ("mpeg", "other") or (layout and layout.holds_mpeg)
         try:
-            with silenced() if kind in ("mpeg", "other") else contextlib.nullcontext():
-                file = stack.enter_context(_SoundFile(source))
+            with silenced() if mpeg else contextlib.nullcontext():
+                file = stack.enter_context(_SoundFile(source or for_libsndfile(path)))
         except Exception as error:
             raise InputError(
                 f"{name}: is not readable as sound ({libsndfile_reason(error)}); {EXPECTED}"

@@ -92,7 +92,6 @@ def convert_encoder(
         InputError: if `encoder` is no encoder, computes in less than float32 or gives embeddings
             that are not finite, `directory` holds something or cannot be written, or int8 is
             wanted without calibration.
-        ImportError: if another precision than float32 is wanted and the extra `tflite` is missing.
         ExportError: if an operation of the encoder has no TF Lite operator, or a file computes
             something else: a cosine below 0.9999 (float32, float16), 0.999 (dynamic) or 0.98
             (int8), or in float32 more than 1e-3 of the largest value of a clip's embedding away.
@@ -258,7 +257,7 @@ def _require_some(name: str, values: Sequence[str], known: Sequence[str]) -> Non
 def _require_precisions(values: Sequence[str], known: Sequence[str]) -> None:
     _require_some("precision", values, known)
     if set(values) != {"float32"} and importlib.util.find_spec("ai_edge_quantizer") is None:
-        raise ImportError(
+        raise InputError(
             "TF Lite in less than float32 needs ai-edge-quantizer; expected the extra 'tflite': "
             "pip install 'sepssl[tflite]'"
         )

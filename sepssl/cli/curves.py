@@ -3,29 +3,46 @@
 sepssl-curves --runs=DIR[,DIR...] --metrics=validation/SI-SNRi_2,validation/MoMi --output=FILE.png
 """
 
+import pathlib
+import sys
+
 from absl import flags
 
-from sepssl.cli.main import run_main
-
-FLAGS = flags.FLAGS
-
-flags.DEFINE_list("runs", None, "Folders of runs.", required=True)
-flags.DEFINE_list("metrics", None, "Names in their metrics.jsonl.", required=True)
-flags.DEFINE_string("output", None, "Picture to write: .png, .svg or .pdf.", required=True)
+from sepssl.cli.checks import require_new_file
+from sepssl.cli.main import run as run_command
+from sepssl.errors import InputError
 
 
-def main(argv):
-    from sepssl.errors import InputError
+def define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_list("runs", None, "Folders of runs.", required=True, flag_values=values)
+    flags.DEFINE_list(
+        "metrics", None, "Names in their metrics.jsonl.", required=True, flag_values=values
+    )
+    flags.DEFINE_string(
+        "output",
+        None,
+        "Picture to write, ending in .png, .svg or .pdf.",
+        required=True,
+        flag_values=values,
+    )
+
+
+def check(values: flags.FlagValues) -> None:
+    require_new_file(values.output, (".png", ".svg", ".pdf"))
+    for folder in values.runs:
+        if not pathlib.Path(folder, "metrics.jsonl").is_file():
+            raise InputError(f"{folder}: has no metrics.jsonl; expected the folder of a run")
+
+
+def main(values: flags.FlagValues) -> None:
     from sepssl.reports.curves import draw_curves
 
-    if not FLAGS.output.endswith((".png", ".svg", ".pdf")):
-        raise InputError(f"{FLAGS.output}: expected a file name that ends in .png, .svg or .pdf")
-    draw_curves(FLAGS.runs, FLAGS.metrics, FLAGS.output)
-    print(f"{FLAGS.output}: written")
+    draw_curves(values.runs, values.metrics, values.output)
+    print(f"{values.output}: written")
 
 
-def run():
-    run_main(main)
+def run() -> None:
+    run_command(sys.modules[__name__])
 
 
 if __name__ == "__main__":

@@ -8,71 +8,132 @@ TF Lite: a file for every --input and --precision. In int8 an encoder needs --ca
 recordings like those that it will meet. Less than float32 needs the extra `tflite`.
 """
 
+import sys
+
 from absl import flags
 
-from sepssl.cli.main import run_main
+from sepssl.cli.checks import require_exists, require_model
+from sepssl.cli.main import run as run_command
+from sepssl.errors import InputError
 from sepssl.files import require_new_folder
 
-FLAGS = flags.FLAGS
-
-flags.DEFINE_string("encoder", None, "Encoder, a .keras file.")
-flags.DEFINE_string("separator", None, "Separator, a .keras file.")
-flags.DEFINE_string("output", None, "Folder to write; must be new or empty.", required=True)
-flags.DEFINE_enum("format", "saved_model", ["saved_model", "tflite", "hear"], "What to write.")
-flags.DEFINE_list("precision", ["float32"], "TF Lite: some of float32,float16,dynamic,int8.")
-flags.DEFINE_list("input", ["waveform"], "TF Lite encoder: some of waveform,patch,log_mel.")
-flags.DEFINE_string("calibration", "", 'int8: a sound file, a folder of them, or "scenes".')
-flags.DEFINE_boolean("accept_errors", False, "TF Lite: write also what is less exact than it may.")
-flags.DEFINE_string("license", "", "Of the weights, for the model card.")
-
-# What a flag is about, of (format, models); any other use would be ignored in silence.
+# The --format and the models that a flag is about; with others it would be ignored in silence.
 _USES = {
     "precision": ("tflite", ("encoder", "separator")),
     "input": ("tflite", ("encoder",)),
     "calibration": ("tflite", ("encoder",)),
     "accept_errors": ("tflite", ("encoder", "separator")),
 }
+_PRECISIONS = ("float32", "float16", "dynamic", "int8")
+_INPUTS = ("waveform", "patch", "log_mel")
 
 
-def main(argv):
-    from sepssl.errors import InputError
+def define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("encoder", None, "Encoder, a .keras file.", flag_values=values)
+    flags.DEFINE_string("separator", None, "Separator, a .keras file.", flag_values=values)
+    flags.DEFINE_string(
+        "output",
+        None,
+        "Folder to write; must be new or empty.",
+        required=True,
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "format",
+        "saved_model",
+        ["saved_model", "tflite", "hear"],
+        "What to write.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "precision", ["float32"], f"TF Lite: some of {','.join(_PRECISIONS)}.", flag_values=values
+    )
+    flags.DEFINE_list(
+        "input",
+        ["waveform"],
+        f"TF Lite encoder: some of {','.join(_INPUTS)}.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "calibration",
+        "",
+        'int8: a sound file, a folder of them, or "scenes".',
+        flag_values=values,
+    )
+    flags.DEFINE_boolean(
+        "accept_errors",
+        False,
+        "TF Lite: also write files that are less exact than they should be.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "license", "", "License of the weights, for the model card.", flag_values=values
+    )
 
-    models = [name for name in ("encoder", "separator") if FLAGS[name].value]
+
+def check(values: flags.FlagValues) -> None:
+    models = _models(values)
     if not models:
         raise InputError("no model; expected --encoder, --separator, or both")
-    if len(models) == 2 and FLAGS.format != "saved_model":
-        raise InputError(f"--format={FLAGS.format}: of both in one, only saved_model is written")
-    if models == ["separator"] and FLAGS.format == "hear":
-        raise InputError("--format=hear: is for encoders; expected --encoder")
-    for name, (format, kinds) in _USES.items():
-        if FLAGS[name].present and (FLAGS.format != format or models[-1] not in kinds):
-            raise InputError(f"--{name}: is for --format={format} of an {' or '.join(kinds)}")
-    if FLAGS.calibration and "int8" not in FLAGS.precision:
-        raise InputError("--calibration: is for --precision=int8")
-    require_new_folder(FLAGS.output)  # Before the seconds that the imports take.
+    if len(_models(values)) == 2 and values.format != "saved_model":
+        raise InputError(
+            f"--format={values.format}: encoder and separator in one are written as saved_model "
+            "only"
+        )
+    if models == ["separator"] and values.format == "hear":
+        raise InputError("--format=hear: applies to encoders only; expected --encoder")
+    for name, (model_format, kinds) in _USES.items():
+        if values[name].present and (values.format != model_format or models[-1] not in kinds):
+            raise InputError(
+                f"--{name}: applies only to --format={model_format} with --{' or --'.join(kinds)}"
+            )
+    for name, known in (("precision", _PRECISIONS), ("input", _INPUTS)):
+        for value in values[name].value:
+            if value not in known:
+                raise InputError(f"--{name}: {value!r}: expected some of {', '.join(known)}")
+    if values.calibration and "int8" not in values.precision:
+        raise InputError("--calibration: applies only to --precision=int8")
+    if values.encoder and "int8" in values.precision and not values.calibration:
+        raise InputError(
+            "--precision=int8: expected --calibration, recordings like those that the encoder "
+            "will meet"
+        )
+    for name in models:
+        require_model(values[name].value, name.capitalize())
+    if values.calibration not in ("", "scenes"):
+        require_exists(values.calibration, 'a sound file, a folder of them, or "scenes"')
+    require_new_folder(values.output)
 
+
+def _models(values: flags.FlagValues) -> list[str]:
+    return [name for name in ("encoder", "separator") if values[name].value]
+
+
+def main(values: flags.FlagValues) -> None:
     import sepssl
     from sepssl import export
 
-    encoder = sepssl.load_encoder(FLAGS.encoder) if FLAGS.encoder else None
-    separator = sepssl.load_separator(FLAGS.separator) if FLAGS.separator else None
-    origin = export.origin_of(*(FLAGS[name].value for name in models), license=FLAGS.license)
-    output = FLAGS.output
-    shared = {"precisions": FLAGS.precision, "accept_errors": FLAGS.accept_errors}
+    encoder = sepssl.load_encoder(values.encoder) if values.encoder else None
+    separator = sepssl.load_separator(values.separator) if values.separator else None
+    origin = export.origin_of(
+        *(values[name].value for name in _models(values)), license=values.license
+    )
+    output = values.output
+    shared = {"precisions": values.precision, "accept_errors": values.accept_errors}
     if encoder and separator:
         card = export.save_scene(separator, encoder, output, origin)
-    elif FLAGS.format == "hear":
+    elif values.format == "hear":
         card = export.save_hear(encoder, output, origin)
-    elif FLAGS.format == "saved_model":
+    elif values.format == "saved_model":
         card = (
             export.save_encoder(encoder, output, origin)
             if encoder
             else export.save_separator(separator, output, origin)
         )
     elif encoder:
-        calibration = _calibration(encoder.log_mel)
+        calibration = _calibration(values.calibration, encoder.log_mel)
         card = export.convert_encoder(
-            encoder, output, origin, inputs=FLAGS.input, calibration=calibration, **shared
+            encoder, output, origin, inputs=values.input, calibration=calibration, **shared
         )
     else:
         card = export.convert_separator(separator, output, origin, **shared)
@@ -82,7 +143,7 @@ def main(argv):
     _print_checks(card["checks"])
 
 
-def _calibration(log_mel):
+def _calibration(spec, log_mel):
     """Yields waveforms of a few patches each, once they are asked for."""
     import pathlib
 
@@ -94,13 +155,12 @@ def _calibration(log_mel):
     from sepssl.data.scenes.scene import SceneConfig
     from sepssl.data.segments import Segments
     from sepssl.data.sources import report_skipped
-    from sepssl.errors import InputError
     from sepssl.export.tflite import CALIBRATION_PATCHES
 
-    if not FLAGS.calibration:
+    if not spec:
         return
-    source, sample_rate = pathlib.Path(FLAGS.calibration), log_mel.sample_rate
-    if FLAGS.calibration == "scenes":
+    source, sample_rate = pathlib.Path(spec), log_mel.sample_rate
+    if spec == "scenes":
         config = SceneConfig(sample_rate=sample_rate)
         clips = SceneClips(config, 0, "calibration", CALIBRATION_PATCHES)
     else:
@@ -128,8 +188,8 @@ def _print_checks(checks):
             print(f"{name}: {size:.0f} kB, lowest cosine on fixed clips: {cosine:.6f}")
 
 
-def run():
-    run_main(main)
+def run() -> None:
+    run_command(sys.modules[__name__])
 
 
 if __name__ == "__main__":

@@ -3,38 +3,47 @@
 sepssl-import-panns-checkpoint --checkpoint=FILE.pth --output=FILE.keras
 """
 
+import pathlib
+import sys
+
 from absl import flags
 
-from sepssl.cli.main import run_main
-
-FLAGS = flags.FLAGS
-
-flags.DEFINE_string("checkpoint", None, "PyTorch's file, as released.", required=True)
-flags.DEFINE_string("output", None, "File to write, ending in .keras.", required=True)
+from sepssl.cli.checks import require_new_file
+from sepssl.cli.main import run as run_command
+from sepssl.errors import InputError
 
 
-def main(argv):
-    import pathlib
+def define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "checkpoint", None, "PyTorch's file, as released.", required=True, flag_values=values
+    )
+    flags.DEFINE_string(
+        "output", None, "File to write, ending in .keras.", required=True, flag_values=values
+    )
 
-    from sepssl.errors import InputError
+
+def check(values: flags.FlagValues) -> None:
+    require_new_file(values.output, (".keras",))
+    if not pathlib.Path(values.checkpoint).is_file():
+        raise InputError(
+            f"{values.checkpoint}: no such file; expected a PyTorch checkpoint of PANNs' CNN14"
+        )
+
+
+def main(values: flags.FlagValues) -> None:
     from sepssl.representation.panns_checkpoint import import_panns
     from sepssl.serialization import save_model
 
-    output = pathlib.Path(FLAGS.output)
-    if output.suffix != ".keras":
-        raise InputError(f"{output}: expected a file name that ends in .keras")
-    if output.exists():
-        raise InputError(f"{output}: exists already; expected a new file")
-    encoder = import_panns(FLAGS.checkpoint)
-    save_model(encoder, output)
+    encoder = import_panns(values.checkpoint)
+    save_model(encoder, values.output)
     print(
-        f"{output}: embeddings of {encoder.embedding_size} at {encoder.sample_rate} Hz, "
+        f"{values.output}: embeddings of {encoder.embedding_size} at {encoder.sample_rate} Hz, "
         f"{encoder.log_mel.bands} mel bands, {encoder.count_params():,} parameters"
     )
 
 
-def run():
-    run_main(main)
+def run() -> None:
+    run_command(sys.modules[__name__])
 
 
 if __name__ == "__main__":

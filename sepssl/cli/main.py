@@ -1,122 +1,220 @@
-"""How every entry point is run: flags, one-line errors, a quiet TensorFlow.
+"""How every command is run: flags, errors of one line, signals, a quiet TensorFlow.
 
-from sepssl.cli.main import run_main   # before anything that imports TensorFlow
+A command is a module with a docstring, which `--help` shows, and three functions:
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string(...)
+    def define_flags(values): flags.DEFINE_string("name", ..., flag_values=values)
+    def check(values): raises InputError for what flags and the file system alone show
+    def main(values): does the work; returns an exit status, or None for 0
 
-def main(argv): ...
-
-def run():
-    run_main(main)
-
-if __name__ == "__main__":
-    run()
+`check` is called before TensorFlow is imported, which takes seconds, so that a mistake is answered
+at once; `main` imports what it needs. Neither looks at anything but `values`, so that commands can
+be called one after the other in a process.
 """
 
 import contextlib
+import importlib
 import os
 import pathlib
 import re
+import signal
 import sys
-import tempfile
-from collections.abc import Callable
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from absl import app, flags, logging
 
 from sepssl.errors import InputError
 
-# Read by TensorFlow when it is imported: no information, no warnings from its C++ side.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-# What TensorFlow 2.17 and 2.21 print all the same on import, on machines where nothing is wrong.
+# What TensorFlow 2.17 to 2.21 print all the same on import, on machines where nothing is wrong.
 # cuInit's 303 says that there is no CUDA driver; any other number is worth reading.
 _NOISE = re.compile(
     rb"^I0000 |^WARNING: All log messages before absl::InitializeLog"
     rb"|^[-\d]+ [:.\d]+: I |^To enable the following instructions"
     rb"|Unable to register cu\w+ factory|cuInit: .*\(303\)"
 )
+_MISSING = re.compile(r"flag --(\w+)=None: .* must have a value other than None")
+_HELP = re.compile(r"--?(help|helpshort|\?)(=(true|t|1|yes|y))?", re.IGNORECASE)
 
 
-def run_main(main: Callable[[list[str]], int | None]) -> None:
-    """Parses the flags, calls `main`, exits: the whole of a console script.
+class Command(Protocol):
+    """A module of this package that is a command."""
 
-    Exit status 0, or what `main` returns. A wrong flag, a left-over argument or an `InputError`
-    is one line on stderr, `PROGRAM: error: ...`, and exit status 1. `--help` shows the docstring
-    of `main`'s module and its flags, and exits with 0.
+    __doc__: str | None
+    __file__: str
+
+    @staticmethod
+    def define_flags(values: flags.FlagValues) -> None: ...
+
+    @staticmethod
+    def check(values: flags.FlagValues) -> None: ...
+
+    @staticmethod
+    def main(values: flags.FlagValues) -> int | None: ...
+
+
+def run(command: Command) -> None:
+    """A whole console script: parses the command line, runs the command, exits.
+
+    The exit status is 0, or what `main` returns. A wrong flag, a left-over argument or an
+    `InputError` is one line on stderr, `PROGRAM: error: ...`, and exit status 1; with
+    `--verbosity=1` the traceback precedes it. Ctrl-C, SIGTERM and SIGHUP raise in the main thread,
+    so that `finally` blocks run, and end in one line and the exit status of the signal: 130, 143,
+    129. Any other exception is a fault of the program, and keeps its traceback.
     """
+    received = []
 
-    def guarded(argv):
-        if len(argv) > 1:
-            return _fail(f"unexpected argument {argv[1]!r}; expected flags only: --name=value")
-        _import_tensorflow()
-        if not flags.FLAGS["verbosity"].present:
-            # absl's INFO has TensorFlow log each step of writing a checkpoint or SavedModel.
-            logging.set_verbosity(logging.WARNING)
-        try:
-            return main(argv)
-        except (InputError, ImportError) as error:  # the latter names the extra to install
-            return _fail(error)
-        except KeyboardInterrupt:
-            _fail("stopped; what was written stays, and a training run continues when repeated")
-            return 130
+    def stop(number, _):
+        received.append(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
-    _describe(main)
-    app.run(guarded, flags_parser=_parse)
-
-
-def _parse(argv):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        # Not where the parent wants them ignored, as nohup does.
+        if number and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, stop)
     try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        sys.exit(_fail(error))
-    except (AttributeError, KeyError) as error:  # ml_collections, for --config.TYPO=1.
-        text = str(error.args[0]).strip("\"'").replace("\\n", " ").replace("\\'", "'")
-        sys.exit(_fail(f"a flag sets what the configuration does not have: {text}"))
-    except (OSError, SyntaxError, ImportError, NameError, TypeError, ValueError) as error:
-        sys.exit(_fail(f"the configuration could not be read: {error}"))
-    except SystemExit:  # --help, for which absl exits with 1.
+        app.run(
+            lambda _: execute(command, flags.FLAGS),
+            flags_parser=lambda argv: parse(command, flags.FLAGS, argv),
+        )
+    # Whatever the signal's exception became on its way: an interrupted import may fail otherwise.
+    except BaseException:
+        if not received:
+            raise
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C while Python ends
+        with contextlib.suppress(OSError):  # the terminal may be what has gone
+            print(f"\n{_program(command)}: {_stopped(command, received[0])}", file=sys.stderr)
+        sys.exit(128 + received[0])
+
+
+def parse(command: Command, values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+    """Defines the command's flags in `values` and parses `argv`, the program's name first.
+
+    Returns:
+        The program's name alone.
+
+    Raises:
+        SystemExit: with status 1 if a flag is wrong, which is printed; with 0 after `--help`.
+    """
+    command.define_flags(values)
+    if any(_HELP.fullmatch(argument) for argument in argv[1:]):
+        print(_help(command, values, argv))
         sys.exit(0)
+    try:
+        rest = values(argv)
+    except flags.Error as error:
+        missing = _MISSING.match(str(error))
+        sys.exit(_fail(command, f"--{missing[1]} is required" if missing else error))
+    except SystemExit:  # other flags that ask for help, for which absl exits with 1
+        sys.exit(0)
+    except Exception as error:  # A configuration is Python code and may raise anything.
+        from sepssl.cli.config_keys import explain
+
+        sys.exit(_fail(command, explain(argv, error)))
+    if len(rest) > 1:
+        error = f"unexpected argument {rest[1]!r}; expected flags only: --name=value"
+        sys.exit(_fail(command, error))
+    return rest
 
 
-def _fail(error) -> int:
-    path = pathlib.Path(sys.argv[0])
-    # `python -m sepssl.cli.export` is sepssl-export as well.
-    program = f"sepssl-{path.stem.replace('_', '-')}" if path.suffix == ".py" else path.name
-    print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
-    return 1
+def execute(command: Command, values: flags.FlagValues) -> int:
+    """Runs a command whose flags are parsed; returns the exit status."""
+    if "verbosity" not in values or not values["verbosity"].present:
+        # absl's INFO has TensorFlow log each step of writing a checkpoint or SavedModel.
+        logging.set_verbosity(logging.WARNING)
+    try:
+        command.check(values)
+        import_quietly("tensorflow")
+        return command.main(values) or 0
+    except InputError as error:
+        if "verbosity" in values and values["verbosity"].value > 0:
+            traceback.print_exc()
+        return _fail(command, error)
 
 
-def _describe(main):
-    # absl takes the help from the module that is run. A console script is a module of its own,
-    # without a docstring or flags.
-    if main.__module__ != "__main__":
-        sys.modules["__main__"].__doc__ = sys.modules[main.__module__].__doc__
-        for flag in flags.FLAGS.get_key_flags_for_module(main.__module__):
-            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-
-
-def _import_tensorflow():
+def import_quietly(module: str) -> None:
+    """Imports a module that brings TensorFlow in, and keeps what TensorFlow logs about it back."""
+    # Read by TensorFlow when it is imported: no information, no warnings from its C++ side.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if "tensorflow" in sys.modules:
+        importlib.import_module(module)
+        return
     with _filtered_stderr():
-        import tensorflow as tf
-
-        tf.config.list_physical_devices()
+        importlib.import_module(module)
+        sys.modules["tensorflow"].config.list_physical_devices()
 
 
 @contextlib.contextmanager
-def _filtered_stderr():
-    """Holds back what is written to the process's stderr, then passes on what is no noise."""
+def _filtered_stderr() -> Iterator[None]:
+    """Drops noise from what the process writes to stderr.
+
+    A child process filters, so that the last words of an import that crashes are not lost.
+    """
+    if not hasattr(os, "fork"):  # Windows
+        yield
+        return
+    sys.stdout.flush()
     sys.stderr.flush()
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(saved, 2)
-            os.close(saved)
-            held.seek(0)
-            for line in held:
-                if not _NOISE.search(line):
-                    os.write(2, line)
+    readable, writable = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(writable)
+        _pass_on(readable)
+    os.close(readable)
+    stderr = os.dup(2)
+    os.dup2(writable, 2)
+    os.close(writable)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.waitpid(child, 0)
+
+
+def _pass_on(readable: int) -> None:
+    """Writes the lines that are not noise to stderr until the other end closes; ends the process.
+
+    Signals to the group of processes are the parent's business; it closes its end.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    with os.fdopen(readable, "rb") as lines:
+        for line in lines:
+            if not _NOISE.search(line):
+                os.write(2, line)
+    os._exit(0)
+
+
+def _program(command: Command) -> str:
+    # `python -m sepssl.cli.export` is sepssl-export as well.
+    return f"sepssl-{pathlib.Path(command.__file__).stem.replace('_', '-')}"
+
+
+def _fail(command: Command, error: Exception | str) -> int:
+    print(f"{_program(command)}: error: {' '.join(str(error).split())}", file=sys.stderr)
+    return 1
+
+
+def _stopped(command: Command, number: int) -> str:
+    cause = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+    left = "finished outputs are kept"
+    if hasattr(command, "stopped") and flags.FLAGS.is_parsed():
+        left = command.stopped(flags.FLAGS)
+    return f"stopped{cause}; {left}"
+
+
+def _help(command: Command, values: flags.FlagValues, argv: Sequence[str]) -> str:
+    text = values.module_help(command).strip().partition("\n")[2]
+    parts = [(command.__doc__ or "").strip(), "Flags:", text.replace("\n    (default: 'None')", "")]
+    if "config" in values:
+        from sepssl.cli.config_keys import describe
+
+        parts.append(describe(argv))
+    parts.append(
+        "--flagfile=FILE reads flags from a file, --verbosity=1 shows tracebacks, --helpfull lists "
+        "all flags."
+    )
+    return "\n\n".join(parts)

@@ -3,28 +3,42 @@
 sepssl-quickstart --workdir=DIR [--preset=default|smoke]
 """
 
+import sys
+
 from absl import flags
 
-from sepssl.cli.main import run_main
-
-FLAGS = flags.FLAGS
-
-flags.DEFINE_string("workdir", None, "Folder of the run, new or to be continued.", required=True)
-flags.DEFINE_enum(
-    "preset",
-    "default",
-    ["default", "smoke"],
-    "default: at most 10 minutes on 2 cores; smoke: under 3, and its numbers mean nothing.",
-)
+from sepssl.cli.checks import require_folder_or_new
+from sepssl.cli.main import run as run_command
 
 
-def main(argv):
+def define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Folder of the run, new or to be continued.",
+        required=True,
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "preset",
+        "default",
+        ["default", "smoke"],
+        "default: at most 10 minutes on 2 cores; smoke: under 3, and its numbers mean nothing.",
+        flag_values=values,
+    )
+
+
+def check(values: flags.FlagValues) -> None:
+    require_folder_or_new(values.workdir, "for the run")
+
+
+def main(values: flags.FlagValues) -> None:
     import json
 
     from sepssl.configs.quickstart import get_config
     from sepssl.pipelines.quickstart import quickstart
 
-    paths = quickstart(get_config(FLAGS.preset), FLAGS.workdir)
+    paths = quickstart(get_config(values.preset), values.workdir)
     record = json.loads(paths.metrics.read_text())
     print(f"\n{'':<20} {'QbE mAP':>8} {'linear':>8} {'mlp':>8}   (a demonstration, one seed)")
     for name, row in record["results"].items():
@@ -38,8 +52,8 @@ def main(argv):
     print(f"  encoders     {paths.root / 'encoders'}/*/final.keras")
 
 
-def run():
-    run_main(main)
+def run() -> None:
+    run_command(sys.modules[__name__])
 
 
 if __name__ == "__main__":

@@ -3,48 +3,65 @@
 sepssl-separate --separator=PATH.keras --input=FILE_OR_DIR --output=DIR
 """
 
+import sys
+
 from absl import flags
 
-from sepssl.cli.main import run_main
-
-FLAGS = flags.FLAGS
-
-flags.DEFINE_string("separator", None, "Separator, a .keras file.", required=True)
-flags.DEFINE_string("input", None, "A sound file, or a folder of them.", required=True)
-flags.DEFINE_string("output", None, "Folder for the channels.", required=True)
-flags.DEFINE_enum(
-    "rate",
-    "separator",
-    ["separator", "input"],
-    "Sample rate of the channels: the separator's, or that of each input.",
-)
-flags.DEFINE_float(
-    "chunk_seconds",
-    30.0,
-    "Longer recordings are separated in chunks of this length; 0: every one whole, in memory that "
-    "grows with it.",
-    lower_bound=0.0,
-)
+from sepssl.cli.checks import require_exists, require_folder_or_new, require_model
+from sepssl.cli.main import run as run_command
+from sepssl.errors import InputError
 
 
-def main(argv):
+def define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "separator", None, "Separator, a .keras file.", required=True, flag_values=values
+    )
+    flags.DEFINE_string(
+        "input", None, "A sound file, or a folder of them.", required=True, flag_values=values
+    )
+    flags.DEFINE_string(
+        "output", None, "Folder for the channels.", required=True, flag_values=values
+    )
+    flags.DEFINE_enum(
+        "rate",
+        "separator",
+        ["separator", "input"],
+        "Sample rate of the channels: the separator's, or that of each input.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "chunk_seconds",
+        30.0,
+        "Longer recordings are separated in chunks of this length; 0: each as a whole, in memory "
+        "that grows with its length.",
+        lower_bound=0.0,
+        flag_values=values,
+    )
+
+
+def check(values: flags.FlagValues) -> None:
+    if not (values.chunk_seconds == 0 or 1 <= values.chunk_seconds < float("inf")):
+        raise InputError(f"--chunk_seconds={values.chunk_seconds}: expected 1 or more, or 0")
+    require_model(values.separator, "Separator")
+    require_exists(values.input, "a sound file or a folder of them")
+    require_folder_or_new(values.output, "to write channels to")
+
+
+def main(values: flags.FlagValues) -> None:
     import sepssl
-    from sepssl.errors import InputError
     from sepssl.pipelines.separate import list_recordings, separate_recordings
 
-    if not (FLAGS.chunk_seconds == 0 or 1 <= FLAGS.chunk_seconds < float("inf")):
-        raise InputError(f"--chunk_seconds={FLAGS.chunk_seconds}: expected 1 or more, or 0")
-    recordings = list_recordings(FLAGS.input, exclude=FLAGS.output)
-    separator = sepssl.load_separator(FLAGS.separator)
+    recordings = list_recordings(values.input, exclude=values.output)
+    separator = sepssl.load_separator(values.separator)
     summary = separate_recordings(
         separator,
         recordings,
-        FLAGS.output,
-        keep_input_rate=FLAGS.rate == "input",
-        chunk_seconds=FLAGS.chunk_seconds or None,
+        values.output,
+        keep_input_rate=values.rate == "input",
+        chunk_seconds=values.chunk_seconds or None,
     )
     print(
-        f"{FLAGS.output}: separated {summary.separated}, there already {summary.found}, "
+        f"{values.output}: separated {summary.separated}, there already {summary.found}, "
         f"skipped {len(summary.skipped)}"
     )
     for line in summary.again + summary.skipped:
@@ -53,8 +70,8 @@ def main(argv):
         print(f"levels and activity of the channels: {summary.table}")
 
 
-def run():
-    run_main(main)
+def run() -> None:
+    run_command(sys.modules[__name__])
 
 
 if __name__ == "__main__":

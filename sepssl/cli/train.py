@@ -1,52 +1,81 @@
 """Trains a separator or an encoder, or a table of encoders.
 
 sepssl-train --config=FILE --workdir=DIR [--config.key=value ...]
+
+A run that was stopped continues where its last checkpoint was written when the command is repeated.
 """
 
 import pathlib
+import sys
 
 from absl import flags
 from ml_collections import config_flags
 
-from sepssl.cli.main import run_main
+from sepssl.cli.checks import require_folder_or_new
+from sepssl.cli.main import run as run_command
+from sepssl.errors import InputError
 
-FLAGS = flags.FLAGS
-
-config_flags.DEFINE_config_file(
-    "config", None, "Configuration, a Python file as in configs/.", lock_config=True
-)
-flags.mark_flag_as_required("config")
-flags.DEFINE_string("workdir", None, "Folder of the run, new or to be continued.", required=True)
+TASKS = ("separator", "encoder", "supervised", "ablation")
 
 
-def main(argv):
-    from sepssl.errors import InputError
-    from sepssl.pipelines.ablation import run_ablation
+def define_flags(values: flags.FlagValues) -> None:
+    config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "Configuration, a Python file like those in configs/.",
+        lock_config=True,
+        flag_values=values,
+    )
+    flags.mark_flag_as_required("config", flag_values=values)
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Folder of the run, new or to be continued.",
+        required=True,
+        flag_values=values,
+    )
+
+
+def check(values: flags.FlagValues) -> None:
+    path = config_flags.get_config_filename(values["config"]).partition(":")[0]
+    if not pathlib.Path(path).is_file():
+        raise InputError(f"{path}: no such file; expected a configuration in Python")
+    task = values.config.get("task")
+    if task not in TASKS:
+        raise InputError(f"task={task!r}: expected one of {', '.join(TASKS)}")
+    require_folder_or_new(values.workdir, "for the run")
+
+
+def main(values: flags.FlagValues) -> None:
+    config, workdir = values.config, values.workdir
+    if config.task == "ablation":
+        from sepssl.pipelines.ablation import run_ablation
+
+        folder = run_ablation(config, workdir)
+        print(f"table: {folder / 'table.md'}; figure: {folder / 'figure.svg'}")
+        return
     from sepssl.training.encoder import train_encoder
     from sepssl.training.separator import train_separator
 
-    config_file = config_flags.get_config_filename(FLAGS["config"]).split(":")[0]
-    if not pathlib.Path(config_file).is_file():
-        raise InputError(f"{config_file}: no such file; expected a configuration in Python")
-    tasks = {
-        "separator": train_separator,
-        "encoder": train_encoder,
-        "supervised": train_encoder,
-        "ablation": run_ablation,
-    }
-    if FLAGS.config.get("task") not in tasks:
-        raise InputError(f"task={FLAGS.config.get('task')!r}: expected one of {', '.join(tasks)}")
-    run = tasks[FLAGS.config.task](FLAGS.config, FLAGS.workdir)
-    if FLAGS.config.task == "ablation":
-        print(f"table: {run / 'table.md'}; figure: {run / 'figure.svg'}")
-        return
-    print(f"{FLAGS.config.task}: {run.final}")
-    print(f"states: {run.path / 'states'}; metrics: {run.path / 'metrics.jsonl'}")
-    print(f"curves: tensorboard --logdir={run.path / 'tensorboard'}")
+    finished = (train_separator if config.task == "separator" else train_encoder)(config, workdir)
+    print(f"{config.task}: {finished.final}")
+    print(f"states: {finished.path / 'states'}; metrics: {finished.path / 'metrics.jsonl'}")
+    print(f"curves: tensorboard --logdir={finished.path / 'tensorboard'}")
 
 
-def run():
-    run_main(main)
+def stopped(values: flags.FlagValues) -> str:
+    """What is left of a run that a signal ended."""
+    steps = [
+        int(file.stem.partition("-")[2])
+        for file in pathlib.Path(values.workdir, "checkpoints").glob("ckpt-*.index")
+    ]
+    if not steps:
+        return "no checkpoint of a training has been written yet"
+    return f"the last checkpoint is that of step {max(steps)}; repeat the command to continue"
+
+
+def run() -> None:
+    run_command(sys.modules[__name__])
 
 
 if __name__ == "__main__":

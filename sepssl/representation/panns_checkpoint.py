@@ -115,7 +115,9 @@ def variable_names(backbone: Cnn14Backbone) -> dict[str, keras.Variable]:
 def _load_state(path: str) -> dict[str, np.ndarray]:
     try:
         import torch
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
         raise InputError(
             f"{path}: is read with PyTorch, which is not installed; expected "
             "pip install 'sepssl[panns]'"

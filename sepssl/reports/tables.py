@@ -1,0 +1,54 @@
+"""Results as tables of text, for terminals."""
+
+from collections.abc import Mapping
+
+FEW_CLIPS = 50  # fewer test clips make scores and intervals a matter of chance; our choice
+
+_KINDS = {"qbe": "QbE mAP", "linear": "linear mAP", "mlp": "mlp mAP"}
+
+
+def encoder_table(results: Mapping[str, Mapping[str, float | None]]) -> str:
+    """A row per representation: mean average precisions with their intervals, and d'.
+
+    Args:
+        results: by the name of a representation, as `evaluate_on` returns them, all on the same
+            clips.
+
+    Returns:
+        The table, what it shows, and a warning where the test clips are few.
+    """
+    first = next(iter(results.values()))
+    rows = [["", *_KINDS.values(), "linear d'", "mlp d'"]]
+    for name, row in results.items():
+        scores = [_with_interval(row, f"{kind}_map") for kind in _KINDS]
+        rows.append([name, *scores, *(_d_prime(row[f"{k}_d_prime"]) for k in ("linear", "mlp"))])
+    rows.append(["chance", f"{first['qbe_chance']:.3f}", "", "", "", ""])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    lines.append("QbE: query by example. In parentheses: 95 % bootstrap interval over test clips.")
+    if "test_clips" in first:
+        counts = [f"{first[f'{split}_clips']} {split}" for split in ("train", "validation", "test")]
+        lines.insert(0, f"{first['classes']} classes; clips: {', '.join(counts)}")
+        lines += few_clips(first["test_clips"], "test clips")
+    return "\n".join(lines)
+
+
+def few_clips(count: float | None, what: str) -> list[str]:
+    """A warning, if so few clips carry the scores that these mean little; else nothing."""
+    if count is None or count >= FEW_CLIPS:
+        return []
+    return [
+        f"warning: {count} {what} carry these numbers; below {FEW_CLIPS}, scores and intervals "
+        "mean little, even where an interval is narrow"
+    ]
+
+
+def _with_interval(row: Mapping[str, float | None], key: str) -> str:
+    return f"{row[key]:.3f} ({row[f'{key}_low']:.3f} to {row[f'{key}_high']:.3f})"
+
+
+def _d_prime(value: float | None) -> str:
+    return "inf" if value is None else f"{value:.2f}"  # None: of a perfect ranking

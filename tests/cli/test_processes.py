@@ -1,0 +1,133 @@
+"""What only processes of their own show: start-up, signals, what TensorFlow writes to stderr."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+# Not inherited from the tests' own TensorFlow: the entry point sets it.
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+
+WITHOUT_TENSORFLOW = """
+import contextlib, importlib, io, pathlib, sys, time
+from absl import flags
+from sepssl.cli.main import execute, parse
+
+began = time.process_time()
+def outcome(name, *arguments):
+    command = importlib.import_module(f"sepssl.cli.{name}")
+    sys.argv = [f"sepssl-{name}", *arguments]
+    values = flags.FlagValues()
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        try:
+            parse(command, values, sys.argv)
+            return execute(command, values), out.getvalue()
+        except SystemExit as stop:
+            return stop.code, out.getvalue()
+
+for file in sorted(pathlib.Path(importlib.import_module("sepssl.cli").__path__[0]).glob("*.py")):
+    if "def define_flags" in file.read_text() and file.stem != "main":
+        status, text = outcome(file.stem, "--help")
+        assert status == 0, file
+        assert text.startswith(importlib.import_module(f"sepssl.cli.{file.stem}").__doc__.strip())
+        assert "--output:" in text or "--workdir:" in text
+        assert outcome(file.stem, "--wrong=1")[0] == 1
+assert outcome("embed", "--encoder=none.keras", "--input=none", "--output=out.npz")[0] == 1
+assert outcome("export", "--encoder=none.keras", "--output=out")[0] == 1
+assert not {"tensorflow", "keras"} & set(sys.modules)
+print(time.process_time() - began)
+"""
+
+
+def test_help_and_mistakes_take_no_tensorflow():
+    process = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TENSORFLOW], capture_output=True, text=True, timeout=120
+    )
+    assert process.returncode == 0, process.stderr
+    assert float(process.stdout) < 3.0  # all commands together
+    assert "Traceback" not in process.stderr
+
+
+def test_an_error_after_tensorflow_is_one_line(tmp_path):
+    (tmp_path / "text.keras").write_text("not a model")
+    process = subprocess.run(
+        [
+            *(sys.executable, "-m", "sepssl.cli.export"),
+            *("--encoder=text.keras", "--output=out"),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        timeout=240,
+    )
+    assert process.returncode == 1
+    assert process.stdout == ""
+    (line,) = process.stderr.splitlines()
+    assert line.startswith("sepssl-export: error: text.keras: ")
+
+
+def wait_until(process, condition):
+    for _ in range(2400):
+        if condition():
+            return
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    pytest.fail("nothing came of it in two minutes")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_ctrl_c_while_tensorflow_is_imported(tmp_path):
+    (tmp_path / "text.keras").write_text("not a model")
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "sepssl.cli.export"),
+            *("--encoder=text.keras", "--output=out"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        start_new_session=True,
+    )
+    maps = pathlib.Path(f"/proc/{process.pid}/maps")
+    wait_until(process, lambda: "tensorflow" in maps.read_text())
+    os.killpg(process.pid, signal.SIGINT)  # to all of the foreground, as a terminal does
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr
+    assert stdout == ""
+    assert stderr.strip() == "sepssl-export: stopped; finished outputs are kept"
+
+
+def test_sigterm_ends_a_training_in_one_line(tmp_path):
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "sepssl.cli.train"),
+            *(f"--config={ROOT}/configs/separator_smoke.py", "--workdir=run"),
+            *("--config.train.steps=100000", "--config.train.checkpoint_every=2"),
+            *("--config.data.num_clips=8", "--config.data.clip_seconds=0.5"),
+            "--config.train.crop_seconds=0.3",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+    )
+    checkpoints = tmp_path / "run" / "checkpoints"
+    wait_until(process, lambda: list(checkpoints.glob("ckpt-*.index")))
+    process.terminate()
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 143, stderr
+    assert "the first one compiles" in stdout
+    assert "\r" not in stdout
+    lines = stderr.strip().splitlines()
+    assert len(lines) == 1, stderr
+    assert lines[0].startswith(
+        "sepssl-train: stopped by SIGTERM; the last checkpoint is that of step "
+    )

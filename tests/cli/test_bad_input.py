@@ -228,7 +228,7 @@ LATE = [
         "embed",
         [SEPARATOR.replace("separator=", "encoder="), "--input=mixed", "--output=out.npz"],
         "Separator; expected a .keras file that holds a sepssl Encoder",
-    ),  # fmt: skip
+    ),
     ("evaluate", [ENCODER, "--dataset=empty", "--output=out.json"], "empty: holds no sound file"),
     ("evaluate", [SEPARATOR, "--dataset=empty", "--output=out.json"], "empty: holds no sound file"),
     ("quickstart", ["--workdir=full"], "holds files but no config.json"),

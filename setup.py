@@ -17,6 +17,8 @@ PACKAGES = [
     "sepssl.data.scenes",
     "sepssl.evaluation",
     "sepssl.export",
+    "sepssl.pipelines",
+    "sepssl.reports",
     "sepssl.representation",
     "sepssl.representation.backbones",
     "sepssl.separation",

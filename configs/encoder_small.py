@@ -66,7 +66,7 @@ def get_config() -> ConfigDict:
                 "batch_size": 64,
                 "learning_rate": 1e-3,
                 "schedule": "cosine",
-                "warmup_steps": 100,
+                "warmup_steps": 100,  # at most half of the steps
                 "clip_norm": 0.0,
                 "log_every": 20,
                 "checkpoint_every": 200,

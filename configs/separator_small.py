@@ -56,7 +56,7 @@ def get_config() -> ConfigDict:
                 "covariance_weight": 0.0,
                 "learning_rate": 1e-3,
                 "schedule": "cosine",
-                "warmup_steps": 50,
+                "warmup_steps": 50,  # at most half of the steps
                 "clip_norm": 5.0,
                 "log_every": 20,
                 "checkpoint_every": 500,

@@ -184,6 +184,8 @@ def train(
 def loop_settings(config: ConfigDict) -> dict:
     """The arguments of `train` that `config.train` sets.
 
+    The warm-up takes `config.train.warmup_steps`, but at most half of all steps.
+
     Raises:
         InputError: if one of them is out of range.
     """
@@ -191,14 +193,13 @@ def loop_settings(config: ConfigDict) -> dict:
         raise InputError(f"train.schedule={config.schedule!r}: expected {' or '.join(SCHEDULES)}")
     if not config.learning_rate > 0:
         raise InputError(f"train.learning_rate={config.learning_rate}: expected above 0")
-    if not 0 <= config.warmup_steps < config.steps:
-        raise InputError(
-            f"train.warmup_steps={config.warmup_steps}: expected 0 or more, and fewer than "
-            f"train.steps={config.steps}"
-        )
+    if config.warmup_steps < 0:
+        raise InputError(f"train.warmup_steps={config.warmup_steps}: expected 0 or more")
+    # So that a short run needs no other value than its steps; half is our choice.
+    warmup_steps = min(config.warmup_steps, config.steps // 2)
     keys = ("steps", "log_every", "checkpoint_every")
     states = tuple(config.state_steps) or log_spaced_steps(config.steps)
-    rate = LearningRate(config.learning_rate, config.schedule, config.warmup_steps, config.steps)
+    rate = LearningRate(config.learning_rate, config.schedule, warmup_steps, config.steps)
     settings = {key: config[key] for key in keys}
     return settings | {"state_steps": states, "learning_rate": rate}
 

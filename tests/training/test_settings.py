@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from sepssl.configs import encoder_smoke, separator_smoke
+from sepssl.configs import encoder_small, encoder_smoke, separator_smoke
 from sepssl.errors import InputError
 from sepssl.files import lock_folder
 from sepssl.separation import TDCN, Separator, STFTBasis, mixit_loss
 from sepssl.training.encoder import train_encoder
-from sepssl.training.loop import LearningRate
+from sepssl.training.loop import LearningRate, loop_settings
 from sepssl.training.separator import _hold_out, train_separator
 from sepssl.training.separator_learner import SeparatorLearner
 
@@ -23,7 +23,7 @@ def test_learning_rates_hand_worked():
 BAD = [
     ("separator", "train.steps", 0, "train.steps=0"),
     ("separator", "train.crop_seconds", 0.0, "train.crop_seconds=0"),
-    ("separator", "train.warmup_steps", 20, "train.warmup_steps=20"),
+    ("separator", "train.warmup_steps", -1, "train.warmup_steps=-1"),
     ("separator", "train.learning_rate", 0.0, "train.learning_rate=0"),
     ("separator", "train.strategy", "mirror", "strategy='mirror'"),
     ("separator", "separator.num_sources", 1, "1 sources"),
@@ -117,3 +117,13 @@ def test_all_parts_of_a_recording_are_held_out_together():
     few, none = _hold_out(config, names[:50])  # 10 recordings: nothing to spare
     assert (len(few), len(none)) == (50, 0)
     assert len(set(held_out)) == 8
+
+
+def test_a_short_run_needs_no_other_warm_up():
+    """As --config.train.steps=60 alone: the configuration's warm-up is 100."""
+    train = encoder_small.get_config().train
+    train.steps = 60
+    rate = loop_settings(train)["learning_rate"]
+    assert (rate.warmup_steps, rate.steps) == (30, 60)
+    train.update(steps=3000)
+    assert loop_settings(train)["learning_rate"].warmup_steps == 100

@@ -1,0 +1,60 @@
+import pathlib
+import re
+
+from ml_collections import ConfigDict
+
+from sepssl.configs import encoder_small
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+
+
+def keys(config, prefix=""):
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from keys(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+def test_flags_and_how_to_see_a_configuration(call):
+    result = call("train", "--help")
+    assert (result.status, result.stderr) == (0, "")
+    assert result.stdout.startswith("Trains a separator or an encoder")
+    assert "--workdir: Folder of the run" in result.stdout
+    assert "--config=FILE --help" in result.stdout
+
+
+def test_all_keys_of_a_configuration_with_values_and_comments(call):
+    result = call("train", "--help", f"--config={CONFIGS}/encoder_small.py")
+    shown = dict(re.findall(r"^  ([a-z_.]+)=(.*)$", result.stdout, re.MULTILINE))
+    assert list(shown) == list(keys(encoder_small.get_config()))
+    assert shown["data.sample_rate"].split("#") == [f"{'16000':<29}  ", " Hz"]
+    assert shown["views.overlap"].endswith("# False: the two patches share nothing")
+    # A comment above its key, on two lines.
+    assert (
+        "# Random frequency response of every view. Not in the paper; what helped"
+        in (shown["views.equalization_db"])
+    )
+    assert shown["train.batch_size"] == "64"
+
+
+def test_comments_of_the_configuration_that_another_changes(call):
+    result = call("train", f"--config={CONFIGS}/separator_smoke.py", "--help")
+    assert re.search(r"^  train.crop_seconds=2.0$", result.stdout, re.MULTILINE)
+    assert re.search(r"^  data.clip_seconds=2.0 +# of scenes", result.stdout, re.MULTILINE)
+
+
+def test_keys_of_stages_within_a_configuration(call):
+    """Where the stages' comments on a key differ, there is none."""
+    result = call("train", f"--config={CONFIGS}/quickstart.py", "--help")
+    assert re.search(
+        r"^  encoder.encoder.width=0 +# channels of the fi", result.stdout, re.MULTILINE
+    )
+    assert re.search(r"^  separator.task=separator$", result.stdout, re.MULTILINE)
+
+
+def test_a_configuration_that_cannot_be_read(call, tmp_path):
+    (tmp_path / "broken.py").write_text("def get_config(:\n")
+    result = call("train", "--help", f"--config={tmp_path}/broken.py")
+    assert result.status == 0
+    assert "broken.py: could not be read as a configuration (SyntaxError" in result.stdout

@@ -14,12 +14,8 @@ import tensorflow as tf
 
 import sepssl
 from sepssl import export
-from sepssl.export.check import (
-    SAVED_MODEL_LIMITS,
-    check_in_fresh_process,
-    compare,
-    saved_model_outputs,
-)
+from sepssl.export.check import saved_model_outputs
+from sepssl.export.processes import Check, check_in_fresh_process
 from sepssl.representation import Encoder, SmallBackbone
 from sepssl.separation import TDCN, LearnedBasis, Separator, STFTBasis
 from sepssl.serialization import save_model
@@ -65,6 +61,7 @@ def write(folder: pathlib.Path) -> None:
 
 
 def read(folder: pathlib.Path) -> None:
+    checks = []
     for name in ("encoder", "learned", "stft"):
         with np.load(folder / f"{name}.npz") as stored:
             key = "embedding" if name == "encoder" else "sources"
@@ -73,22 +70,19 @@ def read(folder: pathlib.Path) -> None:
         model = load(folder / f"{name}.keras")
         for clip, outputs in expected.items():
             np.testing.assert_allclose(model(CLIPS[clip]), outputs[key], atol=1e-4)
+        check = Check(name, CLIPS, expected)
+        checks.append(check._replace(saved_model=folder / "saved_model" / name))
         (file,) = (folder / "tflite" / name).glob("*float16.tflite")
-        for tflite, precision in (
-            (file, "float16"),
-            (file.with_name(file.name.replace("_float16", "")), "float32"),
-        ):
-            saved_model = folder / "saved_model" / name
-            check_in_fresh_process(saved_model, tflite, CLIPS, expected, precision=precision)
+        checks.append(check._replace(tflite=file, precision="float16"))
+        checks.append(check._replace(tflite=file.with_name(file.name.replace("_float16", ""))))
     for name in ("hear", "scene"):
         expected = {clip: {} for clip in CLIPS}
         with np.load(folder / f"{name}.npz") as stored:
             for path, array in stored.items():
                 clip, key = path.split("/")
                 expected[clip][key] = array
-        compare(
-            expected, saved_model_outputs(folder / "saved_model" / name, CLIPS), SAVED_MODEL_LIMITS
-        )
+        checks.append(Check(name, CLIPS, expected, folder / "saved_model" / name))
+    check_in_fresh_process(checks)
     written = json.loads((folder / "versions.json").read_text())
     print(
         f"written with {written}, read with Keras {keras.__version__}, TensorFlow {tf.__version__}"

@@ -8,7 +8,7 @@ import importlib
 
 _HOMES = {
     "ExportError": "sepssl.export.errors",
-    "check_exports": "sepssl.export.check",
+    "check_exports": "sepssl.export.processes",
     "convert_encoder": "sepssl.export.tflite",
     "convert_separator": "sepssl.export.tflite",
     "origin_of": "sepssl.export.origin",

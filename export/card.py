@@ -1,6 +1,5 @@
 """The model card in an export: what it is, what it was trained on, made with what, checked how."""
 
-import dataclasses
 import datetime
 import hashlib
 import json
@@ -11,6 +10,8 @@ import tensorflow as tf
 
 import sepssl
 from sepssl.export.origin import Origin
+from sepssl.representation.encoder import Encoder
+from sepssl.separation.separator import Separator
 
 MANIFEST = "manifest.sha256"
 
@@ -37,6 +38,12 @@ _HEAR = """\
 
 It is a SavedModel as well: `tf.saved_model.load("DIRECTORY")(waveform)`.
 """
+
+_TITLES = {
+    "encoder": "Audio encoder",
+    "separator": "Sound separator",
+    "scene": "Separator and encoder",
+}
 
 _README = """\
 # {title}
@@ -70,28 +77,12 @@ sepssl {version}, Keras {keras}, TensorFlow {tensorflow}. {license}
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Contract:
-    """What goes in and what comes out.
-
-    Attributes:
-        kind: `encoder`, `separator` or `scene`.
-        title: of the card.
-        sample_rate: in Hz.
-        outputs: name -> shape, of the signature `serving_default`.
-        facts: further entries of `card.json`.
-    """
-
-    kind: str
-    title: str
-    sample_rate: int
-    outputs: dict[str, list[int | str]]
-    facts: dict
-
-
-def encoder_contract(encoder) -> Contract:
+def describe_encoder(encoder: Encoder) -> dict:
+    """What `card.json` says of an encoder: kind, sample rate, sizes, and outputs -> shapes."""
     log_mel, size = encoder.log_mel, encoder.embedding_size
-    facts = {
+    return {
+        "kind": "encoder",
+        "sample_rate": encoder.sample_rate,
         "embedding_size": size,
         "parameters": encoder.count_params(),
         "patch_seconds": log_mel.patch_samples / encoder.sample_rate,
@@ -101,39 +92,45 @@ def encoder_contract(encoder) -> Contract:
             for key, value in log_mel.get_config().items()
             if isinstance(value, int | float) and not isinstance(value, bool)
         },
+        "outputs": {"embedding": ["batch", size]},
     }
-    outputs = {"embedding": ["batch", size]}
-    return Contract("encoder", "Audio encoder", encoder.sample_rate, outputs, facts)
 
 
-def separator_contract(separator) -> Contract:
-    sources = separator.num_sources
-    facts = {"sources": sources, "parameters": separator.count_params()}
-    outputs = {"sources": ["batch", sources, "samples"]}
-    return Contract("separator", "Sound separator", separator.sample_rate, outputs, facts)
+def describe_separator(separator: Separator) -> dict:
+    """As `describe_encoder`, of a separator."""
+    return {
+        "kind": "separator",
+        "sample_rate": separator.sample_rate,
+        "sources": separator.num_sources,
+        "parameters": separator.count_params(),
+        "outputs": {"sources": ["batch", separator.num_sources, "samples"]},
+    }
 
 
-def scene_contract(separator, encoder) -> Contract:
-    part = encoder_contract(encoder)
+def describe_scene(separator: Separator, encoder: Encoder) -> dict:
+    """As `describe_encoder`, of a separator and an encoder in one."""
     sources, size = separator.num_sources, encoder.embedding_size
-    parameters = separator.count_params() + encoder.count_params()
-    outputs = part.outputs | {
-        "channel_embeddings": ["batch", sources, size],
-        "channel_energies": ["batch", sources],
+    return describe_encoder(encoder) | {
+        "kind": "scene",
+        "sources": sources,
+        "parameters": separator.count_params() + encoder.count_params(),
+        "outputs": {
+            "embedding": ["batch", size],
+            "channel_embeddings": ["batch", sources, size],
+            "channel_energies": ["batch", sources],
+        },
     }
-    facts = part.facts | {"sources": sources, "parameters": parameters}
-    return Contract("scene", "Separator and encoder", part.sample_rate, outputs, facts)
 
 
 def write_card(
-    folder: pathlib.Path, format: str, contract: Contract, checks: dict, origin: Origin | None
+    folder: pathlib.Path, file_format: str, about: dict, checks: dict, origin: Origin | None
 ) -> dict:
     """Writes `README.md`, `card.json` and the manifest into an export's folder.
 
     Args:
         folder: holds the export, and nothing else.
-        format: `saved_model`, `tflite` or `hear`.
-        contract: what was exported.
+        file_format: `saved_model`, `tflite` or `hear`.
+        about: what was exported, from `describe_encoder` and its like.
         checks: `max_error`, `relative_error`, `cosine` of a SavedModel; of TF Lite a dict of such
             for each file, with `precision`, `input`, `bytes` and `milliseconds` beside them.
         origin: where the weights come from.
@@ -143,15 +140,13 @@ def write_card(
     """
     origin = origin or Origin()
     card = {
-        "kind": contract.kind,
-        "format": format,
+        **about,
+        "format": file_format,
         "sepssl": sepssl.__version__,
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "license": origin.license,
-        "sample_rate": contract.sample_rate,
-        **contract.facts,
         "input": {
             "name": "waveform",
             "dtype": "float32",
@@ -161,13 +156,13 @@ def write_card(
             "not_finite": "counts as zero",
         },
         "outputs": {
-            name: {"dtype": "float32", "shape": shape} for name, shape in contract.outputs.items()
+            name: {"dtype": "float32", "shape": shape} for name, shape in about["outputs"].items()
         },
         "checks": checks,
         "training": list(origin.models),
     }
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(_readme(card, contract), encoding="utf-8")
+    (folder / "README.md").write_text(_readme(card), encoding="utf-8")
     lines = [
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n"
         for path in sorted(folder.rglob("*"))
@@ -177,10 +172,9 @@ def write_card(
     return card
 
 
-def _readme(card: dict, contract: Contract) -> str:
-    license = card["license"]
+def _readme(card: dict) -> str:
     return _README.format(
-        title=contract.title,
+        title=_TITLES[card["kind"]],
         version=card["sepssl"],
         format={"saved_model": "a SavedModel", "tflite": "TF Lite", "hear": "a HEAR module"}[
             card["format"]
@@ -188,14 +182,18 @@ def _readme(card: dict, contract: Contract) -> str:
         loading=_loading(card),
         rate=card["sample_rate"],
         outputs="\n".join(
-            f"`{name}`: float32 [{', '.join(map(str, shape))}]"
-            for name, shape in contract.outputs.items()
+            f"`{name}`: float32 [{', '.join(map(str, output['shape']))}]"
+            for name, output in card["outputs"].items()
         ),
         training="\n\n".join(map(_trained, card["training"])) or "Not known.",
         checks=_checks(card["checks"]),
         keras=card["keras"],
         tensorflow=card["tensorflow"],
-        license=f"Licence of the weights: {license}." if license else "No licence was stated.",
+        license=(
+            f"Licence of the weights: {card['license']}."
+            if card["license"]
+            else "No licence was stated."
+        ),
         manifest=MANIFEST,
     )
 

@@ -1,21 +1,21 @@
 """Do exported files compute what the model computed? Answered without the model's code.
 
     python -m sepssl.export.check --saved_model=DIR --tflite=FILE --expected=FILE.npz
+    python -m sepssl.export.check --jobs=FILE.json
 
-The `.npz` file holds, for every clip, its input and the outputs expected of it, each under the name
-that it has in the export, then "_" and the clip's name: `waveform_NAME` [batch, samples] and
-`embedding_NAME` [batch, embedding_size] of an encoder. Prints one line of JSON; the exit status is
-1 if an export is wrong. This file imports nothing from sepssl when run, so it also works copied to
-another machine.
+The `.npz` file holds, for every clip, its input and the outputs expected of it, each under the
+clip's name, "/", and the name that it has in the export: `CLIP/waveform` [batch, samples] and
+`CLIP/embedding` [batch, embedding_size] of an encoder. A file of jobs holds a list of objects whose
+keys are the other options. Prints a line of JSON for each job and stops at the first export that is
+wrong, with exit status 1. This file imports nothing from sepssl when run, so it also works copied
+to another machine.
 """
 
 import argparse
 import json
 import os
 import pathlib
-import subprocess
 import sys
-import tempfile
 import time
 
 import numpy as np
@@ -29,76 +29,6 @@ TFLITE_LIMITS = {
     "int8": {"cosine": 0.98},
     "any": {},
 }
-
-
-def check_exports(
-    saved_model_dir: str | os.PathLike | None, tflite_path: str | os.PathLike | None, encoder
-) -> dict:
-    """Compares exports with the encoder they came from, in a fresh process.
-
-    Args:
-        saved_model_dir: folder written by `save_encoder`, or None.
-        tflite_path: float32 file written by `convert_encoder`, or None.
-        encoder: the `Encoder`.
-
-    Returns:
-        `saved_model` and `tflite`, each with `max_error` (absolute), `relative_error` (to the
-        largest value of the clip's embedding) and `cosine` (the lowest), `tflite` also with
-        `milliseconds` (of one patch, on one thread) and the input's `dtype`; `tensorflow`, the
-        version; `tflite_runtime`. What was not asked for is None.
-
-    Raises:
-        ExportError: if an export cannot be loaded, or is off by more than 1e-5 (SavedModel) or
-            1e-3 (TF Lite), or by a cosine below 0.9999.
-    """
-    from sepssl.export.clips import encoder_clips, expected_outputs
-
-    clips = encoder_clips(encoder)
-    expected = expected_outputs(encoder, clips, "embedding")
-    return check_in_fresh_process(saved_model_dir, tflite_path, clips, expected)
-
-
-def check_in_fresh_process(
-    saved_model: str | os.PathLike | None,
-    tflite: str | os.PathLike | None,
-    clips: dict[str, np.ndarray],
-    expected: dict[str, dict[str, np.ndarray]],
-    input: str = "waveform",
-    precision: str = "float32",
-) -> dict:
-    """`check_exports` against given outputs.
-
-    Args:
-        saved_model, tflite: what to check, or None.
-        clips: name -> input.
-        expected: name -> output -> array.
-        input: the input's name.
-        precision: a key of `TFLITE_LIMITS`.
-    """
-    from sepssl.export.errors import ExportError
-
-    with tempfile.TemporaryDirectory() as temporary:
-        pairs = pathlib.Path(temporary) / "expected.npz"
-        arrays = {f"{input}_{name}": clip for name, clip in clips.items()}
-        for name, outputs in expected.items():
-            arrays |= {f"{output}_{name}": value for output, value in outputs.items()}
-        np.savez(pairs, **arrays)
-        # Run by its path, without that path's folder in front of sys.path (-P).
-        command = [sys.executable, "-P", __file__, f"--expected={pairs}"]
-        command += [f"--saved_model={os.fspath(saved_model)}"] if saved_model else []
-        command += [f"--tflite={os.fspath(tflite)}"] if tflite else []
-        command += [f"--precision={precision}"]
-        # On the CPU, as the expected outputs were.
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
-        process = subprocess.run(command, capture_output=True, text=True, env=environment)
-    try:
-        result = json.loads(process.stdout.strip().splitlines()[-1])
-    except (IndexError, ValueError):
-        tail = " | ".join(process.stderr.strip().splitlines()[-5:])[:2000]
-        result = {"error": f"exit status {process.returncode}: {tail}"}
-    if "error" in result:
-        raise ExportError(f"check of the export: {result['error']}")
-    return result
 
 
 Outputs = dict[str, np.ndarray]  # output -> array
@@ -150,11 +80,11 @@ def tflite_outputs(
     """
     interpreter = _tflite_interpreter()(os.fspath(path), num_threads=1)
     runner = interpreter.get_signature_runner("serving_default")
-    ((input, detail),) = runner.get_input_details().items()
+    ((input_name, detail),) = runner.get_input_details().items()
     details = runner.get_output_details()
 
     def run(clip):
-        return runner(**{input: _quantized(clip, detail)})
+        return runner(**{input_name: _quantized(clip, detail)})
 
     found = {
         name: [{key: _dequantized(value, details[key]) for key, value in run(clip).items()}]
@@ -251,15 +181,13 @@ def check_files(
         raise ValueError("nothing to check; expected a SavedModel, a TF Lite file, or both")
     result = dict.fromkeys(("saved_model", "tflite", "tensorflow", "tflite_runtime"))
     if saved_model:
-        clips = _named(arrays, "waveform")
+        clips, wanted = _split(arrays, "waveform")
         found = saved_model_outputs(saved_model, clips)
-        wanted = _expected(arrays, clips, "waveform")
         result["saved_model"] = compare(wanted, found, SAVED_MODEL_LIMITS)
     if tflite:
-        input, dtype = tflite_input(tflite)
-        clips = _named(arrays, input)
+        input_name, dtype = tflite_input(tflite)
+        clips, wanted = _split(arrays, input_name)
         found, milliseconds = tflite_outputs(tflite, clips)
-        wanted = _expected(arrays, clips, input)
         result["tflite"] = compare(wanted, found, TFLITE_LIMITS[precision])
         result["tflite"] |= {"milliseconds": milliseconds, "dtype": dtype}
         result["tflite_runtime"] = _tflite_interpreter().__module__.split(".")[0]
@@ -268,42 +196,47 @@ def check_files(
     return result
 
 
-def _named(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
-    prefix = name + "_"
-    clips = {key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)}
+def _split(
+    arrays: dict[str, np.ndarray], input_name: str
+) -> tuple[dict[str, np.ndarray], dict[str, Outputs]]:
+    """Arrays by "clip/name" as clip -> input and clip -> output -> array."""
+    clips, expected = {}, {}
+    for path, array in arrays.items():
+        clip, _, name = path.rpartition("/")
+        if name == input_name:
+            clips[clip] = array
+        else:
+            expected.setdefault(clip, {})[name] = array
     if not clips:
-        raise ValueError(f"no {prefix}NAME among {', '.join(arrays)}")
-    return clips
-
-
-def _expected(arrays, clips, input):
-    """Clip -> output -> array: whatever is no input and ends in a clip's name."""
-    expected = {name: {} for name in clips}
-    for key in set(arrays) - {f"{input}_{name}" for name in clips}:
-        name = max((name for name in clips if key.endswith(f"_{name}")), key=len, default=None)
-        if name is not None:
-            expected[name][key.removesuffix(f"_{name}")] = arrays[key]
-    return expected
+        raise ValueError(f"no CLIP/{input_name} among {', '.join(arrays)}")
+    return clips, {clip: expected.get(clip, {}) for clip in clips}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--saved_model", help="folder of a SavedModel")
     parser.add_argument("--tflite", help="TF Lite file")
-    parser.add_argument("--expected", required=True, help=".npz file of inputs and outputs")
+    parser.add_argument("--expected", help=".npz file of inputs and outputs")
     parser.add_argument(
         "--precision",
         default="float32",
         choices=list(TFLITE_LIMITS),
         help="of the TF Lite file, for the errors allowed",
     )
-    arguments = parser.parse_args()
-    try:
-        result = check_files(**vars(arguments))
-    except Exception as error:  # Loaders raise many kinds; the caller reads one line.
-        result = {"error": " ".join(f"{type(error).__name__}: {error}".split())[:2000]}
-    print(json.dumps(result))
-    return 1 if "error" in result else 0
+    parser.add_argument("--jobs", help=".json file, a list of objects with the options above")
+    options = vars(parser.parse_args())
+    path = options.pop("jobs")
+    if not (path or options["expected"]):
+        parser.error("one of --expected and --jobs is required")
+    for job in json.loads(pathlib.Path(path).read_text()) if path else [options]:
+        try:
+            result = check_files(**job)
+        except Exception as error:  # Loaders raise many kinds; the caller reads one line.
+            result = {"error": " ".join(f"{type(error).__name__}: {error}".split())[:2000]}
+        print(json.dumps(result), flush=True)
+        if "error" in result:
+            return 1
+    return 0
 
 
 if __name__ == "__main__":

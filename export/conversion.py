@@ -1,11 +1,13 @@
 """SavedModel to TF Lite, and float32 TF Lite to smaller: a script, for a process of its own.
 
-    python conversion.py convert SAVED_MODEL OUTPUT
-    python conversion.py quantize FLOAT32_FILE OUTPUT PRECISION PARTS [CALIBRATION.npz]
+    python conversion.py convert JOBS.json
+    python conversion.py quantize JOBS.json
 
-PARTS is a regular expression for the names of what is quantized.
+A file of jobs holds a list of objects whose keys are the arguments of the function below. Before
+each job a line of JSON is printed, so that a caller knows at which one the process ended.
 """
 
+import json
 import pathlib
 import sys
 
@@ -23,6 +25,13 @@ def convert(saved_model: str, output: str) -> None:
 
 def quantize(file: str, output: str, precision: str, parts: str, calibration: str = "") -> None:
     """Quantizes a part of a TF Lite file.
+
+    Args:
+        file: float32 TF Lite.
+        output: the file to write.
+        precision: `float16`, `dynamic` or `int8`.
+        parts: regular expression for the names of what is quantized.
+        calibration: for `int8`, an `.npz` file of clips [clips, ...] under the input's name.
 
     Not TensorFlow's own quantization, which takes the front end along: a window and mel filters of
     8 bits, magnitudes of 8 bits before a logarithm. Of a trained encoder that left cosines of 0.95
@@ -59,11 +68,11 @@ def quantize(file: str, output: str, precision: str, parts: str, calibration: st
     else:
         quantization.add_static_config(parts, everything, 8, 8)
         with np.load(calibration, allow_pickle=False) as stored:
-            ((input, clips),) = stored.items()
-        if input == "log_mel":  # else the front end comes first
+            ((input_name, clips),) = stored.items()
+        if input_name == "log_mel":  # else the front end comes first
             for end in ("INPUT", "OUTPUT"):
                 quantization.add_static_config(".*", TFLOperationName[end], 8, 8)
-        calibrated = _calibrated(quantization, input, clips)
+        calibrated = _calibrated(quantization, input_name, clips)
     quantized = bytes(quantization.quantize(calibrated).quantized_model)
     types = {t["dtype"] for t in Interpreter(model_content=quantized).get_tensor_details()}
     if not types & {np.int8, np.float16}:
@@ -71,13 +80,13 @@ def quantize(file: str, output: str, precision: str, parts: str, calibration: st
     pathlib.Path(output).write_bytes(quantized)
 
 
-def _calibrated(quantization, input, clips):
+def _calibrated(quantization, input_name, clips):
     """Tensor -> its range over all clips, where the library's own is a moving average."""
     import numpy as np
 
     ranges = {}
     for clip in clips:
-        found = quantization.calibrate({"serving_default": [{input: clip[None]}]})
+        found = quantization.calibrate({"serving_default": [{input_name: clip[None]}]})
         for tensor, values in found.items():
             seen = ranges.setdefault(tensor, dict(values))
             for key, widen in (("min", np.minimum), ("max", np.maximum)):
@@ -86,5 +95,12 @@ def _calibrated(quantization, input, clips):
     return ranges
 
 
+def main(task: str, jobs: str) -> None:
+    function = {"convert": convert, "quantize": quantize}[task]
+    for job in json.loads(pathlib.Path(jobs).read_text()):
+        print(json.dumps(job), flush=True)
+        function(**job)
+
+
 if __name__ == "__main__":
-    {"convert": convert, "quantize": quantize}[sys.argv[1]](*sys.argv[2:])
+    main(*sys.argv[1:])

@@ -186,8 +186,13 @@ def write_saved_model(graph: Graph, folder: str | os.PathLike) -> None:
 def require_encoder(encoder) -> None:
     """Raises InputError unless `encoder` is an `Encoder`; builds it if it is not built."""
     if not isinstance(encoder, Encoder):
-        raise InputError(f"encoder: is a {type(encoder).__name__}; expected a sepssl Encoder")
+        raise InputError(f"encoder: is {_kind(encoder)}; expected a sepssl Encoder")
     encoder.build()
+
+
+def _kind(value) -> str:
+    name = type(value).__name__
+    return f"an {name}" if name[0] in "AEIOUaeiou" else f"a {name}"
 
 
 def _signature(function: Callable, spec: tf.TensorSpec = WAVEFORM) -> Callable:
@@ -215,7 +220,7 @@ class _RealSTFTBasis(STFTBasis):
 def _unrolled(separator: Separator, builtin_operators: bool = False) -> Separator:
     """The same separator without loops and without gradients of its own, which loaders lack."""
     if not isinstance(separator, Separator):
-        raise InputError(f"separator: is a {type(separator).__name__}; expected a sepssl Separator")
+        raise InputError(f"separator: is {_kind(separator)}; expected a sepssl Separator")
     config = separator.get_config()
     if isinstance(separator.tdcn, TDCN):
         plain = {"unroll": True, "rematerialize": False}

@@ -8,7 +8,7 @@ import os
 import pathlib
 
 from sepssl.errors import InputError
-from sepssl.export.card import encoder_contract
+from sepssl.export.card import describe_encoder
 from sepssl.export.clips import encoder_clips
 from sepssl.export.graphs import encoder_graph, patches_signature, require_encoder
 from sepssl.export.origin import Origin
@@ -41,7 +41,6 @@ def save_hear(encoder: Encoder, directory: str | os.PathLike, origin: Origin | N
     dense = Encoder(encoder.backbone, type(log_mel).from_config(config))
     graph = encoder_graph(encoder)
     signatures = graph.signatures | {"timestamps": patches_signature(dense)}
-    contract = encoder_contract(encoder)
     facts = {
         "timestamps": {
             "patch_samples": log_mel.patch_samples,
@@ -60,7 +59,7 @@ def save_hear(encoder: Encoder, directory: str | os.PathLike, origin: Origin | N
         hear,
         directory,
         encoder_clips(encoder),
-        dataclasses.replace(contract, facts=contract.facts | facts),
+        describe_encoder(encoder) | facts,
         origin,
         module=pathlib.Path(__file__).with_name("sepssl_hear.py"),
     )

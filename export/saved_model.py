@@ -6,18 +6,14 @@ import shutil
 from collections.abc import Callable
 
 import numpy as np
-import tensorflow as tf
 
 from sepssl.export.card import (
-    Contract,
-    encoder_contract,
-    scene_contract,
-    separator_contract,
+    describe_encoder,
+    describe_scene,
+    describe_separator,
     write_card,
 )
-from sepssl.export.check import SAVED_MODEL_LIMITS, compare, saved_model_outputs
 from sepssl.export.clips import encoder_clips, expected_outputs, separator_clips
-from sepssl.export.errors import ExportError
 from sepssl.export.graphs import (
     Graph,
     encoder_graph,
@@ -26,6 +22,7 @@ from sepssl.export.graphs import (
     write_saved_model,
 )
 from sepssl.export.origin import Origin
+from sepssl.export.processes import Check, check_in_fresh_process
 from sepssl.files import atomic_folder
 from sepssl.representation.encoder import Encoder
 from sepssl.separation.separator import Separator
@@ -48,7 +45,7 @@ def save_encoder(
     Samples that are NaN, infinite or beyond 1e10 count as zeros, so the embedding is always
     finite (our choice: one damaged sample costs one sample, not the clip).
 
-    What was written is loaded again and compared with the encoder on fixed clips.
+    What was written is loaded in a fresh process and compared with the encoder on fixed clips.
 
     Args:
         encoder: the encoder to write; not changed.
@@ -66,7 +63,7 @@ def save_encoder(
     """
     graph = encoder_graph(encoder)
     clips = encoder_clips(encoder)
-    return save_graph(graph, encoder, directory, clips, encoder_contract(encoder), origin)
+    return save_graph(graph, encoder, directory, clips, describe_encoder(encoder), origin)
 
 
 def save_separator(
@@ -82,7 +79,7 @@ def save_separator(
     """
     graph = separator_graph(separator)
     clips = separator_clips(separator)
-    return save_graph(graph, separator, directory, clips, separator_contract(separator), origin)
+    return save_graph(graph, separator, directory, clips, describe_separator(separator), origin)
 
 
 def save_scene(
@@ -112,7 +109,7 @@ def save_scene(
         }
 
     clips = encoder_clips(encoder)
-    return save_graph(graph, scene, directory, clips, scene_contract(separator, encoder), origin)
+    return save_graph(graph, scene, directory, clips, describe_scene(separator, encoder), origin)
 
 
 def save_graph(
@@ -120,7 +117,7 @@ def save_graph(
     model: Callable,
     directory: str | os.PathLike,
     clips: dict[str, np.ndarray],
-    contract: Contract,
+    about: dict,
     origin: Origin | None,
     module: pathlib.Path | None = None,
 ) -> dict:
@@ -131,7 +128,7 @@ def save_graph(
         model: (waveform, training) -> what it should compute.
         directory: a folder that does not exist or is empty.
         clips: name -> waveform.
-        contract, origin: for the card.
+        about, origin: for the card, as `write_card` takes them.
         module: a Python module to put beside it, HEAR's.
 
     Returns:
@@ -141,15 +138,10 @@ def save_graph(
         InputError, ExportError: as `save_encoder`.
     """
     with atomic_folder(directory) as folder:
-        expected = expected_outputs(model, clips, next(iter(contract.outputs)))
+        expected = expected_outputs(model, clips, next(iter(about["outputs"])))
         write_saved_model(graph, folder)
-        try:
-            with tf.device("CPU:0"):
-                found = saved_model_outputs(folder, clips)
-            checks = compare(expected, found, SAVED_MODEL_LIMITS)
-        except ValueError as error:
-            raise ExportError(f"{directory}: the SavedModel is wrong: {error}") from error
+        (result,) = check_in_fresh_process([Check(os.fspath(directory), clips, expected, folder)])
         if module:
             shutil.copy(module, folder)
-        format = "hear" if module else "saved_model"
-        return write_card(folder, format, contract, checks, origin)
+        file_format = "hear" if module else "saved_model"
+        return write_card(folder, file_format, about, result["saved_model"], origin)

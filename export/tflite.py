@@ -1,21 +1,21 @@
 """Models as TF Lite files: several precisions, builtin operators only."""
 
 import importlib.util
+import json
 import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from tensorflow.core.framework import types_pb2
 
 from sepssl.errors import InputError
 from sepssl.export import conversion
-from sepssl.export.card import encoder_contract, separator_contract, write_card
-from sepssl.export.check import check_in_fresh_process
+from sepssl.export.card import describe_encoder, describe_separator, write_card
 from sepssl.export.clips import (
     LARGEST_SAMPLE,
     encoder_clips,
@@ -24,6 +24,7 @@ from sepssl.export.clips import (
 )
 from sepssl.export.errors import ExportError
 from sepssl.export.graphs import (
+    Graph,
     backbone_graph,
     encoder_graph,
     patch_graph,
@@ -32,6 +33,7 @@ from sepssl.export.graphs import (
     write_saved_model,
 )
 from sepssl.export.origin import Origin
+from sepssl.export.processes import Check, check_in_fresh_process, run_script
 from sepssl.files import atomic_folder, require_new_folder
 from sepssl.representation.encoder import Encoder
 from sepssl.separation.separator import Separator
@@ -99,31 +101,28 @@ def convert_encoder(
     require_encoder(encoder)
     _require_precisions(precisions, PRECISIONS)
     _require_some("input", inputs, INPUTS)
-    _require_float32(encoder)
     require_new_folder(directory)
+    graphs = {name: _GRAPHS[name](encoder) for name in inputs}
+    for graph in graphs.values():
+        _require_float32(graph)
     calibration = _usable_calibration(calibration) if "int8" in precisions else None
     with atomic_folder(directory) as folder:
         clips = encoder_clips(encoder)
         expected = expected_outputs(encoder, clips, "embedding")
         patches = None if calibration is None else _calibration_patches(encoder, calibration)
-        checks = {}
-        for input in inputs:
-            graph = _GRAPHS[input](encoder)
-            files = [
-                ("_".join(["encoder", *_unless(input, "waveform"), *_unless(p, "float32")]), p)
-                for p in precisions
-            ]
-            checks |= _convert(
+        variants = [
+            _Variant(
                 graph,
-                folder,
-                dict(files),
+                _files(["encoder", *_unless(name, "waveform")], precisions),
                 # The backbone's last operation may bear the name of the output.
-                ".*" if input == "log_mel" else f".*{re.escape(encoder.backbone.name)}.*",
-                *_as_input(encoder, input, clips, expected),
-                None if patches is None else _input_of(encoder, input, patches),
-                accept_errors,
+                ".*" if name == "log_mel" else f".*{re.escape(encoder.backbone.name)}.*",
+                *_as_input(encoder, name, clips, expected),
+                None if patches is None else _input_of(encoder, name, patches),
             )
-        return write_card(folder, "tflite", encoder_contract(encoder), checks, origin)
+            for name, graph in graphs.items()
+        ]
+        checks = _convert(variants, folder, accept_errors)
+        return write_card(folder, "tflite", describe_encoder(encoder), checks, origin)
 
 
 def convert_separator(
@@ -143,63 +142,106 @@ def convert_separator(
     """
     _require_precisions(precisions, PRECISIONS[:2])
     graph = separator_graph(separator, builtin_operators=True)
-    _require_float32(separator)
+    _require_float32(graph)
     (copy,) = graph.models
     parts = f".*({re.escape(copy.tdcn.name)}|{re.escape(copy.mask.name)}).*"
     with atomic_folder(directory) as folder:
         clips = separator_clips(separator)
         expected = expected_outputs(separator, clips, "sources")
-        files = {"_".join(["separator", *_unless(p, "float32")]): p for p in precisions}
-        checks = _convert(graph, folder, files, parts, clips, expected, None, accept_errors)
-        return write_card(folder, "tflite", separator_contract(separator), checks, origin)
+        files = _files(["separator"], precisions)
+        variant = _Variant(graph, files, parts, clips, expected)
+        checks = _convert([variant], folder, accept_errors)
+        return write_card(folder, "tflite", describe_separator(separator), checks, origin)
 
 
-def _convert(graph, folder, files, parts, clips, expected, calibration, accept_errors) -> dict:
-    """Writes files, name -> precision; returns file -> what the card says of it."""
-    spec, checks = graph.input, {}
+class _Variant(NamedTuple):
+    """A model that takes one kind of input, in one or several precisions.
+
+    Attributes:
+        graph: what to convert.
+        files: file name -> precision.
+        parts: regular expression for the names of what is quantized.
+        clips: clip -> input.
+        expected: clip -> output -> array.
+        calibration: inputs [clips, ...], for int8.
+    """
+
+    graph: Graph
+    files: dict[str, str]
+    parts: str
+    clips: dict[str, np.ndarray]
+    expected: dict[str, dict[str, np.ndarray]]
+    calibration: np.ndarray | None = None
+
+
+def _convert(
+    variants: Sequence[_Variant], folder: pathlib.Path, accept_errors: bool
+) -> dict[str, dict]:
+    """Writes the files of all variants; returns file name -> what the card says of it."""
+    # One process for all conversions, one for all quantizations and one for all checks, since a
+    # start of TensorFlow takes as long as several of them.
+    conversions, quantizations, checks = [], [], []
     # In the output's folder, so that a full disk is one that the user has named.
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        temporary = pathlib.Path(temporary)
-        write_saved_model(graph, temporary / "saved_model")
-        _run("convert", temporary / "saved_model", temporary / "float32.tflite")
-        if calibration is not None:
-            np.savez(temporary / "calibration.npz", **{spec.name: calibration})
-        for name, precision in files.items():
-            file = folder / f"{name}.tflite"
-            if precision == "float32":
-                shutil.copy(temporary / "float32.tflite", file)
-            else:
-                arguments = [temporary / "float32.tflite", file, precision, parts]
-                arguments += [temporary / "calibration.npz"] if precision == "int8" else []
-                _run("quantize", *arguments)
-            try:
+        for i, variant in enumerate(variants):
+            spec, base = variant.graph.input, pathlib.Path(temporary) / str(i)
+            write_saved_model(variant.graph, base)
+            float32, calibration = base.with_suffix(".tflite"), base.with_suffix(".npz")
+            conversions.append({"saved_model": str(base), "output": str(float32)})
+            if variant.calibration is not None:
+                np.savez(calibration, **{spec.name: variant.calibration})
+            for name, precision in variant.files.items():
+                if precision != "float32":
+                    job = {"file": str(float32), "output": str(folder / name)}
+                    job |= {"precision": precision, "parts": variant.parts}
+                    job |= {"calibration": str(calibration)} if precision == "int8" else {}
+                    quantizations.append(job)
                 limits = "any" if accept_errors else precision
-                check = check_in_fresh_process(None, file, clips, expected, spec.name, limits)
-            except ExportError as error:
-                raise ExportError(f"{file.name}: {error}") from error
-            checks[file.name] = {
-                "precision": precision,
-                "input": spec.name,
-                "shape": [-1 if size is None else size for size in spec.shape],
-                "dtype": check["tflite"].pop("dtype"),
-                "bytes": file.stat().st_size,
-                **check["tflite"],
-            }
-    return checks
+                check = Check(name, variant.clips, variant.expected, None, folder / name)
+                checks.append(check._replace(input_name=spec.name, precision=limits))
+        _run("convert", conversions, temporary)
+        for variant, job in zip(variants, conversions, strict=True):
+            for name, precision in variant.files.items():
+                if precision == "float32":
+                    shutil.copy(job["output"], folder / name)
+        if quantizations:
+            _run("quantize", quantizations, temporary)
+    results = check_in_fresh_process(checks)
+    described = [
+        {
+            "precision": precision,
+            "input": variant.graph.input.name,
+            "shape": [-1 if size is None else size for size in variant.graph.input.shape],
+        }
+        for variant in variants
+        for precision in variant.files.values()
+    ]
+    return {
+        check.name: about
+        | {"dtype": result["tflite"].pop("dtype"), "bytes": (folder / check.name).stat().st_size}
+        | result["tflite"]
+        for check, about, result in zip(checks, described, results, strict=True)
+    }
 
 
-def _as_input(encoder, input, clips, expected):
+def _files(parts: list[str], precisions: Sequence[str]) -> dict[str, str]:
+    """File name -> precision."""
+    return {"_".join([*parts, *_unless(p, "float32")]) + ".tflite": p for p in precisions}
+
+
+def _as_input(encoder, input_name, clips, expected):
     """Clips and what is expected of them, as a file of that input takes them."""
-    if input == "waveform":
+    if input_name == "waveform":
         return clips, expected
     waveforms = {name: _one_patch(encoder, clip[0]) for name, clip in clips.items()}
     expected = expected_outputs(encoder, waveforms, "embedding")
-    return {name: _input_of(encoder, input, clip) for name, clip in waveforms.items()}, expected
+    inputs = {name: _input_of(encoder, input_name, clip) for name, clip in waveforms.items()}
+    return inputs, expected
 
 
-def _input_of(encoder, input, waveforms):
+def _input_of(encoder, input_name, waveforms):
     """Waveforms [..., patch_samples] as a file of that input takes them."""
-    if input != "log_mel":
+    if input_name != "log_mel":
         return waveforms
     waveforms = np.where(np.abs(waveforms) <= LARGEST_SAMPLE, waveforms, np.float32(0))
     return np.asarray(encoder.log_mel(waveforms))[:, 0]
@@ -263,27 +305,30 @@ def _require_precisions(values: Sequence[str], known: Sequence[str]) -> None:
         )
 
 
-def _require_float32(model):
-    # Keras has no public walk over layers within layers.
-    for layer in model._flatten_layers():
-        if layer.compute_dtype not in (None, "float32"):
-            raise InputError(
-                f"model: its layer '{layer.name}' computes in {layer.compute_dtype}, for which "
-                "TF Lite has no operators; expected a model under the dtype policy float32"
-            )
+def _require_float32(graph: Graph) -> None:
+    definition = graph.signatures["serving_default"].get_concrete_function().graph.as_graph_def()
+    nodes = [*definition.node]
+    for function in definition.library.function:
+        nodes += function.node_def
+    for node in nodes:
+        for kind, name in ((types_pb2.DT_HALF, "float16"), (types_pb2.DT_BFLOAT16, "bfloat16")):
+            if any(attribute.type == kind for attribute in node.attr.values()):
+                raise InputError(
+                    f"model: its operation '{node.name}' computes in {name}, for which TF Lite has "
+                    "no operators; expected a model under the dtype policy float32"
+                )
 
 
-def _run(task: str, *arguments) -> None:
-    # The converter aborts the whole process on some inputs (an assertion in LLVM). The script is
-    # run by its path, and without that path's folder in front of sys.path (-P): our tflite.py
-    # must not stand in for somebody's `import tflite`.
-    command = [sys.executable, "-P", conversion.__file__, task, *map(str, arguments)]
-    # Not the caller's GPU, whose memory the caller may have taken whole.
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
-    process = subprocess.run(command, capture_output=True, text=True, env=environment)
+def _run(task: str, jobs: list[dict], folder: str) -> None:
+    """Converts or quantizes in a process of its own, since the converter aborts on some inputs."""
+    path = pathlib.Path(folder) / f"{task}.json"
+    path.write_text(json.dumps(jobs))
+    process = run_script(conversion.__file__, task, str(path))
     if process.returncode != 0:
+        started = [json.loads(line) for line in process.stdout.splitlines() if line[:1] == "{"]
+        name = f"{pathlib.Path(started[-1]['output']).name}: " if task == "quantize" else ""
         raise ExportError(
-            f"conversion to TF Lite failed with exit status {process.returncode}: "
+            f"{name}conversion to TF Lite failed with exit status {process.returncode}: "
             + _summary(process.stderr)
         )
 

@@ -4,13 +4,15 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from sepssl.audio.log_mel import LogMel
 from sepssl.errors import InputError
-from sepssl.export import save_hear
+from sepssl.export import save_hear, sepssl_hear
 from sepssl.representation import Encoder, SmallBackbone
 
 LOOK = """
@@ -23,7 +25,7 @@ assert isinstance(model, tf.Module)
 audio = tf.constant(np.load(sys.argv[1])["audio"])
 scene = module.get_scene_embeddings(audio, model)
 embeddings, times = module.get_timestamp_embeddings(audio, model)
-assert scene.dtype == embeddings.dtype == times.dtype == tf.float32
+assert scene.dtype == embeddings.dtype == tf.float32
 np.savez(sys.argv[1] + ".found.npz", scene=scene, embeddings=embeddings, times=times)
 sizes = [model.sample_rate, model.scene_embedding_size, model.timestamp_embedding_size]
 sepssl = any(name.split(".")[0] == "sepssl" for name in sys.modules)
@@ -88,3 +90,42 @@ def test_other_sample_rates(tmp_path):
     encoder = Encoder(SmallBackbone(8, 2), LogMel(sample_rate=8000, high_hz=3800.0))
     with pytest.raises(InputError, match="is for 8000 Hz; expected a sample rate of HEAR's"):
         save_hear(encoder, tmp_path / "other")
+
+
+def test_timestamps_of_hours_are_exact():
+    """float32 resolves 1 ms from 2.3 hours on, and frames of 22,050 Hz are 49.887 ms apart."""
+
+    def timestamps(waveform):
+        return {"embedding": tf.zeros([1, waveform.shape[1] - 1, 1])}
+
+    # A hop of one sample at 21 Hz: 10 hours are few samples, and no hop is a whole millisecond.
+    model = types.SimpleNamespace(
+        sample_rate=21,
+        patch_samples=2,
+        hop_samples=1,
+        encoder=types.SimpleNamespace(signatures={"timestamps": timestamps}),
+    )
+    samples = 36000 * 21
+    embeddings, times = sepssl_hear.get_timestamp_embeddings(np.zeros([1, samples]), model)
+    assert embeddings.shape == (1, samples + 1, 1)
+    expected = 1000 * np.arange(samples + 1) / 21
+    np.testing.assert_allclose(times[0], expected, rtol=0, atol=1e-6)
+    assert float(times[0, -1]) == 36_000_000.0
+    # What hear-validator asks of the spacing.
+    assert np.ptp(np.diff(times[0])) < 1e-3
+
+
+def test_hear_validator(encoder, tmp_path):
+    """HEAR's own check, where it is installed: `pip install hearvalidator`, which needs PyTorch."""
+    pytest.importorskip("hearvalidator")
+    save_hear(encoder, tmp_path / "hear")
+    process = subprocess.run(
+        [sys.executable, "-m", "hearvalidator.validate", "sepssl_hear"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "hear")},
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert "Looks good!" in process.stdout
+    assert "Interval between timestamps is 50.0ms" in process.stdout

@@ -252,6 +252,16 @@ def test_a_graph_that_computes_something_else_leaves_nothing(mean_backbone, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_graph_that_needs_this_process_leaves_nothing(mean_backbone, tmp_path):
+    """A Python function in the graph is found by the process that made it, and by no other."""
+    encoder = Encoder(mean_backbone(lambda x: tf.ensure_shape(
+        tf.numpy_function(np.abs, [x], tf.float32), [None, 64]
+    )))  # fmt: skip
+    with pytest.raises(ExportError, match=r"encoder: .*pyfunc"):
+        save_encoder(encoder, tmp_path / "encoder")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_folder_that_holds_something_is_left_alone(encoder, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="is not empty"):

@@ -144,5 +144,5 @@ def test_scene_of_two_sample_rates_is_refused(encoder, tmp_path):
 def test_encoder_is_no_separator(tmp_path):
     encoder = Encoder(SmallBackbone(embedding_size=8, width=2))
     for write in (save_separator, convert_separator):
-        with pytest.raises(InputError, match="is a Encoder; expected a sepssl Separator"):
+        with pytest.raises(InputError, match="is an Encoder; expected a sepssl Separator"):
             write(encoder, tmp_path / "separator")

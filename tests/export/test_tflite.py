@@ -1,4 +1,5 @@
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -8,8 +9,17 @@ import pytest
 import tensorflow as tf
 
 from sepssl.errors import InputError
-from sepssl.export import ExportError, check_exports, conversion, convert_encoder, save_encoder
+from sepssl.export import (
+    ExportError,
+    check_exports,
+    conversion,
+    convert_encoder,
+    processes,
+    save_encoder,
+    tflite,
+)
 from sepssl.export.check import TFLITE_LIMITS, compare
+from sepssl.export.processes import Check, check_in_fresh_process, run_script
 from sepssl.representation import Encoder, SmallBackbone
 from sepssl.representation.backbones.vggish import VggishBackbone
 
@@ -185,11 +195,9 @@ def test_the_front_end_stays_in_float32(quantized, wide, file):
 @pytest.mark.parametrize("precision", ["float16", "dynamic"])
 def test_a_file_of_which_nothing_is_quantized_is_refused(converted, tmp_path, precision):
     file, output = converted[0] / "encoder.tflite", tmp_path / "quantized.tflite"
-    process = subprocess.run(
-        [sys.executable, conversion.__file__, "quantize", file, output, precision, ".*nothing.*"],
-        capture_output=True,
-        text=True,
-    )
+    job = {"file": str(file), "output": str(output), "precision": precision}
+    (tmp_path / "jobs.json").write_text(json.dumps([job | {"parts": ".*nothing.*"}]))
+    process = run_script(conversion.__file__, "quantize", str(tmp_path / "jobs.json"))
     assert process.returncode != 0
     assert "nothing was quantized; expected operations under names like" in process.stderr
     assert not output.exists()
@@ -265,12 +273,13 @@ def test_operator_that_tflite_lacks_is_named_and_leaves_nothing(mean_backbone, t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_half_precision_is_refused(tmp_path):
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_refused(dtype, tmp_path):
     policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_float16")
+    keras.config.set_dtype_policy(f"mixed_{dtype}")
     try:
         encoder = Encoder(SmallBackbone(embedding_size=16, width=4))
-        with pytest.raises(InputError, match="computes in float16"):
+        with pytest.raises(InputError, match=f"computes in {dtype}"):
             convert_encoder(encoder, tmp_path / "encoder")
     finally:
         keras.config.set_dtype_policy(policy)
@@ -282,6 +291,55 @@ def test_folder_that_holds_something_is_left_alone(encoder, tmp_path):
     with pytest.raises(InputError, match="is not empty"):
         convert_encoder(encoder, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_one_process_for_each_kind_of_work(encoder, tmp_path, monkeypatch):
+    """However many files there are: a start of TensorFlow takes as long as several of them."""
+    started = []
+
+    def counted(script, *arguments, **options):
+        started.append((pathlib.Path(script).stem, *arguments[:1]))
+        return run_script(script, *arguments, **options)
+
+    monkeypatch.setattr(processes, "run_script", counted)
+    monkeypatch.setattr(tflite, "run_script", counted)
+    card = convert_encoder(
+        encoder,
+        tmp_path / "encoder",
+        precisions=["float32", "float16"],
+        inputs=["patch", "log_mel"],
+    )
+    assert [name for name, _ in started] == ["conversion", "conversion", "check"]
+    assert [argument for _, argument in started[:2]] == ["convert", "quantize"]
+    assert list(card["checks"]) == [
+        "encoder_patch.tflite",
+        "encoder_patch_float16.tflite",
+        "encoder_log_mel.tflite",
+        "encoder_log_mel_float16.tflite",
+    ]
+
+
+def test_the_wrong_one_of_several_files_is_named(converted, encoder, waveforms):
+    file = converted[0] / "encoder.tflite"
+    expected = {name: {"embedding": np.asarray(encoder(x))} for name, x in waveforms.items()}
+    wrong = {name: {"embedding": 1.01 * x["embedding"]} for name, x in expected.items()}
+    right, off = (Check(n, waveforms, x, tflite=file) for n, x in (("a", expected), ("b", wrong)))
+    assert len(check_in_fresh_process([right, right])) == 2
+    with pytest.raises(ExportError, match=r"^b: .*relative error of embedding 0\.0099"):
+        check_in_fresh_process([right, off, right])
+    missing = right._replace(name="c", tflite=file.with_name("missing.tflite"))
+    with pytest.raises(ExportError, match=r"^c: .*missing\.tflite"):
+        check_in_fresh_process([right, missing])
+
+
+def test_a_child_that_hangs_is_ended(converted, waveforms, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import time; time.sleep(60)")
+    with pytest.raises(ExportError, match=r"script\.py: not finished after 0\.5 s"):
+        run_script(str(script), timeout=0.5)
+    check = Check("a", waveforms, {}, tflite=converted[0] / "encoder.tflite")
+    with pytest.raises(ExportError, match=r"check\.py: not finished after 0\.01 s"):
+        check_in_fresh_process([check], timeout=0.01)
 
 
 def test_check_exports(converted, encoder, tmp_path):
@@ -304,8 +362,8 @@ def test_check_as_a_program_never_imports_the_models(
 ):
     pairs = {}
     for name, waveform in waveforms.items():
-        pairs[f"waveform_{name}"] = waveform
-        pairs[f"embedding_{name}"] = scale * np.asarray(encoder(waveform))
+        pairs[f"{name}/waveform"] = waveform
+        pairs[f"{name}/embedding"] = scale * np.asarray(encoder(waveform))
     np.savez(tmp_path / "pairs.npz", **pairs)
     process = subprocess.run(
         [

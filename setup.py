@@ -2,33 +2,17 @@
 
 import pathlib
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
 VERSION = {}
 exec((ROOT / "sepssl" / "version.py").read_text(), VERSION)
 
-PACKAGES = [
-    "sepssl",
-    "sepssl.audio",
-    "sepssl.cli",
-    "sepssl.configs",
-    "sepssl.data",
-    "sepssl.data.scenes",
-    "sepssl.evaluation",
-    "sepssl.export",
-    "sepssl.pipelines",
-    "sepssl.reports",
-    "sepssl.representation",
-    "sepssl.representation.backbones",
-    "sepssl.separation",
-    "sepssl.training",
-    "sepssl.views",
-]
+PACKAGES = [*find_packages(include=["sepssl", "sepssl.*"]), "sepssl.configs", "sepssl.export"]
 # tensorflow-hub imports pkg_resources, which later setuptools lack.
 HUB = ["tensorflow-hub>=0.16", "tf-keras>=2.17", "setuptools<81"]
-# Quantizes TF Lite files; float32 does without.
-TFLITE = ["ai-edge-quantizer>=0.10"]
+# Quantizes TF Lite files; float32 does without. Its interface changes from version to version.
+TFLITE = ["ai-edge-quantizer>=0.10,<0.11"]
 
 setup(
     name="sepssl",
@@ -44,9 +28,11 @@ setup(
         "sepssl.configs": "configs",
         "sepssl.export": "export",
     },
+    package_data={"sepssl.reports": ["templates/*.html"]},
     install_requires=[
         "absl-py>=2.1",
         "filelock>=3.24",
+        "jinja2>=3.1",
         "keras>=3.13.2",
         "matplotlib>=3.8",
         "ml_collections>=1.0",

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from scipy import signal
 
 _WINDOW_SECONDS, _HOP_SECONDS = 0.032, 0.008
 
@@ -19,9 +20,15 @@ def spectrogram_db(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
         8 ms, padded with zeros so that the last samples are seen.
     """
     length, hop = round(_WINDOW_SECONDS * sample_rate), round(_HOP_SECONDS * sample_rate)
+    window = signal.windows.hann(length, sym=False)
+    transform = signal.ShortTimeFFT(
+        window, hop, sample_rate, fft_mode="onesided2X", scale_to="magnitude"
+    )
     frames = 1 + math.ceil(max(len(waveform) - length, 0) / hop)
-    padded = np.pad(waveform, (0, max(length + (frames - 1) * hop - len(waveform), 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, length)[::hop]
-    window = np.hanning(length + 1)[:-1]
-    magnitude = np.abs(np.fft.rfft(windows * window)) * (2 / window.sum())
-    return (20 * np.log10(np.maximum(magnitude, 1e-10))).T.astype(np.float32)
+    # Its frame p is centred on sample p * hop; the first wanted one begins at the first sample.
+    before = -transform.m_num_mid % hop
+    first = (transform.m_num_mid + before) // hop
+    after = length + (frames - 1) * hop - len(waveform)
+    padded = np.pad(np.asarray(waveform, np.float64), (before, max(after, 0)))
+    magnitude = np.abs(transform.stft(padded, first, first + frames))
+    return (20 * np.log10(np.maximum(magnitude, 1e-10))).astype(np.float32)

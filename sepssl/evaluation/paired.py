@@ -46,6 +46,7 @@ def paired_difference(
     mean = float(differences.mean())
     if len(seeds) == 1:
         return PairedDifference(mean, -np.inf, np.inf, 1)
-    error = differences.std(ddof=1) / np.sqrt(len(seeds))
-    half = float(stats.t.ppf((1 + confidence) / 2, len(seeds) - 1) * error)
-    return PairedDifference(mean, mean - half, mean + half, len(seeds))
+    interval = stats.ttest_rel(
+        [first[seed] for seed in seeds], [second[seed] for seed in seeds]
+    ).confidence_interval(confidence)
+    return PairedDifference(mean, float(interval.low), float(interval.high), len(seeds))

@@ -1,20 +1,91 @@
-"""A picture of how metrics went over the steps of one or several runs."""
+"""Metrics over training steps, as pictures."""
 
+import math
+import numbers
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sepssl.errors import InputError
 from sepssl.files import atomic_file
 from sepssl.training.monitors import read_metrics
 
+_LOG_RATIO = 20  # last over first step from which the axis of steps is logarithmic
+
+Curve = tuple[list[int], list[float]]  # steps, values
+
+
+class Panel(NamedTuple):
+    """One set of axes.
+
+    Attributes:
+        title: above it.
+        unit: of its vertical axis.
+        curves: label -> curve; a label of "" stands for the only curve.
+    """
+
+    title: str
+    unit: str
+    curves: dict[str, Curve]
+
+
+def is_finite(value) -> bool:
+    """Whether a value is a number other than NaN and infinity."""
+    return isinstance(value, numbers.Real) and math.isfinite(value)
+
+
+def curve(records: list[dict], key: str) -> Curve:
+    """(steps, values) of the records in which `key` is a finite number, in order of steps."""
+    points = [(int(r["step"]), float(r[key])) for r in records if is_finite(r.get(key))]
+    points.sort(key=lambda point: point[0])
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def steps_of(panels: Sequence[Panel]) -> list[int]:
+    """All steps at which a curve has a value, in order."""
+    return sorted({step for panel in panels for x, _ in panel.curves.values() for step in x})
+
+
+def draw_panels(panels: Sequence[Panel], dpi: int = 150) -> Figure:
+    """Draws panels over a common axis of steps, at most three side by side.
+
+    Args:
+        panels: at least one; one of them has a curve that is not empty.
+        dpi: of the picture.
+    """
+    steps = steps_of(panels)
+    columns = 2 if len(panels) in (2, 4) else min(len(panels), 3)
+    lines = math.ceil(len(panels) / columns)
+    figure = Figure((10.8 if columns > 1 else 5.4, 2.9 * lines), dpi, layout="constrained")
+    for i, (title, unit, curves) in enumerate(panels, start=1):
+        axes = figure.add_subplot(lines, columns, i)
+        for label, (x, y) in curves.items():  # an empty curve uses up its colour all the same
+            look = {"color": "#222222", "linestyle": "--"} if label == "mean" else {}
+            dots = "o" if len(x) <= 20 else ""
+            axes.plot(x, y, marker=dots, markersize=3.5, linewidth=1.3, label=label, **look)
+        axes.set_title(title, fontsize=10, loc="left")
+        axes.set_ylabel(unit)
+        axes.grid(alpha=0.25)
+        _step_axis(axes, steps)
+    # One legend below for panels that all show the same runs; else one inside each panel.
+    if all(list(curves) == list(panels[0].curves) and "" not in curves for _, _, curves in panels):
+        names = figure.axes[0].get_legend_handles_labels()
+        figure.legend(*names, loc="outside lower left", ncols=3, frameon=False)
+    else:
+        for axes, (_, _, curves) in zip(figure.axes, panels, strict=True):
+            if "" not in curves:
+                axes.legend(frameon=False, fontsize=8)
+    return figure
+
 
 def draw_curves(
     runs: Sequence[str | os.PathLike], metrics: Sequence[str], output: str | os.PathLike
 ) -> None:
-    """Draws a panel per metric with a curve per run, over steps on a logarithmic axis.
+    """Draws a panel per metric with a curve per run.
 
     Args:
         runs: folders of runs.
@@ -22,7 +93,7 @@ def draw_curves(
         output: a picture, ending in .png, .svg or .pdf.
 
     Raises:
-        InputError: if a run or a metric is not there, or `output` exists.
+        InputError: if a run or a metric is missing, or `output` exists.
     """
     if not runs or not metrics:
         raise InputError("no run or no metric to draw; expected at least one of each")
@@ -32,20 +103,31 @@ def draw_curves(
         if not records[run]:
             raise InputError(f"{run}: has no metrics.jsonl; expected the folder of a run")
     known = {name for entries in records.values() for entry in entries for name in entry}
-    figure = Figure(figsize=(4.2 * len(metrics), 3.2), layout="constrained")
-    for axes, metric in zip(
-        figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True
-    ):
+    panels = []
+    for metric in metrics:
         if metric not in known:
             raise InputError(f"{metric}: no run has it; they have {', '.join(sorted(known))}")
-        for run, entries in records.items():
-            points = [(entry["step"], entry[metric]) for entry in entries if metric in entry]
-            if points:
-                axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=str(run))
-        axes.set_xscale("symlog", linthresh=10)
-        axes.set_xlabel("step")
-        axes.set_title(metric.removeprefix("validation/"))
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        curves = {str(run): curve(entries, metric) for run, entries in records.items()}
+        if not any(x for x, _ in curves.values()):
+            raise InputError(f"{metric}: no run has a finite value of it")
+        panels.append(Panel(metric.removeprefix("validation/"), "", curves))
     with atomic_file(output) as temporary:
-        figure.savefig(temporary, dpi=120)
+        draw_panels(panels).savefig(temporary)
+
+
+def _step_axis(axes: Axes, steps: list[int]) -> None:
+    """Logarithmic where steps span much, then linear from step 0 to the first other one."""
+    axes.set_xlabel("step")
+    positive = [step for step in steps if step > 0]
+    if not positive or positive[-1] < _LOG_RATIO * positive[0]:
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        return
+    first, last = positive[0], positive[-1]
+    axes.set_xscale("symlog", linthresh=first, linscale=0.5)
+    decades = [10**k for k in range(len(str(last)))]
+    minor = [m * d for d in decades for m in range(2, 10) if first <= m * d <= last]
+    labelled = (1, 2, 5) if last < 100 * first else (1,)
+    major = [m * d for d in decades for m in labelled if first <= m * d <= last]
+    major = [0] * (steps[0] == 0) + major
+    axes.set_xticks(minor, minor=True)
+    axes.set_xticks(major, [f"{tick:,}" for tick in major])

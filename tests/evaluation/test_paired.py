@@ -16,12 +16,17 @@ def test_hand_worked():
     assert found.high == pytest.approx(0.066667 + 4.302653 * 0.0288675 / 3**0.5, abs=1e-6)
 
 
-def test_the_interval_is_that_of_the_paired_t_test():
+def test_the_interval_is_student_s():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 6))
     found = paired_difference(dict(enumerate(a)), dict(enumerate(b)), confidence=0.9)
-    expected = stats.ttest_rel(a, b).confidence_interval(0.9)
-    assert found[1:3] == pytest.approx(expected)
+    half = stats.t.ppf(0.95, 5) * np.std(a - b, ddof=1) / 6**0.5
+    assert found[1:3] == pytest.approx((np.mean(a - b) - half, np.mean(a - b) + half))
+
+
+def test_equal_differences_have_an_interval_of_no_width():
+    found = paired_difference({1: 0.75, 2: 0.5}, {1: 0.5, 2: 0.25})
+    assert found == (0.25, 0.25, 0.25, 2)
 
 
 def test_one_seed_says_nothing_and_none_is_an_error():

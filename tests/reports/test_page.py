@@ -7,7 +7,8 @@ import soundfile
 
 from sepssl.audio.spectrogram import spectrogram_db
 from sepssl.errors import InputError
-from sepssl.reports.page import Example, curve, write_report
+from sepssl.reports.curves import curve
+from sepssl.reports.page import Example, write_report
 
 RATE = 8000
 

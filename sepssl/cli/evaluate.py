@@ -108,13 +108,10 @@ def main(values: flags.FlagValues) -> None:
 def _evaluate_encoder(values):
     import functools
 
-    import keras
-
     import sepssl
-    from sepssl.evaluation.baselines import log_mel_statistics
+    from sepssl.evaluation.baselines import baselines, untrained_like
     from sepssl.evaluation.protocol import evaluate_on
     from sepssl.reports.tables import encoder_table
-    from sepssl.representation import Encoder
     from sepssl.representation.embed import embed_recording
 
     encoder = sepssl.load_encoder(values.encoder)
@@ -132,15 +129,10 @@ def _evaluate_encoder(values):
     results, skipped = evaluate(functools.partial(embed_recording, encoder))
     rows = {"encoder": results}
     if values.baselines:
-        keras.utils.set_random_seed(values.seed)
-        untrained = Encoder.from_config(encoder.get_config())
-        baselines = {
-            "log_mel_statistics": functools.partial(log_mel_statistics, encoder.log_mel),
-            "untrained_encoder": functools.partial(embed_recording, untrained),
-        }
-        baselines = {name: evaluate(embed)[0] for name, embed in baselines.items()}
-        rows |= {name.replace("_", " "): row for name, row in baselines.items()}
-        results = results | {"baselines": baselines}
+        embeds = baselines(untrained_like(encoder, values.seed))._asdict()
+        scores = {name: evaluate(embed)[0] for name, embed in embeds.items()}
+        rows |= {name.replace("_", " "): row for name, row in scores.items()}
+        results = results | {"baselines": scores}
     return results, skipped, encoder_table(rows)
 
 

@@ -1,10 +1,50 @@
 """What an embedding has to beat."""
 
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
 import numpy as np
 
 from sepssl.audio.log_mel import LogMel
+from sepssl.representation.embed import embed_recording
+from sepssl.representation.encoder import Encoder
 
 _STRETCH_FRAMES = 6000  # computed at once: a minute
+
+Embed = Callable[[np.ndarray], np.ndarray]  # waveform [samples] -> [dim]
+
+
+class Baselines(NamedTuple):
+    """What an encoder has to beat, each a function waveform [samples] -> [dim].
+
+    Attributes:
+        log_mel_statistics: of the encoder's front end.
+        untrained_encoder: the same network with random weights.
+    """
+
+    log_mel_statistics: Embed
+    untrained_encoder: Embed
+
+
+def baselines(untrained: Encoder) -> Baselines:
+    """The baselines of an encoder that is given with random weights."""
+    return Baselines(
+        log_mel_statistics=functools.partial(log_mel_statistics, untrained.log_mel),
+        untrained_encoder=functools.partial(embed_recording, untrained),
+    )
+
+
+def untrained_like(encoder: Encoder, seed: int) -> Encoder:
+    """The same network with random weights.
+
+    Args:
+        encoder: the encoder; not changed.
+        seed: of the weights; becomes Keras's seed.
+    """
+    keras.utils.set_random_seed(seed)
+    return Encoder.from_config(encoder.get_config())
 
 
 def log_mel_statistics(log_mel: LogMel, waveform: np.ndarray) -> np.ndarray:

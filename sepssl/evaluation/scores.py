@@ -96,11 +96,16 @@ def bootstrap_intervals(
     """Bootstrap over clips of the macro scores: percentiles, centred on the score itself.
 
     Each replicate draws as many clips as there are, with replacement, and averages over the
-    classes that have a positive and a negative clip in the draw. Clips drawn twice raise average
-    precision where a class has few positives (by about 0.05 with 5 of 80): the percentiles are
-    shifted by what the mean of the replicates exceeds the score (our choice). It measures the
-    chance in the choice of the test clips, not that in training. 1000 replicates take 0.2 s for
-    200 clips and 28 classes, half a minute for 10,000 clips and 200 classes.
+    classes that have a positive and a negative clip in the draw. It measures the chance in the
+    choice of the test clips, not that in training. 1000 replicates take 0.2 s for 200 clips and 28
+    classes, half a minute for 10,000 clips and 200 classes.
+
+    Clips drawn twice raise average precision where a class has few positives (by about 0.05 with 5
+    of 80), so the percentiles are shifted by what the mean of the replicates exceeds the score (our
+    choice). BCa and the basic bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap,
+    1993, sections 13.3 and 14.3) take that shift for a bias of the score itself and correct for it
+    once more: their nominal 95 % cover the expected score of a test set of this size in 78 to 89 %
+    of the cases simulated in `tests/benchmarks/intervals.py`, these intervals in 93 to 97 %.
 
     Args:
         labels: multi-hot `[clips, classes]`.

@@ -12,19 +12,18 @@ import os
 import pathlib
 import shutil
 import time
+from collections.abc import Callable
 
 import keras
-import numpy as np
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from sepssl.data.sources import scene_config
 from sepssl.data.splits import InMemory, scene_splits
 from sepssl.errors import InputError
-from sepssl.evaluation.baselines import log_mel_statistics
-from sepssl.evaluation.paired import paired_difference
+from sepssl.evaluation.baselines import baselines
 from sepssl.evaluation.protocol import evaluate_on_splits
 from sepssl.files import atomic_file, lock_folder
+from sepssl.reports.table import write_table
 from sepssl.representation import load_encoder
 from sepssl.representation.build import make_encoder
 from sepssl.representation.embed import embed_recording
@@ -64,22 +63,37 @@ class Results:
         with atomic_file(self.path, overwrite=True) as temporary:
             temporary.write_text("".join(json.dumps(r) + "\n" for r in self.records))
 
-    def scores(self, row: str, cells: dict[int, str], metric: str) -> dict[int, float]:
-        """A row's scores by seed, of the cells made with the given settings, by seed."""
-        return {
-            r["seed"]: r[metric]
-            for r in self.records
-            if r["row"] == row and cells.get(r["seed"]) == r["settings"]
-        }
+    def scores(self, cells: dict[str, dict[int, str]]) -> dict[str, dict[str, dict[int, float]]]:
+        """Row -> metric -> seed -> score, in the order of `cells`.
+
+        Args:
+            cells: of every row, the settings of its cells by seed; other cells do not count, and
+                rows without any are left out.
+        """
+        found = {}
+        for row, settings in cells.items():
+            own = [
+                r
+                for r in self.records
+                if r["row"] == row and settings.get(r["seed"]) == r["settings"]
+            ]
+            if own:
+                found[row] = {metric: {r["seed"]: r[metric] for r in own} for metric in METRICS}
+        return found
 
 
-def run_ablation(config: ConfigDict, workdir: str | os.PathLike) -> pathlib.Path:
+def run_ablation(
+    config: ConfigDict,
+    workdir: str | os.PathLike,
+    make_cells: Callable[[ConfigDict, int, pathlib.Path], "SeedCells"] | None = None,
+) -> pathlib.Path:
     """Makes the cells that are not there yet, then the table and the figure.
 
     Args:
         config: as in `configs/paper_ablation.py`.
         workdir: where separators, encoders and caches lie; a seed's cache is deleted when all of
             its cells are done.
+        make_cells: what makes the cells of a seed; `SeedCells` by default.
 
     Returns:
         The folder that holds `results.jsonl` (unless `config.results` names another file),
@@ -105,7 +119,10 @@ def run_ablation(config: ConfigDict, workdir: str | os.PathLike) -> pathlib.Path
     workdir.mkdir(parents=True, exist_ok=True)
     with lock_folder(workdir, wait=False):
         results = Results(config.results or workdir / "results.jsonl")
-        write = functools.partial(write_table, results, cells, config.comparisons, workdir)
+
+        def write() -> None:
+            write_table(results.scores(cells), METRICS, config.comparisons, workdir)
+
         for seed in config.seeds:
             missing = [
                 name
@@ -114,7 +131,7 @@ def run_ablation(config: ConfigDict, workdir: str | os.PathLike) -> pathlib.Path
             ]
             if not missing:
                 continue
-            make = _Seed(config, seed, workdir / f"seed-{seed}")
+            make = (make_cells or SeedCells)(config, seed, workdir / f"seed-{seed}")
             for number, name in enumerate(missing, start=1):
                 print(f"\n== seed {seed}, {number}/{len(missing)}: {name}", flush=True)
                 start = time.perf_counter()
@@ -157,12 +174,18 @@ def _digest(values: dict) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 
-class _Seed:
-    """Everything of one seed."""
+class SeedCells:
+    """Makes the cells of one seed; its scenes and its separator are made once.
+
+    Args:
+        config: as in `configs/paper_ablation.py`.
+        seed: the seed.
+        folder: where the separator, the encoders and the cache of this seed lie.
+    """
 
     def __init__(self, config: ConfigDict, seed: int, folder: pathlib.Path):
         self._config = config
-        self._seed = seed
+        self.seed = seed
         self._folder = folder
         self._cache = folder / "cache"
         counts = tuple(config.evaluation[split] for split in ("train", "validation", "test"))
@@ -177,23 +200,20 @@ class _Seed:
 
     def _stage(self, part: ConfigDict) -> ConfigDict:
         stage = part.copy_and_resolve_references()
-        stage.seed = stage.data.seed = self._seed
+        stage.seed = stage.data.seed = self.seed
         stage.data.cache = str(self._cache)
         return stage
 
     def cell(self, row: dict, settings: str) -> dict[str, float]:
         """Trains the encoder of a row, if it is trained, and evaluates it."""
         baseline = row.get("baseline", "")
-        keras.utils.set_random_seed(self._seed)
+        keras.utils.set_random_seed(self.seed)
         if baseline:
-            encoder = make_encoder(self._config.encoder.encoder)
+            embed = getattr(baselines(make_encoder(self._config.encoder.encoder)), baseline)
         else:
             encoder = load_encoder(self._train(row, settings).final)
-        if baseline == "log_mel_statistics":
-            embed = functools.partial(log_mel_statistics, encoder.log_mel)
-        else:
             embed = functools.partial(embed_recording, encoder)
-        scores, _ = evaluate_on_splits(embed, self._splits, self._seed, row["name"])
+        scores, _ = evaluate_on_splits(embed, self._splits, self.seed, row["name"])
         keras.backend.clear_session()
         gc.collect()
         return scores
@@ -209,66 +229,7 @@ class _Seed:
             else str(self._separator.state(self._config.states[state]))
             for state in row.get("separators", ())
         )
-        return train_encoder(stage, encoder_folder(self._folder.parent, row, self._seed, settings))
+        return train_encoder(stage, encoder_folder(self._folder.parent, row, self.seed, settings))
 
     def delete_cache(self) -> None:
         shutil.rmtree(self._cache, ignore_errors=True)
-
-
-def write_table(
-    results: Results, cells: dict[str, dict[int, str]], comparisons, folder: pathlib.Path
-) -> None:
-    """Writes `table.md` and `figure.svg` of the cells that there are.
-
-    Args:
-        results: the cells.
-        cells: of every row, in order, the settings of its cells by seed; others do not count.
-        comparisons: pairs of rows.
-        folder: where the files go.
-    """
-    scores = {
-        name: {metric: results.scores(name, own, metric) for metric in METRICS}
-        for name, own in cells.items()
-    }
-    scores = {name: of_metric for name, of_metric in scores.items() if of_metric["qbe_map"]}
-    rule = f"|---|---|{'---|' * len(METRICS)}"
-    lines = [f"| | seeds | {' | '.join(METRICS.values())} |", rule]
-    for name, of_metric in scores.items():
-        columns = [list(by_seed.values()) for by_seed in of_metric.values()]
-        shown = [
-            f"{np.mean(c):.3f}" + (f" ± {np.std(c, ddof=1):.3f}" if len(c) > 1 else "")
-            for c in columns
-        ]
-        lines.append(f"| {name} | {len(columns[0])} | {' | '.join(shown)} |")
-    lines += ["", f"| difference (95 %) | seeds | {' | '.join(METRICS.values())} |", rule]
-    for first, second in comparisons:
-        a, b = scores.get(first, {}), scores.get(second, {})
-        if not a.get("qbe_map", {}).keys() & b.get("qbe_map", {}).keys():
-            continue
-        differences = [paired_difference(a[metric], b[metric]) for metric in METRICS]
-        shown = [
-            f"{d.mean:+.3f}" + (f" ({d.low:+.3f} to {d.high:+.3f})" if d.seeds > 1 else "")
-            for d in differences
-        ]
-        lines.append(f"| {first} − {second} | {differences[0].seeds} | {' | '.join(shown)} |")
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_file(folder / "table.md", overwrite=True) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with atomic_file(folder / "figure.svg", overwrite=True) as temporary:
-        _draw(scores).savefig(temporary, format="svg")
-
-
-def _draw(scores: dict[str, dict[str, dict[int, float]]]) -> Figure:
-    """A panel per metric: rows from top to bottom, a dot per seed, a line at the mean."""
-    figure = Figure(figsize=(4 + 2.6 * len(METRICS), 1 + 0.24 * len(scores)), layout="constrained")
-    panels = figure.subplots(1, len(METRICS), sharey=True)
-    for axes, (metric, title) in zip(panels, METRICS.items(), strict=True):
-        for place, of_metric in enumerate(scores.values()):
-            by_seed = list(of_metric[metric].values())
-            axes.plot(by_seed, [place] * len(by_seed), "o", markersize=3, alpha=0.5, color="C0")
-            axes.plot(np.mean(by_seed), place, "|", markersize=12, color="black")
-        axes.set_title(title)
-        axes.grid(alpha=0.3)
-    panels[0].set_yticks(range(len(scores)), list(scores), fontsize="small")
-    panels[0].invert_yaxis()
-    return figure

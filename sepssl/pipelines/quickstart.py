@@ -21,9 +21,9 @@ from ml_collections import ConfigDict
 from sepssl.data.scenes import CLASS_NAMES, render_source
 from sepssl.data.sources import scene_config
 from sepssl.data.splits import InMemory, scene_splits
-from sepssl.evaluation.baselines import log_mel_statistics
+from sepssl.evaluation.baselines import baselines
 from sepssl.evaluation.protocol import evaluate_on_splits
-from sepssl.export import check_exports, convert_encoder, origin_of, save_encoder
+from sepssl.export import convert_encoder, origin_of, save_encoder
 from sepssl.files import atomic_file
 from sepssl.reports.page import Example, write_report
 from sepssl.representation import Encoder, load_encoder
@@ -162,12 +162,9 @@ def _evaluate(config: ConfigDict, paths: Paths) -> dict[str, dict[str, float]]:
     splits = scene_splits(scene_config(config.encoder.data), evaluation.seed, counts)
     splits = [InMemory(clips) for clips in splits]
     keras.utils.set_random_seed(evaluation.seed)
-    representations = {
-        "log-mel statistics": functools.partial(log_mel_statistics, Encoder().log_mel),
-        "untrained encoder": functools.partial(
-            embed_recording, make_encoder(config.encoder.encoder)
-        ),
-    }
+    Encoder()  # draws seeds, on which the untrained encoder's published figures depend
+    statistics, untrained = baselines(make_encoder(config.encoder.encoder))
+    representations = {"log-mel statistics": statistics, "untrained encoder": untrained}
     for pairing in PAIRINGS:
         encoder = load_encoder(paths.encoder(pairing) / "final.keras")
         representations[pairing] = functools.partial(embed_recording, encoder)
@@ -182,12 +179,17 @@ def _export(paths: Paths, results: dict[str, dict[str, float]]) -> dict:
     best = max(PAIRINGS, key=lambda pairing: results[pairing]["qbe_map"])
     path = paths.encoder(best) / "final.keras"
     encoder = load_encoder(path)
+    cards = []
     for folder, write in ((paths.saved_model, save_encoder), (paths.tflite, convert_encoder)):
         # Of an interrupted run: the encoder may have been another one.
         shutil.rmtree(folder, ignore_errors=True)
-        write(encoder, folder, origin_of(path))
-    checks = check_exports(paths.saved_model, paths.tflite / "encoder.tflite", encoder)
-    return {"encoder": best} | checks
+        cards.append(write(encoder, folder, origin_of(path)))
+    return {
+        "encoder": best,
+        "saved_model": cards[0]["checks"],
+        "tflite": cards[1]["checks"]["encoder.tflite"],
+        "tensorflow": cards[0]["tensorflow"],
+    }
 
 
 def _report(config: ConfigDict, paths: Paths, results, exported: dict, seconds: dict) -> None:

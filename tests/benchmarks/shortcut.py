@@ -16,7 +16,7 @@ import numpy as np
 from sepssl import load_encoder
 from sepssl.configs import paper_ablation
 from sepssl.data.sources import scene_config
-from sepssl.evaluation.baselines import log_mel_statistics
+from sepssl.evaluation.baselines import baselines
 from sepssl.evaluation.shortcut import shortcut_clips, sources_preferred
 from sepssl.pipelines.ablation import encoder_folder, expected_cells
 from sepssl.representation.build import make_encoder
@@ -48,15 +48,9 @@ def embedding_of(workdir, config, row, seed, settings):
     baseline = row.get("baseline", "")
     if baseline:
         keras.utils.set_random_seed(seed)
-        encoder = make_encoder(config.encoder.encoder)
-        if baseline == "log_mel_statistics":
-            return functools.partial(log_mel_statistics, encoder.log_mel)
-    else:
-        file = encoder_folder(workdir, row, seed, settings.get(seed, "")) / "final.keras"
-        if not file.exists():
-            return None
-        encoder = load_encoder(file)
-    return functools.partial(embed_recording, encoder)
+        return getattr(baselines(make_encoder(config.encoder.encoder)), baseline)
+    file = encoder_folder(workdir, row, seed, settings.get(seed, "")) / "final.keras"
+    return functools.partial(embed_recording, load_encoder(file)) if file.exists() else None
 
 
 if __name__ == "__main__":

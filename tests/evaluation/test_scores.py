@@ -106,7 +106,7 @@ def test_refused(labels, predictions, reason):
 
 
 @pytest.mark.parametrize("levels", [None, 2])
-def testresampled_scores_scores_are_those_of_the_resampled_clips(levels):
+def test_resampled_scores_are_those_of_the_resampled_clips(levels):
     labels, predictions = random_case(levels=levels)
     rng = np.random.default_rng(1)
     drawn = rng.integers(len(labels), size=(20, len(labels)))
@@ -169,6 +169,20 @@ def test_interval_lies_around_the_score_where_positives_are_few():
     low, high = bootstrap_intervals(labels, predictions)["map"]
     assert low < score < high
     assert score - low == pytest.approx(high - score, rel=0.5)
+
+
+def test_intervals_hold_the_expected_score_as_often_as_they_say():
+    rng, scores, intervals = np.random.default_rng(0), [], []
+    for _ in range(40):
+        labels = np.zeros((80, 4), np.int8)
+        for column in labels.T:
+            column[rng.choice(80, 5, replace=False)] = 1
+        predictions = rng.normal(size=labels.shape) + labels
+        scores.append(macro_scores(labels, predictions).map)
+        intervals.append(bootstrap_intervals(labels, predictions, num_bootstrap=100)["map"])
+    low, high = np.transpose(intervals)
+    held = np.mean((low <= np.mean(scores)) & (np.mean(scores) <= high))
+    assert 0.88 <= held <= 1.0  # BCa: 0.78
 
 
 def test_interval_where_some_draws_hold_nothing_to_score():

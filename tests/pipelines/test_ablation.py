@@ -7,8 +7,14 @@ import pytest
 
 from sepssl.configs import paper_ablation
 from sepssl.errors import InputError
-from sepssl.pipelines import ablation
-from sepssl.pipelines.ablation import Results, expected_cells, run_ablation, write_table
+from sepssl.pipelines.ablation import (
+    METRICS,
+    Results,
+    SeedCells,
+    expected_cells,
+    run_ablation,
+)
+from sepssl.reports.table import write_table
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 RESULTS = DOCS / "results"
@@ -42,33 +48,32 @@ def tiny(**changes):
     return config
 
 
-def test_cells_are_made_once_and_a_stopped_table_goes_on(tmp_path, monkeypatch):
+def test_cells_are_made_once_and_a_stopped_table_goes_on(tmp_path):
     made = []
-    cell = ablation._Seed.cell
 
-    def watched(self, row, settings):
-        made.append((row["name"], self._seed))
-        if len(made) == 2:
-            raise KeyboardInterrupt
-        return cell(self, row, settings)
+    class Watched(SeedCells):
+        def cell(self, row, settings):
+            made.append((row["name"], self.seed))
+            if len(made) == 2:
+                raise KeyboardInterrupt
+            return super().cell(row, settings)
 
-    monkeypatch.setattr(ablation._Seed, "cell", watched)
     with pytest.raises(KeyboardInterrupt):
-        run_ablation(tiny(), tmp_path)
+        run_ablation(tiny(), tmp_path, Watched)
     assert made == [("statistics", 3), ("both", 3)]
     first = (tmp_path / "results.jsonl").read_text()
 
-    run_ablation(tiny(), tmp_path)
+    run_ablation(tiny(), tmp_path, Watched)
     assert made[2:] == [("both", 3), ("statistics", 4)]
     assert (tmp_path / "results.jsonl").read_text().startswith(first)
     assert not list(tmp_path.glob("seed-*/cache"))
-    run_ablation(tiny(), tmp_path)
+    run_ablation(tiny(), tmp_path, Watched)
     assert len(made) == 4
 
     # Another temperature: the row is trained again, beside the old one.
     changed = [dict(row) for row in tiny().rows]
     changed[1]["objective"] = {"temperature": 0.3}
-    run_ablation(tiny(rows=tuple(changed)), tmp_path)
+    run_ablation(tiny(rows=tuple(changed)), tmp_path, Watched)
     assert made[4:] == [("both", 3)]
     assert len(list(tmp_path.glob("seed-3/encoders/both-*"))) == 2
 
@@ -86,34 +91,42 @@ def test_cells_are_made_once_and_a_stopped_table_goes_on(tmp_path, monkeypatch):
 
 def test_a_cell_of_other_settings_counts_as_missing(tmp_path):
     results = Results(tmp_path / "results.jsonl")
-    results.add({"row": "a", "seed": 1, "settings": "x", "qbe_map": 0.1})
-    results.add({"row": "a", "seed": 2, "settings": "x", "qbe_map": 0.2})
-    results.add({"row": "a", "seed": 1, "settings": "y", "qbe_map": 0.3})
+    results.add({"row": "a", "seed": 1, "settings": "x"} | dict.fromkeys(METRICS, 0.1))
+    results.add({"row": "a", "seed": 2, "settings": "x"} | dict.fromkeys(METRICS, 0.2))
+    results.add({"row": "a", "seed": 1, "settings": "y"} | dict.fromkeys(METRICS, 0.3))
     again = Results(tmp_path / "results.jsonl")
-    assert again.scores("a", {1: "y", 2: "x", 3: "x"}, "qbe_map") == {1: 0.3, 2: 0.2}
-    assert again.scores("a", {1: "x", 2: "x"}, "qbe_map") == {2: 0.2}
-    assert again.scores("a", {2: "y"}, "qbe_map") == {}
+
+    def qbe(settings):
+        return again.scores({"a": settings}).get("a", {}).get("qbe_map")
+
+    assert qbe({1: "y", 2: "x", 3: "x"}) == {1: 0.3, 2: 0.2}
+    assert qbe({1: "x", 2: "x"}) == {2: 0.2}
+    assert qbe({2: "y"}) is None
     assert again.has("a", 1, "y")
     assert not again.has("a", 1, "x")
-    settings = ablation._settings(tiny(), tiny().rows[1])
+
+
+def test_what_the_settings_of_a_cell_depend_on():
+    settings = expected_cells(tiny())["both"][3]
     changed = tiny()
     changed.encoder.train.steps = 5
-    assert ablation._settings(changed, changed.rows[1]) != settings
-    assert ablation._settings(tiny(seeds=(1,)), {**tiny().rows[1], "name": "b"}) == settings
+    assert expected_cells(changed)["both"][3] != settings
+    renamed = {**tiny().rows[1], "name": "b"}
+    assert expected_cells(tiny(seeds=(1,), rows=(renamed,)))["b"][1] == settings
     for value, same in (("float32", True), ("bfloat16", False)):
         later = tiny()
         later.encoder.train.precision = value
-        assert (ablation._settings(later, later.rows[1]) == settings) == same
+        assert (expected_cells(later)["both"][3] == settings) == same
 
 
 def test_the_table_of_known_numbers(tmp_path):
     results = Results(tmp_path / "results.jsonl")
     for seed, (a, b) in enumerate([(0.5, 0.4), (0.6, 0.55)]):
         for row, score in (("a", a), ("b", b)):
-            scores = dict.fromkeys(("qbe_map", "linear_map", "mlp_map"), score)
+            scores = dict.fromkeys(METRICS, score)
             results.add({"row": row, "seed": seed, "settings": ""} | scores)
     cells = {row: {0: "", 1: "", 2: ""} for row in "abc"}
-    write_table(results, cells, (("a", "b"), ("a", "c")), tmp_path)
+    write_table(results.scores(cells), METRICS, (("a", "b"), ("a", "c")), tmp_path)
     table = (tmp_path / "table.md").read_text()
     assert "| a | 2 | 0.550 ± 0.071 |" in table
     # t(1) = 12.706, standard error 0.025
@@ -127,7 +140,7 @@ def test_the_published_table(tmp_path):
     config = paper_ablation.get_config()
     results = Results(RESULTS / "paper_ablation.jsonl")
     cells = expected_cells(config)
-    write_table(results, cells, config.comparisons, tmp_path)
+    write_table(results.scores(cells), METRICS, config.comparisons, tmp_path)
     table = (tmp_path / "table.md").read_text()
     assert table == (RESULTS / "paper_ablation.md").read_text()
     for record in results.records:

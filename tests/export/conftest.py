@@ -42,7 +42,7 @@ def run_python(tmp_path_factory):
             text=True,
             cwd=elsewhere,
             env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"},
-            timeout=120,
+            timeout=280,
         )
         assert process.returncode == 0, process.stderr[-3000:]
         return json.loads(process.stdout.splitlines()[-1]), process.stderr

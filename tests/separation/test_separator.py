@@ -126,15 +126,15 @@ def test_a_loop_over_blocks_equals_their_graph(long_skips):
     variants = [{"unroll": True}, {}, {"rematerialize": True}]
     variants.append({"unroll": True, "rematerialize": True})
     separators = [
-        randomized(Separator(3, STFTBasis(64, 32), TDCN(6, 8, 3, 2, **options, **variant)))
+        randomized(Separator(3, STFTBasis(64, 32), TDCN(6, 8, 2, 2, **options, **variant)))
         for variant in variants
     ]
     for separator in separators[1:]:
         separator.set_weights(separators[0].get_weights())
     expected, expected_gradients = loss_and_gradients(separators[0], mixture, False, False)
-    for separator in separators:
-        # XLA has no gradient of a scan.
-        loss, gradients = loss_and_gradients(separator, mixture, separator.tdcn.unroll)
+    for separator, variant in zip(separators, variants, strict=True):
+        # XLA has no gradient of a scan, and takes long to compile: the last variant is enough.
+        loss, gradients = loss_and_gradients(separator, mixture, variant is variants[-1])
         assert loss == pytest.approx(expected, rel=1e-5)
         for found, gradient in zip(gradients, expected_gradients, strict=True):
             np.testing.assert_allclose(found, gradient, rtol=1e-3, atol=1e-3 * abs(gradient).max())

@@ -5,13 +5,8 @@ place, the hum of the mains and the response of the microphone. A model trained 
 two excerpts of a *mixture* belong together can use just that and learn little about the sources;
 a separated channel carries less of it.
 
-What happens without it. The shortcut is absent, and so is the advantage of separated channels.
-In a small prototype (400 steps, linear mAP) mixture/mixture pairs reached .539 on nearly clean
-scenes against .488 for pairs with the true sources; with ambience at -20..-5 dB it was .398
-against .406, and after 1,000 steps .423 against .440 for the channels of a separator. Part of
-that gain comes from any random change of colour: an untrained separator reached .436. At
--12..+3 dB both kinds of pairs stayed below plain log-mel statistics. So the level is an argument
-of `SceneConfig`, and results should state it; the default was chosen after seeing these numbers.
+How much it matters depends on its level, an argument of `SceneConfig` that results should state;
+`docs/ablation.md` has the measurements.
 
 All ranges here are our choice.
 """

@@ -14,6 +14,9 @@ HUB = ["tensorflow-hub>=0.16", "tf-keras>=2.17", "setuptools<81"]
 # Quantizes TF Lite files; float32 does without. Its interface changes from version to version.
 TFLITE = ["ai-edge-quantizer>=0.10,<0.11"]
 
+# Runs the notebook.
+NOTEBOOK = ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5.10"]
+
 setup(
     name="sepssl",
     version=VERSION["__version__"],
@@ -51,6 +54,7 @@ setup(
     extras_require={
         "test": [
             *HUB,
+            *NOTEBOOK,
             *TFLITE,
             "ai-edge-litert>=1.2",
             "fast_bss_eval>=0.1.4",
@@ -77,7 +81,7 @@ setup(
         "panns": ["torch>=2.6"],
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
         "types": ["mypy>=1.11"],
-        "colab": ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5.10"],
+        "colab": NOTEBOOK,
     },
     entry_points={
         "console_scripts": [

@@ -15,7 +15,6 @@ VERSIONS = (
     "conformance",
     "data/test_tfds_clips.py",
     "export",
-    "pipelines/test_quickstart.py",
     "representation",
     "separation",
     "test_package.py",

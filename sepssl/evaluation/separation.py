@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from sepssl.data.clips import Clips, Skipped
 from sepssl.data.folder import Folder, list_audio
 from sepssl.data.fuss import FussFolder, without_sources
 from sepssl.data.read_ahead import read_ahead, value_or_error
@@ -14,19 +15,20 @@ from sepssl.errors import InputError
 from sepssl.progress import Progress
 from sepssl.separation.metrics import SeparationScores, momi
 from sepssl.separation.oracle import KINDS, oracle_masks
+from sepssl.separation.separator import Separator
 
 SEGMENT_SECONDS = 10.0  # of unlabelled recordings, for MoMi
 
 
 def evaluate_separator(
-    separator, dataset: str, num_clips: int = 0, seed: int = 0, verbose: bool = True
-) -> tuple[dict, list[tuple[str, str]]]:
+    separator: Separator, dataset: str, num_clips: int = 0, seed: int = 0, verbose: bool = True
+) -> tuple[dict, list[Skipped]]:
     """Scores a separator, the unprocessed mixture, and two oracle masks.
 
     Args:
         separator: `Separator`.
         dataset: "scenes" (the built-in scenes, test split), a folder of mixtures with their sources
-            laid out as FUSS is, or a folder of recordings, of which only MoMi can be told.
+            laid out as FUSS is, or a folder of recordings, for which only MoMi is reported.
         num_clips: how many clips at most, 0 for all; scenes: 500 by default.
         seed: of the scenes and of the pairs for MoMi.
         verbose: whether to show progress.
@@ -34,9 +36,8 @@ def evaluate_separator(
     Returns:
         {"clips": their number, "scores": {system: scores as in `SeparationScores.result`, for
         "separator", "mixture", "oracle binary mask" and "oracle ratio mask"; the rates of
-        separation for the first only}, "MoMi": dB}, and (name, reason) of the clips that were
-        skipped. "scores" is absent without sources, "MoMi"
-        with a single clip.
+        separation for the first only}, "MoMi": dB}, and the clips that were skipped. "scores" is
+        absent without sources, "MoMi" with a single clip.
 
     Raises:
         InputError: if the folder has nothing to read.
@@ -53,23 +54,23 @@ def evaluate_separator(
             clips = Segments(Folder(dataset, rate, 0.1, labels=None), SEGMENT_SECONDS)
     count = min(num_clips or len(clips), len(clips))
     order = np.random.default_rng([seed, 4]).permutation(len(clips))[:count].tolist()
-    result, skipped = {"clips": 0}, list(clips.skipped)
+    result, skipped = {"clips": 0}, {entry.name: entry for entry in clips.skipped}
     if hasattr(clips, "read_with_sources"):
-        result["scores"], result["clips"], unread = _scores(separator, clips, order, verbose)
-        skipped += unread
-    value, used, unread = _momi(separator, clips, order, verbose)
+        result["scores"], result["clips"] = _scores(separator, clips, order, skipped, verbose)
+    value, used = _momi(separator, clips, order, skipped, verbose)
     if value is not None:
         result["MoMi"] = value
     result["clips"] = max(result["clips"], used)
     if not result["clips"]:
-        raise InputError(f"{dataset}: no clip could be read; the first: {unread[0][1]}")
-    known = {name for name, _ in skipped}
-    return result, [*skipped, *(entry for entry in unread if entry[0] not in known)]
+        reason = skipped[clips.names[order[0]]].reason
+        raise InputError(f"{dataset}: no clip could be read; the first: {reason}")
+    return result, list(skipped.values())
 
 
 def _scores(
-    separator, clips, order, verbose: bool
-) -> tuple[dict[str, dict[str, float]], int, list]:
+    separator: Separator, clips: Clips, order: list[int], skipped: dict[str, Skipped], verbose: bool
+) -> tuple[dict[str, dict[str, float]], int]:
+    """Scores by system, and the number of clips used; adds the others to `skipped`."""
     rate = separator.sample_rate
     systems: dict[str, Callable] = {
         "separator": lambda mixture, sources: separator.separate(mixture, rate),
@@ -82,37 +83,42 @@ def _scores(
     scores = {name: SeparationScores() for name in systems}
     start = f"separating: {len(order)} clips"
     read = value_or_error(clips.read_with_sources)
-    used, skipped = 0, []
+    used = 0
     with Progress("separating", len(order), "clip", start=start, verbose=verbose) as progress:
         for index, clip in zip(order, read_ahead(read, order, workers=1), strict=True):
+            name = clips.names[index]
             if isinstance(clip, InputError):
-                skipped.append((clips.names[index], str(clip)))
+                skipped.setdefault(name, Skipped(name, str(clip)))
             elif not len(active := clip[1][np.any(clip[1] != 0, axis=-1)]):
-                skipped.append((clips.names[index], "has no source that sounds"))
+                reason = f"{name}: all of its sources are silent; expected one that sounds"
+                skipped.setdefault(name, Skipped(name, reason))
             else:
                 mixture = clip[0]
-                for name, separate in systems.items():
-                    scores[name].add(mixture, active, separate(mixture, active))
+                for system, separate in systems.items():
+                    scores[system].add(mixture, active, separate(mixture, active))
                 used += 1
             progress.update()
     results = {name: score.result() for name, score in scores.items()}
-    for name in set(results) - {"separator"}:  # which are told how many sources there are
+    for name in set(results) - {"separator"}:  # which are given the number of sources
         for rate_name in ("under", "equal", "over"):
             results[name].pop(rate_name, None)
-    return results, used, skipped
+    return results, used
 
 
-def _momi(separator, clips, order, verbose: bool) -> tuple[float | None, int, list]:
-    """MoMi over pairs of clips, the longer of two cut to the shorter."""
+def _momi(
+    separator: Separator, clips: Clips, order: list[int], skipped: dict[str, Skipped], verbose: bool
+) -> tuple[float | None, int]:
+    """MoMi over pairs of clips, the longer of two cut to the shorter, and the clips used."""
     rate = separator.sample_rate
-    gains, first, skipped, used = [], None, [], 0
+    gains, first, used = [], None, 0
     title = "separating mixtures of two"
     start = f"{title}: {len(order) // 2}"
     with Progress(title, len(order), "clip", start=start, verbose=verbose) as progress:
         for index in order:
             clip = value_or_error(clips.read)(index)
             if isinstance(clip, InputError):
-                skipped.append((clips.names[index], str(clip)))
+                name = clips.names[index]
+                skipped.setdefault(name, Skipped(name, str(clip)))
             elif first is None:
                 used += 1
                 first = clip
@@ -124,7 +130,7 @@ def _momi(separator, clips, order, verbose: bool) -> tuple[float | None, int, li
                     gains.append(momi(lambda x: separator.separate(x[0], rate)[None], pair))
                 first = None
             progress.update()
-    return (float(np.mean(gains)) if gains else None), used, skipped
+    return (float(np.mean(gains)) if gains else None), used
 
 
 def format_scores(scores: dict[str, dict[str, float]]) -> str:

@@ -13,6 +13,7 @@ import pathlib
 import shutil
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import keras
 from ml_collections import ConfigDict
@@ -85,7 +86,7 @@ class Results:
 def run_ablation(
     config: ConfigDict,
     workdir: str | os.PathLike,
-    make_cells: Callable[[ConfigDict, int, pathlib.Path], "SeedCells"] | None = None,
+    make_cells: Callable[[ConfigDict, int, pathlib.Path], "Cells"] | None = None,
 ) -> pathlib.Path:
     """Makes the cells that are not there yet, then the table and the figure.
 
@@ -93,7 +94,8 @@ def run_ablation(
         config: as in `configs/paper_ablation.py`.
         workdir: where separators, encoders and caches lie; a seed's cache is deleted when all of
             its cells are done.
-        make_cells: what makes the cells of a seed; `SeedCells` by default.
+        make_cells: what makes the cells of a seed, of (config, seed, folder); `SeedCells` by
+            default.
 
     Returns:
         The folder that holds `results.jsonl` (unless `config.results` names another file),
@@ -174,7 +176,17 @@ def _digest(values: dict) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 
-class SeedCells:
+class Cells(Protocol):
+    """What makes the cells of one seed."""
+
+    def cell(self, row: dict, settings: str) -> dict[str, float]:
+        """Scores of a row, a value for each of `METRICS` and more."""
+
+    def delete_cache(self) -> None:
+        """Called when all cells of the seed are done."""
+
+
+class SeedCells(Cells):
     """Makes the cells of one seed; its scenes and its separator are made once.
 
     Args:
@@ -185,7 +197,7 @@ class SeedCells:
 
     def __init__(self, config: ConfigDict, seed: int, folder: pathlib.Path):
         self._config = config
-        self.seed = seed
+        self._seed = seed
         self._folder = folder
         self._cache = folder / "cache"
         counts = tuple(config.evaluation[split] for split in ("train", "validation", "test"))
@@ -200,20 +212,20 @@ class SeedCells:
 
     def _stage(self, part: ConfigDict) -> ConfigDict:
         stage = part.copy_and_resolve_references()
-        stage.seed = stage.data.seed = self.seed
+        stage.seed = stage.data.seed = self._seed
         stage.data.cache = str(self._cache)
         return stage
 
     def cell(self, row: dict, settings: str) -> dict[str, float]:
         """Trains the encoder of a row, if it is trained, and evaluates it."""
         baseline = row.get("baseline", "")
-        keras.utils.set_random_seed(self.seed)
+        keras.utils.set_random_seed(self._seed)
         if baseline:
             embed = getattr(baselines(make_encoder(self._config.encoder.encoder)), baseline)
         else:
             encoder = load_encoder(self._train(row, settings).final)
             embed = functools.partial(embed_recording, encoder)
-        scores, _ = evaluate_on_splits(embed, self._splits, self.seed, row["name"])
+        scores, _ = evaluate_on_splits(embed, self._splits, self._seed, row["name"])
         keras.backend.clear_session()
         gc.collect()
         return scores
@@ -229,7 +241,7 @@ class SeedCells:
             else str(self._separator.state(self._config.states[state]))
             for state in row.get("separators", ())
         )
-        return train_encoder(stage, encoder_folder(self._folder.parent, row, self.seed, settings))
+        return train_encoder(stage, encoder_folder(self._folder.parent, row, self._seed, settings))
 
     def delete_cache(self) -> None:
         shutil.rmtree(self._cache, ignore_errors=True)

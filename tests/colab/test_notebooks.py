@@ -2,15 +2,13 @@ import pathlib
 
 import pytest
 
+nbclient = pytest.importorskip("nbclient", reason="needs the extra `test`")
+nbformat = pytest.importorskip("nbformat")
 NOTEBOOKS = sorted((pathlib.Path(__file__).parents[2] / "colab").glob("*.ipynb"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_from_top_to_bottom(path, tmp_path):
-    nbformat = pytest.importorskip("nbformat")
-    nbclient = pytest.importorskip("nbclient")
-    pytest.importorskip("ipykernel")
     notebook = nbformat.read(path, as_version=4)
     assert all(not cell.get("outputs") for cell in notebook.cells), "commit it without outputs"
     resources = {"metadata": {"path": str(tmp_path)}}

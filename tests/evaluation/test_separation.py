@@ -68,7 +68,7 @@ def test_a_mixture_of_silent_sources_is_skipped(separator, tmp_path):
         for n in (0, 1):
             soundfile.write(tmp_path / f"{name}_sources" / f"{n}.wav", sources[n], 16000)
     result, skipped = evaluate_separator(separator, str(tmp_path))
-    assert skipped == [("b.wav", "has no source that sounds")]
+    assert skipped == [("b.wav", "b.wav: all of its sources are silent; expected one that sounds")]
     assert set(result["scores"]["mixture"]) == {"MSi", "SI-SNRi_2"}
 
 

@@ -1,20 +1,29 @@
 """The driver of the ablation, on a table of a few cells."""
 
+import functools
 import json
 import pathlib
 
+import numpy as np
 import pytest
 
+from sepssl.audio.log_mel import LogMel
 from sepssl.configs import paper_ablation
+from sepssl.data.sources import scene_config
+from sepssl.data.splits import SPLITS, InMemory, scene_splits
 from sepssl.errors import InputError
+from sepssl.evaluation.baselines import log_mel_statistics
+from sepssl.evaluation.protocol import evaluate_on_splits
 from sepssl.pipelines.ablation import (
     METRICS,
+    Cells,
     Results,
-    SeedCells,
+    encoder_folder,
     expected_cells,
     run_ablation,
 )
 from sepssl.reports.table import write_table
+from sepssl.training.encoder import TRUE_SOURCES
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 RESULTS = DOCS / "results"
@@ -48,34 +57,38 @@ def tiny(**changes):
     return config
 
 
+class Drawn(Cells):
+    """Scores drawn from row and seed: what is tested is which cells are made, and when."""
+
+    def __init__(self, made, config, seed, folder):
+        self.made, self.seed, self.cache = made, seed, folder / "cache"
+        self.cache.mkdir(parents=True, exist_ok=True)
+
+    def cell(self, row, settings):
+        self.made.append((row["name"], self.seed))
+        if len(self.made) == 2:
+            raise KeyboardInterrupt
+        random = np.random.default_rng([self.seed, len(row["name"])])
+        return {metric: random.uniform() for metric in METRICS}
+
+    def delete_cache(self):
+        self.cache.rmdir()
+
+
 def test_cells_are_made_once_and_a_stopped_table_goes_on(tmp_path):
     made = []
-
-    class Watched(SeedCells):
-        def cell(self, row, settings):
-            made.append((row["name"], self.seed))
-            if len(made) == 2:
-                raise KeyboardInterrupt
-            return super().cell(row, settings)
-
+    cells = functools.partial(Drawn, made)
     with pytest.raises(KeyboardInterrupt):
-        run_ablation(tiny(), tmp_path, Watched)
+        run_ablation(tiny(), tmp_path, cells)
     assert made == [("statistics", 3), ("both", 3)]
     first = (tmp_path / "results.jsonl").read_text()
 
-    run_ablation(tiny(), tmp_path, Watched)
+    run_ablation(tiny(), tmp_path, cells)
     assert made[2:] == [("both", 3), ("statistics", 4)]
     assert (tmp_path / "results.jsonl").read_text().startswith(first)
     assert not list(tmp_path.glob("seed-*/cache"))
-    run_ablation(tiny(), tmp_path, Watched)
+    run_ablation(tiny(), tmp_path, cells)
     assert len(made) == 4
-
-    # Another temperature: the row is trained again, beside the old one.
-    changed = [dict(row) for row in tiny().rows]
-    changed[1]["objective"] = {"temperature": 0.3}
-    run_ablation(tiny(rows=tuple(changed)), tmp_path, Watched)
-    assert made[4:] == [("both", 3)]
-    assert len(list(tmp_path.glob("seed-3/encoders/both-*"))) == 2
 
     table = (tmp_path / "table.md").read_text().splitlines()
     assert [line.split("|")[1:3] for line in table[2:4]] == [
@@ -87,6 +100,44 @@ def test_cells_are_made_once_and_a_stopped_table_goes_on(tmp_path):
     difference = scores["both", 3] - scores["statistics", 3]
     assert table[-1].startswith(f"| both − statistics | 1 | {difference:+.3f} | ")
     assert "<svg" in (tmp_path / "figure.svg").read_text()
+
+    # Another temperature: the row is trained again, beside the old one.
+    changed = [dict(row) for row in tiny().rows]
+    changed[1]["objective"] = {"temperature": 0.3}
+    changed = tiny(rows=tuple(changed))
+    run_ablation(changed, tmp_path, cells)
+    assert made[4:] == [("both", 3)]
+    old, new = (
+        encoder_folder(tmp_path, config.rows[1], 3, expected_cells(config)["both"][3])
+        for config in (tiny(), changed)
+    )
+    assert old != new
+
+
+def test_a_row_is_trained_and_a_baseline_is_not(tmp_path):
+    config = tiny(seeds=(3,))
+    run_ablation(config, tmp_path)
+    scores = Results(tmp_path / "results.jsonl").scores(expected_cells(config))
+    assert list(scores) == ["statistics", "both"]
+    (folder,) = tmp_path.glob("seed-3/encoders/*")
+    assert folder == encoder_folder(tmp_path, config.rows[1], 3, expected_cells(config)["both"][3])
+    trained = json.loads((folder / "config.json").read_text())
+    (separator,) = tmp_path.glob("seed-3/separator-*")
+    state = separator / "states" / "step-0000004.keras"
+    assert trained["views"]["separators"] == f"{state},{TRUE_SOURCES}"
+    assert trained["seed"] == trained["data"]["seed"] == 3
+    # The baseline by hand.
+    evaluation = config.evaluation
+    clips = [
+        InMemory(part)
+        for part in scene_splits(
+            scene_config(config.encoder.data), 3, tuple(evaluation[split] for split in SPLITS)
+        )
+    ]
+    embed = functools.partial(log_mel_statistics, LogMel())
+    found = {metric: by_seed[3] for metric, by_seed in scores["statistics"].items()}
+    expected, _ = evaluate_on_splits(embed, clips, 3, "statistics")
+    assert found == {metric: pytest.approx(expected[metric]) for metric in METRICS}
 
 
 def test_a_cell_of_other_settings_counts_as_missing(tmp_path):

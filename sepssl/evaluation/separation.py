@@ -54,7 +54,7 @@ def evaluate_separator(
             clips = Segments(Folder(dataset, rate, 0.1, labels=None), SEGMENT_SECONDS)
     count = min(num_clips or len(clips), len(clips))
     order = np.random.default_rng([seed, 4]).permutation(len(clips))[:count].tolist()
-    result, skipped = {"clips": 0}, {entry.name: entry for entry in clips.skipped}
+    result, skipped = {"clips": 0}, {entry[0]: Skipped(*entry) for entry in clips.skipped}
     if hasattr(clips, "read_with_sources"):
         result["scores"], result["clips"] = _scores(separator, clips, order, skipped, verbose)
     value, used = _momi(separator, clips, order, skipped, verbose)

@@ -1,9 +1,11 @@
+import keras
 import numpy as np
 import pytest
 
 from sepssl.audio.log_mel import LogMel
 from sepssl.evaluation import baselines
-from sepssl.evaluation.baselines import log_mel_statistics
+from sepssl.evaluation.baselines import log_mel_statistics, untrained_like
+from sepssl.representation import Encoder, SmallBackbone
 
 
 @pytest.mark.parametrize("samples", [100, 400, 16000 * 3 + 77])
@@ -17,3 +19,17 @@ def test_statistics_do_not_depend_on_the_stretches(samples, monkeypatch):
     np.testing.assert_allclose(mean, mel.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(deviation, mel.std(axis=0), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(highest, mel.max(axis=0), rtol=1e-5)
+
+
+def test_baselines_are_those_of_the_encoder():
+    keras.utils.set_random_seed(5)
+    expected = Encoder(SmallBackbone(embedding_size=8, width=2), LogMel(bands=40))
+    encoder = Encoder(SmallBackbone(embedding_size=8, width=2), LogMel(bands=40))
+    untrained = untrained_like(encoder, seed=5)
+    waveform = np.random.default_rng(0).normal(size=20000).astype(np.float32)
+    found = baselines.baselines(untrained)
+    np.testing.assert_array_equal(found.untrained_encoder(waveform), expected(waveform[None])[0])
+    assert np.abs(found.untrained_encoder(waveform) - encoder(waveform[None])[0]).max() > 1e-3
+    statistics = log_mel_statistics(encoder.log_mel, waveform)
+    np.testing.assert_array_equal(found.log_mel_statistics(waveform), statistics)
+    assert statistics.shape == (120,)

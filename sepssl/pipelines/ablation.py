@@ -24,7 +24,7 @@ from sepssl.errors import InputError
 from sepssl.evaluation.baselines import baselines
 from sepssl.evaluation.protocol import evaluate_on_splits
 from sepssl.files import atomic_file, lock_folder
-from sepssl.reports.table import write_table
+from sepssl.reports.comparison import write_table
 from sepssl.representation import load_encoder
 from sepssl.representation.build import make_encoder
 from sepssl.representation.embed import embed_recording

@@ -17,7 +17,7 @@ from sepssl.pipelines.ablation import (
     expected_cells,
     run_ablation,
 )
-from sepssl.reports.table import write_table
+from sepssl.reports.comparison import write_table
 from sepssl.training.encoder import TRUE_SOURCES
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"

@@ -1,4 +1,4 @@
-"""Scores of several methods over seeds, as a table of Markdown and a figure."""
+"""Several methods compared over seeds: a table of Markdown and a figure."""
 
 import pathlib
 from collections.abc import Iterable, Mapping

@@ -2,7 +2,10 @@ import concurrent.futures
 import os
 import pathlib
 import shutil
+import signal
+import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
@@ -323,6 +326,36 @@ def test_a_recording_that_changes_while_it_is_read(tmp_path):
     with pytest.raises(InputError, match=r"a\.wav: was changed while it was read"):
         separate_recordings(slow, list_recordings(tmp_path / "a.wav"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_signal_ends_the_command_in_one_line_and_leaves_what_is_done(separator, tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    separator.build()
+    separator.save(tmp_path / "separator.keras")
+    for i in range(100):
+        soundfile.write(source / f"{i}.wav", sine(3000, 16000), 16000)
+    (output / ".separating-killed").mkdir(parents=True)
+    command = [
+        sys.executable, "-m", "sepssl.cli.separate", f"--separator={tmp_path}/separator.keras",
+        f"--input={source}", f"--output={output}",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    table = output / "summary.csv"
+    while process.poll() is None and not (table.exists() and table.read_text().count("\n") > 1):
+        time.sleep(0.01)
+    (scratch,) = output.glob(".separating-*")  # its own
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert [line for line in error.splitlines() if line] == [error.strip()], error
+    assert error.strip().startswith("sepssl-separate: ")
+    assert not list(output.glob(".*")), scratch
+    done = len(list(output.glob("*_channel3.wav")))
+    assert 1 <= done < 100
+    assert table.read_text().count("\n") == 1 + 3 * done
+    summary = separate_recordings(separator, list_recordings(source), output)
+    assert (summary.separated, summary.found, summary.skipped) == (100 - done, done, [])
 
 
 def test_two_processes_in_one_folder(separator, tmp_path):

@@ -1,4 +1,4 @@
-"""What the replicas of a data-parallel step say to each other.
+"""Cross-replica communication in a data-parallel step.
 
 All functions are called in replica context, from a `train_step`; with a single replica they cost
 nothing.

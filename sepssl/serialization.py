@@ -228,7 +228,7 @@ def _require_plain_weights(content: bytes) -> int:
                     or item.external
                     or item.id.get_storage_size() != item.nbytes
                 ):
-                    raise ValueError(f"{WEIGHTS}: {item.name} is no plain array in the file")
+                    raise ValueError(f"{WEIGHTS}: {item.name} is not a plain array in the file")
                 if not item.name.startswith("/optimizer/"):
                     size += item.size
     return size

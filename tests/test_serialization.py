@@ -206,11 +206,11 @@ def _circle(file):
     [
         (_external_link, "0 in /layers/tdcn/vars is a link"),
         (_soft_link, "more in /layers is a link"),
-        (_external_storage, "/layers/tdcn/vars/0 is no plain array in the file"),
-        (_virtual, "/layers/tdcn/vars/0 is no plain array in the file"),
-        (lambda file: _replace(file, chunks=(1, 1, 1)), "is no plain array in the file"),
-        (_replace, "is no plain array in the file"),  # never written
-        (_claims, "/layers/claims is no plain array in the file"),
+        (_external_storage, "/layers/tdcn/vars/0 is not a plain array in the file"),
+        (_virtual, "/layers/tdcn/vars/0 is not a plain array in the file"),
+        (lambda file: _replace(file, chunks=(1, 1, 1)), "is not a plain array in the file"),
+        (_replace, "is not a plain array in the file"),  # never written
+        (_claims, "/layers/claims is not a plain array in the file"),
         (_circle, "circle in /layers/tdcn is a link"),
         (lambda file: file["layers/tdcn/vars/0"].write_direct(np.full([2, 8, 12], np.nan, "f4")),
          "up_kernel holds NaN or infinite values"),

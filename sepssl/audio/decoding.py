@@ -249,7 +249,7 @@ def _opened_raw(path: str | os.PathLike, name: str) -> Iterator[BinaryIO]:
     except OSError as error:
         raise InputError(f"{name}: cannot be opened: {error.strerror}; {EXPECTED}") from error
     except ValueError as error:  # a zero byte
-        raise InputError(f"{name}: is no possible file name; {EXPECTED}") from error
+        raise InputError(f"{name}: is not a possible file name; {EXPECTED}") from error
     with file:
         if status.st_size == 0:
             raise InputError(f"{name}: is empty (0 bytes); {EXPECTED}")
@@ -278,12 +278,12 @@ def _check_header(
         raise InputError(f"{name}: holds no sample; expected a recording")
     if not MIN_RATE <= info.sample_rate <= MAX_RATE:
         raise InputError(
-            f"{name}: its header says {info.sample_rate} Hz; expected a sample rate from "
+            f"{name}: its header gives {info.sample_rate} Hz; expected a sample rate from "
             f"{MIN_RATE} to {MAX_RATE} Hz"
         )
     if info.frames >= _UNKNOWN_FRAMES:
         raise InputError(
-            f"{name}: its header does not tell its length (written to a pipe?); expected a "
+            f"{name}: its header does not give its length (written to a pipe?); expected a "
             "file with a length, as re-encoding it makes"
         )
     width = _SAMPLE_BYTES.get(file.subtype)

@@ -75,7 +75,7 @@ def audio_info(path: str | os.PathLike) -> AudioInfo:
 
     Raises:
         InputError: if the file is missing, a folder, not readable, empty, without any sample, or
-            truncated; if it is no sound file of a format that is read (see `SUFFIXES`); if its
+            truncated; if it is not a sound file in a format that is read (see `SUFFIXES`); if its
             header contradicts itself, or its sample rate is not from `MIN_RATE` to `MAX_RATE`.
     """
     with opened(path) as recording:
@@ -331,8 +331,8 @@ def _check_size(samples: int, rate: int, recording: Recording) -> None:
     """Before anything is decoded."""
     if rate > MAX_FACTOR * recording.info.sample_rate:
         raise InputError(
-            f"{recording.name}: its header says {recording.info.sample_rate} Hz; expected at least "
-            f"1/{MAX_FACTOR} of the {rate} Hz to resample to"
+            f"{recording.name}: its header gives {recording.info.sample_rate} Hz; expected at "
+            f"least 1/{MAX_FACTOR} of the {rate} Hz to resample to"
         )
     if samples > MAX_SAMPLES:
         raise InputError(

@@ -30,7 +30,7 @@ def paired_difference(
     """`first - second`, seed by seed, with Student's t interval of the mean.
 
     A seed stands for everything that is drawn anew: training, separator and test data. The interval
-    tells of the mean over such seeds, if differences are about normal.
+    holds for the mean over such seeds, if differences are roughly normal.
 
     Args:
         first, second: scores by seed; seeds that only one has are left out.

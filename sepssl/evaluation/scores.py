@@ -182,7 +182,7 @@ def scorable_classes(labels: np.ndarray) -> np.ndarray:
 
 
 def check_multi_hot(labels: np.ndarray, clips: int) -> np.ndarray:
-    """Returns labels as int8 `[clips, classes]`, or raises InputError if they are no such array."""
+    """Returns labels as int8 `[clips, classes]`, or raises InputError if they are not one."""
     labels = np.asarray(labels)
     if labels.ndim != 2 or len(labels) != clips or labels.shape[1] == 0:
         raise InputError(f"labels have the shape {list(labels.shape)}; expected [{clips}, classes]")

@@ -8,10 +8,10 @@ import tensorflow as tf
 def fused(function: Callable) -> Callable:
     """Compiles `function(setting, *tensors)` to one operation that keeps only its inputs.
 
-    For chains of elementwise operations and reductions between matrix products: XLA makes a few
-    passes over memory out of dozens, and what the gradient needs is computed again from the inputs
-    in the same passes, which takes less time than to store and to read it. Matrix products stay
-    outside, where TensorFlow's are faster than XLA's.
+    For chains of elementwise operations and reductions between matrix products: XLA fuses dozens of
+    memory passes into a few and recomputes activations in the backward pass, which takes less time
+    than storing and reading them. Matrix products stay outside, where TensorFlow's are faster than
+    XLA's.
 
     Args:
         function: returns one tensor; compiled anew for every shape of its inputs. No gradient is

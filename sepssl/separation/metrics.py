@@ -1,4 +1,4 @@
-"""How well sources were separated. NumPy in, NumPy out; all results in dB unless said.
+"""How well sources were separated. NumPy in, NumPy out; all results in dB unless stated otherwise.
 
 Reference: the protocol, its thresholds and its names are those of Wisdom et al., What's All the
 FUSS About Free Universal Sound Separation Data? (2021).

@@ -1,4 +1,4 @@
-"""What a run says about itself: metrics.jsonl, TensorBoard, and when it must stop."""
+"""Metrics of a run: metrics.jsonl, TensorBoard, and the guard against divergence."""
 
 import json
 import math

@@ -16,7 +16,7 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
             else "default".
 
     Raises:
-        InputError: if `name` is none of these.
+        InputError: if `name` is not one of these.
     """
     if name not in NAMES:
         raise InputError(f"strategy={name!r}: expected one of {', '.join(NAMES)}")

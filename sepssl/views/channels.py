@@ -113,12 +113,12 @@ def pairing_shares(shown) -> dict:
 
 
 def no_channel_warning(metrics: dict[str, float]) -> str | None:
-    """What a "no_channel_share" says of the floors, or None."""
+    """A warning if a "no_channel_share" shows that the floors are too high, else None."""
     share = metrics["no_channel_share"]
     if share <= MAX_NO_CHANNEL_SHARE:
         return None
     return (
-        f"no_channel_share={share:.2g} (expected at most {MAX_NO_CHANNEL_SHARE}): so many pairs "
-        "show the mixture where a channel was asked for, since none lies above both "
+        f"no_channel_share={share:.2g} (expected at most {MAX_NO_CHANNEL_SHARE}): this share "
+        "of pairs fell back to the mixture because no channel was above both "
         "views.channel_floor_db and views.mixture_floor_db"
     )

@@ -208,7 +208,7 @@ def test_missing_folder_suffix_empty_and_garbage(tmp_path):
     assert "does not exist" in message(tmp_path / "none.wav")
     (tmp_path / "d.wav").mkdir()
     assert "is a folder" in message(tmp_path / "d.wav")
-    assert "no possible file name" in message(tmp_path / "zero\0byte.wav")
+    assert "not a possible file name" in message(tmp_path / "zero\0byte.wav")
     (tmp_path / "a.txt").write_text("hello")
     assert "suffix '.txt'" in message(tmp_path / "a.txt")
     (tmp_path / "e.wav").touch()

@@ -154,7 +154,7 @@ def test_pairs_without_a_channel_are_counted_and_said(tmp_path, separator, capsy
                "views.separators": separator, "views.mixture_floor_db": 0.0}  # fmt: skip
     run = train_encoder(smoke(**changes), tmp_path / "run")
     assert records(run)[-1]["no_channel_share"] > 0.5
-    assert capsys.readouterr().out.count("(expected at most 0.05): so many pairs") == 1
+    assert capsys.readouterr().out.count("(expected at most 0.05): this share of pairs") == 1
 
 
 def test_training_on_labels(tmp_path):

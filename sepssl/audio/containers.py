@@ -32,16 +32,46 @@ _MP3_BIT_RATES = {  # kbit/s by (MPEG-1, layer) and index; index 0 ("free format
 _MP3_SAMPLE_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 
 
-def container(head: bytes) -> str:
-    """Names the container by the first bytes of a file: its suffix may lie.
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a file holds, by its bytes: its suffix may lie.
+
+    Attributes:
+        kind: "wav", "w64", "aiff", "caf", "au", "nist", "ogg", "flac", "mpeg", or "other".
+        file: from the first byte of the container on.
+        plain: whether libsndfile finds that first byte by itself.
+    """
+
+    kind: str
+    file: BinaryIO
+    plain: bool
+
+
+def find_container(file: BinaryIO, maybe_mpeg: bool) -> Found:
+    """Looks at the first bytes of a file, behind ID3 tags if there are any.
+
+    libsndfile skips ID3 tags too. But the sizes and positions in a container other than MPEG do
+    not count them, and of what may follow a tag libsndfile tries formats that it can hang in.
 
     Args:
-        head: the first 40 bytes or more.
-
-    Returns:
-        "wav", "w64", "aiff", "caf", "au", "nist", "ogg", "flac", "mpeg", or "other". An MPEG file
-        has no magic number: one that starts with neither an ID3 tag nor a frame is "other".
+        file: the file.
+        maybe_mpeg: whether to look for MPEG audio beyond the first bytes, which may be a rest of
+            something else. It has no magic number, so that only its frames tell.
     """
+    start = tag_end = _after_id3(file)
+    kind = _kind(_read_at(file, start, 40))
+    if kind == "other" and (maybe_mpeg or tag_end):
+        start = _first_mpeg_frame(file, start)
+        if start is None:
+            return Found("other", file, True)
+        kind = "mpeg"
+    plain = start == 0 or (kind == "mpeg" and start == tag_end)
+    if start:
+        file = io.BufferedReader(Spliced(b"", file, start, _length(file) - start))
+    return Found(kind, file, plain)
+
+
+def _kind(head: bytes) -> str:
     if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
         return "wav"
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
@@ -53,7 +83,31 @@ def container(head: bytes) -> str:
     magic = {b"OggS": "ogg", b"fLaC": "flac", b"caff": "caf", b".snd": "au", b"dns.": "au"}
     if head[:4] in magic:
         return magic[head[:4]]
-    return "mpeg" if head[:3] == b"ID3" or _mpeg_frame(head) else "other"
+    return "mpeg" if _is_mpeg_header(head) else "other"
+
+
+def _first_mpeg_frame(file: BinaryIO, start: int) -> int | None:
+    """Where the first two MPEG frames are that follow each other, within 64 kB."""
+    data = _read_at(file, start, 2**16)
+    for match in re.finditer(rb"\xff(?=[\xe2-\xff])", data):
+        at = match.start()
+        frame = _mpeg_frame(data[at : at + 4])
+        if frame and _mpeg_frame(data[at + frame[0] : at + frame[0] + 4]):
+            return start + at
+    return None
+
+
+def _after_id3(file: BinaryIO) -> int:
+    position = 0
+    for _ in range(_CHUNKS):
+        tag = _read_at(file, position, 10)
+        if tag[:3] != b"ID3" or len(tag) < 10:
+            break
+        size = 0
+        for byte in tag[6:]:  # of seven bits each
+            size = size << 7 | byte & 127
+        position += 10 + size
+    return position
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +148,7 @@ class ChunkLayout:
 
 
 def layout(file: BinaryIO, kind: str) -> ChunkLayout | None:
-    """Finds the sound in a file of this `container`.
+    """Finds the sound in a file of this kind, as `find_container` names it.
 
     Returns:
         None if it is not found, or for a container that needs no such check.
@@ -312,19 +366,13 @@ def mpeg_samples_without_header(file: BinaryIO) -> int | None:
         Samples per channel, counted frame by frame; None if the file has a length header, or does
         not look like MPEG audio.
     """
-    start = 0
-    for _ in range(_CHUNKS):
-        tag = _read_at(file, start, 10)
-        if tag[:3] != b"ID3" or len(tag) < 10:
-            break
-        start += 10 + (tag[6] << 21 | tag[7] << 14 | tag[8] << 7 | tag[9])  # bytes of seven bits
-    head = _read_at(file, start, 192)
+    head = _read_at(file, 0, 192)
     if _mpeg_frame(head) is None:
         return None
     header = re.search(rb"(?:Xing|Info)(....)|VBRI", head, re.DOTALL)
     if header and (header[1] is None or header[1][3] & 1):  # bit 0: "the frame count follows"
         return None
-    samples, position, end = 0, start, _length(file)
+    samples, position, end = 0, 0, _length(file)
     while (frame := _mpeg_frame(_read_at(file, position, 4))) and position + frame[0] <= end:
         position += frame[0]
         samples += frame[1]
@@ -333,18 +381,28 @@ def mpeg_samples_without_header(file: BinaryIO) -> int | None:
 
 def _mpeg_frame(header: bytes) -> tuple[int, int] | None:
     """(bytes, samples) of the MPEG audio frame that starts with these 4 bytes, or None."""
-    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
+    if not _is_mpeg_header(header) or header[2] >> 4 == 0:  # 0: a bit rate that is not stated
         return None
     version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
     bit_rate, sample_rate, padding = header[2] >> 4, header[2] >> 2 & 3, header[2] >> 1 & 1
-    if version == 1 or layer == 4 or bit_rate in (0, 15) or sample_rate == 3:
-        return None
     bits = 1000 * _MP3_BIT_RATES[version == 3, layer][bit_rate]
     rate = _MP3_SAMPLE_RATES[version][sample_rate]
     if layer == 1:
         return 4 * (12 * bits // rate + padding), 384
     samples = 576 if layer == 3 and version != 3 else 1152
     return samples // 8 * bits // rate + padding, samples
+
+
+def _is_mpeg_header(header: bytes) -> bool:
+    return (
+        len(header) >= 4
+        and header[0] == 0xFF
+        and header[1] & 0xE0 == 0xE0
+        and header[1] >> 3 & 3 != 1  # version
+        and header[1] >> 1 & 3 != 0  # layer
+        and header[2] >> 4 != 15  # bit rate
+        and header[2] >> 2 & 3 != 3  # sample rate
+    )
 
 
 def _chunks(file: BinaryIO, order: str) -> Iterator[tuple[bytes, int, int, bool]]:

@@ -114,7 +114,7 @@ class Recording:
         self.info = info
         self.format, self.subtype = file.format, file.subtype
         self._file = file
-        self._position: int | None = None  # of the decoder, where it is known
+        self._position = 0  # of the decoder
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Decodes frames `start` to `stop`, in blocks: memory follows what is really there.
@@ -126,11 +126,14 @@ class Recording:
             InputError: if they cannot be decoded, or are not finite or beyond `LOUDEST`.
         """
         size = max(1, _BLOCK_VALUES // self.info.channels)
-        blocks = [
-            to_mono(self._decoded(first, min(first + size, stop)))
-            for first in range(start, stop, size)
-        ]
-        return np.ascontiguousarray(blocks[0]) if len(blocks) == 1 else np.concatenate(blocks)
+        try:
+            blocks = [
+                to_mono(self._decoded(first, min(first + size, stop)))
+                for first in range(start, stop, size)
+            ]
+            return np.ascontiguousarray(blocks[0]) if len(blocks) == 1 else np.concatenate(blocks)
+        except MemoryError as error:
+            raise InputError(f"{self.name}: {OUT_OF_MEMORY}") from error
 
     def _decoded(self, start: int, stop: int) -> np.ndarray:
         """float32 `[frames, channels]`."""
@@ -138,8 +141,8 @@ class Recording:
             with _silenced_for(self._file):
                 self._go_to(start)
                 waveform = self._file.read(stop - start, dtype="float32", always_2d=True)
-        except MemoryError as error:
-            raise InputError(f"{self.name}: {OUT_OF_MEMORY}") from error
+        except MemoryError:
+            raise
         except Exception as error:  # whatever a decoder raises is the file's fault
             raise InputError(
                 f"{self.name}: is truncated or damaged: samples {start} to {stop} cannot be "
@@ -158,15 +161,15 @@ class Recording:
         if self._position == start:
             return
         if self._file.can_seek:
+            # libsndfile crashes when it seeks in a Vorbis stream of which it can decode nothing.
+            if self._position == 0 and self.format == "OGG":
+                if not len(self._file.read(1)):
+                    raise ValueError("nothing can be decoded")
+                self._file.seek(0)
             self._file.seek(start)
         else:  # some speech codecs: from wherever the decoder is, onwards only
-            position = self._position or 0
-            while position < start:
-                step = min(start - position, max(1, _BLOCK_VALUES // self.info.channels))
-                skipped = len(self._file.read(step, dtype="float32", always_2d=True))
-                position += skipped
-                if skipped < step:
-                    break
+            for first in range(self._position, start, _BLOCK_VALUES):
+                self._file.read(min(_BLOCK_VALUES, start - first))
         self._position = start
 
 
@@ -196,12 +199,16 @@ def opened(path: str | os.PathLike) -> Iterator[Recording]:
     with contextlib.ExitStack() as stack:
         raw = stack.enter_context(_opened_raw(path, name))
         try:
-            kind = containers.container(raw.read(40))
-            layout = containers.layout(raw, kind)
-            fault = containers.ogg_fault(raw) if kind == "ogg" else None
+            suffix = pathlib.Path(os.fsdecode(path)).suffix.lower()
+            found = containers.find_container(raw, FORMATS.get(suffix) == "MP3")
+            layout = containers.layout(found.file, found.kind)
+            fault = containers.ogg_fault(found.file) if found.kind == "ogg" else None
+            mpeg = found.kind == "mpeg"
+            counted = containers.mpeg_samples_without_header(found.file) if mpeg else None
         except OSError as error:
             raise InputError(f"{name}: cannot be read: {error.strerror}; {EXPECTED}") from error
-        _check_suffix(path, name, kind)
+        if found.kind == "other":
+            raise InputError(f"{name}: {_why_unknown(suffix)}")
         if layout and layout.missing:
             raise InputError(
                 f"{name}: is truncated: its header promises {layout.promised} bytes of sound, "
@@ -211,11 +218,12 @@ def opened(path: str | os.PathLike) -> Iterator[Recording]:
             raise InputError(
                 f"{name}: is not one whole Ogg stream ({fault}); expected a whole file"
             )
-        source = layout and containers.as_libsndfile_reads_it(raw, kind, layout)
-        mpeg = kind in ("mpeg", "other") or (layout and layout.holds_mpeg)
+        source = layout and containers.as_libsndfile_reads_it(found.file, found.kind, layout)
+        source = source or (for_libsndfile(path) if found.plain else found.file)
+        found.file.seek(0)
         try:
-            with silenced() if mpeg else contextlib.nullcontext():
-                file = stack.enter_context(_SoundFile(source or for_libsndfile(path)))
+            with silenced() if mpeg or (layout and layout.holds_mpeg) else contextlib.nullcontext():
+                file = stack.enter_context(_SoundFile(source))
         except Exception as error:
             raise InputError(
                 f"{name}: is not readable as sound ({libsndfile_reason(error)}); {EXPECTED}"
@@ -223,8 +231,8 @@ def opened(path: str | os.PathLike) -> Iterator[Recording]:
         if file.format not in _READ_FORMATS:
             raise InputError(f"{name}: is a file of the format {file.format_info}; {EXPECTED}")
         frames = file.frames
-        if file.subtype.startswith("MPEG"):
-            frames = _mpeg_frames(raw, file, name)
+        if counted is not None:
+            frames = _mpeg_frames(counted, frames, name)
         info = AudioInfo(file.samplerate, file.channels, frames, file.subtype)
         _check_header(info, file, layout, name)
         _check_end(file, frames, name)
@@ -256,16 +264,13 @@ def _opened_raw(path: str | os.PathLike, name: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def _check_suffix(path: str | os.PathLike, name: str, kind: str) -> None:
-    suffix = pathlib.Path(os.fsdecode(path)).suffix.lower()
-    if suffix in SUFFIXES or kind != "other":
-        return
+def _why_unknown(suffix: str) -> str:
+    if suffix in SUFFIXES:
+        return f"is not readable as sound (no known format); {EXPECTED}"
     if suffix in UNREAD_SUFFIXES:
-        raise InputError(
-            f"{name}: {suffix} files are not read; {EXPECTED}, as "
-            f"'ffmpeg -i in{suffix} out.flac' makes"
-        )
-    raise InputError(f"{name}: has the suffix '{suffix}'; {EXPECTED}")
+        convert = f"as 'ffmpeg -i in{suffix} out.flac' makes"
+        return f"{suffix} files are not read; {EXPECTED}, {convert}"
+    return f"has the suffix '{suffix}'; {EXPECTED}"
 
 
 def _check_header(
@@ -296,16 +301,14 @@ def _check_header(
             )
 
 
-def _mpeg_frames(raw: BinaryIO, file: soundfile.SoundFile, name: str) -> int:
-    counted = containers.mpeg_samples_without_header(raw)
-    if counted is None:
-        return file.frames
-    if counted > file.frames + 2 * 1152:  # more than the rounding of a constant bit rate
+def _mpeg_frames(counted: int, reported: int, name: str) -> int:
+    """Of a file without a length header; `reported` is libsndfile's guess."""
+    if counted > reported + 2 * 1152:  # more than the rounding of a constant bit rate
         raise InputError(
             f"{name}: is an MP3 of variable bit rate without a length header, of which libsndfile "
-            f"reads {file.frames} of {counted} samples; expected a length header, or WAV or FLAC"
+            f"reads {reported} of {counted} samples; expected a length header, or WAV or FLAC"
         )
-    return min(counted, file.frames)
+    return min(counted, reported)
 
 
 def _check_end(file: _SoundFile, frames: int, name: str) -> None:

@@ -2,6 +2,8 @@ import contextlib
 import os
 import pathlib
 import struct
+import subprocess
+import sys
 import time
 import tracemalloc
 
@@ -487,6 +489,39 @@ def test_speech_codecs_in_wav(tmp_path, subtype):
     assert "truncated" in message(path)
 
 
+@pytest.mark.parametrize("suffix", [".wav", ".aiff", ".flac", ".ogg", ".w64", ".au"])
+def test_id3_tag_before_a_container_of_another_kind(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    soundfile.write(path, noise(), RATE)
+    expected, data = read_audio(path, None), path.read_bytes()
+    tag = b"ID3\4\0\0\0\0\0\x13" + b"COMM" + bytes(15)  # of 19 bytes
+    path.write_bytes(tag + data)
+    np.testing.assert_array_equal(read_audio(path, None), expected)
+    path.write_bytes(tag + data[: len(data) // 2])
+    assert "truncated" in message(path)
+
+
+def test_memory_that_runs_out_is_the_files_fault(tmp_path):
+    """In a child, since only a limit on all of a process's memory makes it run out."""
+    path = tmp_path / "a.wav"
+    with open(path, "wb") as file:
+        file.write(wav(FMT, (b"data", 80 * 2**20, b"")))
+        file.truncate(81 * 2**20)  # zeros that take no room on the disk
+    code = f"""
+import resource
+from sepssl.audio.files import read_audio
+from sepssl.errors import InputError
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 100 * 2**20, resource.RLIM_INFINITY))
+try:
+    read_audio({str(path)!r}, None, allow_silence=True)
+except InputError as error:
+    print(error)
+"""
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "does not fit into memory; expected a shorter recording" in child.stdout, child.stderr
+
+
 def test_suffixes_of_sound_that_is_not_read(tmp_path):
     for suffix in [".m4a", ".wma", ".webm", ".aac", ".wv", ".ape"]:
         assert suffix in files.UNREAD_SUFFIXES
@@ -518,19 +553,68 @@ def test_a_long_mp3_without_length_header_is_not_read_into_memory(tmp_path):
     tracemalloc.stop()
 
 
-def ogg_with_length(path, granule):
-    """Rewrites the end position in the last page of an Ogg file, with a right checksum."""
-    data = bytearray(path.read_bytes())
-    page = data.rindex(b"OggS")
-    data[page + 6 : page + 14] = struct.pack("<Q", granule)
+def mend_checksum(data, page):
+    """Of the Ogg page at this position."""
+    segments = data[page + 26]
+    end = page + 27 + segments + sum(data[page + 27 : page + 27 + segments])
     data[page + 22 : page + 26] = bytes(4)
     checksum = 0
-    for byte in data[page:]:
+    for byte in data[page:end]:
         checksum ^= byte << 24
         for _ in range(8):
             checksum = (checksum << 1 ^ (0x104C11DB7 if checksum >> 31 else 0)) & 0xFFFFFFFF
     data[page + 22 : page + 26] = struct.pack("<I", checksum)
+
+
+def ogg_with_length(path, granule):
+    """Rewrites the end position in the last page of an Ogg file."""
+    data = bytearray(path.read_bytes())
+    page = data.rindex(b"OggS")
+    data[page + 6 : page + 14] = struct.pack("<Q", granule)
+    mend_checksum(data, page)
     path.write_bytes(data)
+
+
+def test_vorbis_of_which_nothing_can_be_decoded(tmp_path):
+    """libsndfile crashes when it seeks in such a stream, which would end the child."""
+    path = write(tmp_path / "a.ogg")
+    good = path.read_bytes()
+    setup = good.index(b"\x05vorbis")
+    for at in range(setup + 500, setup + 900, 20):  # in the code books
+        data = bytearray(good)
+        data[at] ^= 16
+        mend_checksum(data, data.index(b"OggS", 1))
+        (tmp_path / f"{at}.ogg").write_bytes(data)
+    code = """
+import pathlib, sys
+from sepssl.audio.files import read_audio
+from sepssl.errors import InputError
+for path in pathlib.Path(sys.argv[1]).iterdir():
+    try:
+        read_audio(path, None, 0.3, 0.1)
+    except InputError as error:
+        print(error)
+"""
+    child = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
+    assert child.returncode == 0
+    assert "nothing can be decoded" in child.stdout
+
+
+def test_other_formats_are_not_tried_behind_an_id3_tag(tmp_path):
+    """libsndfile would, and can hang in the damaged ones."""
+    soundfile.write(tmp_path / "a.bin", noise(), RATE, format="SVX", subtype="PCM_16")
+    data = b"ID3\4\0\0\0\0\0\0" + (tmp_path / "a.bin").read_bytes()
+    for name in ["a.mp3", "a.wav"]:
+        (tmp_path / name).write_bytes(data)
+        assert "no known format" in message(tmp_path / name)
+
+
+def test_mp3_behind_the_rest_of_something_else(tmp_path):
+    path = write(tmp_path / "a.mp3")
+    expected = read_audio(path, None)
+    rest = b"no frame, only text" * 100
+    path.write_bytes(rest + path.read_bytes())
+    np.testing.assert_array_equal(read_audio(path, None), expected)
 
 
 def test_memory_does_not_depend_on_what_a_header_claims(tmp_path):

@@ -48,6 +48,7 @@ def get_config() -> ConfigDict:
             },
             "encoder": {
                 "backbone": "small",  # or cnn14, vggish, mobilenet_v1, efficientnet_b0
+                "front_end": "log_mel",  # or "panns", as PANNs' CNN14 wants it
                 "embedding_size": 0,  # 0 for the network's own
                 "width": 0,  # channels of the first convolution; 0 for the network's own
                 "patch_hop_frames": 48,  # of 10 ms, from patch to patch of a clip
@@ -62,6 +63,8 @@ def get_config() -> ConfigDict:
             },
             "train": {
                 "strategy": "auto",
+                # .keras file to start from; its network takes the place of the one described above.
+                "init_from": "",
                 "steps": 3000,
                 "batch_size": 64,
                 "learning_rate": 1e-3,

@@ -43,6 +43,8 @@ def get_config() -> ConfigDict:
             },
             "train": {
                 "strategy": "auto",
+                # .keras file to start from; its network takes the place of the one described above.
+                "init_from": "",
                 "steps": 10000,
                 "batch_size": 16,  # recordings
                 "num_mixtures": 2,  # recordings in a mixture of mixtures

@@ -1,4 +1,11 @@
-"""The errors a user can cause."""
+"""The errors a user can cause.
+
+Constructors and functions of the library raise ValueError for arguments that do not fit. Where
+these come from a configuration or a file, `input_errors` makes InputErrors of them.
+"""
+
+import contextlib
+from collections.abc import Iterator
 
 
 class InputError(ValueError):
@@ -14,3 +21,21 @@ class OutputError(InputError):
 
     No input is to blame, so that work on further ones stops too.
     """
+
+
+@contextlib.contextmanager
+def input_errors(source: str) -> Iterator[None]:
+    """Turns a ValueError into an InputError that names where the value came from.
+
+    Keep other work out of the block, so that no programming error is taken for the user's.
+
+    Args:
+        source: a file, or a key of the configuration; comes first in the message.
+
+    Raises:
+        InputError: for a ValueError raised in the block.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(f"{source}: {' '.join(str(error).split())}") from error

@@ -20,6 +20,7 @@ import os
 import pathlib
 import warnings
 import zipfile
+from collections.abc import Iterator
 
 import h5py
 import keras
@@ -89,7 +90,7 @@ def load_model(path: str | os.PathLike, kind: type[keras.Model]) -> keras.Model:
         raise InputError(f"{path}: holds {_with_article(config.get('class_name'))}; {expected}")
     with _one_line(path, expected):
         require_allowed_classes(config)
-        with _no_more_weights_than(size), warnings.catch_warnings(action="ignore"):
+        with no_more_weights_than(size, f"in {WEIGHTS}"), warnings.catch_warnings(action="ignore"):
             # Under compile=True, a training configuration in the file would be restored as well.
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
         # Where a layer cannot be built, Keras warns and goes on without its weights.
@@ -113,7 +114,7 @@ def save_model(model: keras.Model, path: str | os.PathLike, overwrite: bool = Fa
 
 
 @contextlib.contextmanager
-def _one_line(path: pathlib.Path, expected: str):
+def _one_line(path: pathlib.Path, expected: str) -> Iterator[None]:
     """Turns whatever a damaged or crafted file raises into an InputError of one line."""
     try:
         yield
@@ -235,8 +236,13 @@ def _require_plain_weights(content: bytes) -> int:
 
 
 @contextlib.contextmanager
-def _no_more_weights_than(size: int):
-    """Raises ValueError where Keras is about to make more weights, before they take memory."""
+def no_more_weights_than(size: int, source: str) -> Iterator[None]:
+    """Raises ValueError where Keras is about to make more weights, before they take memory.
+
+    Args:
+        size: how many there may be, counted from the start of the block.
+        source: what there are so many of, for the message.
+    """
     made = 0
 
     def creator(next_creator, **kwargs):
@@ -246,7 +252,7 @@ def _no_more_weights_than(size: int):
             shape = ops.shape(value() if callable(value) else value)
         made += math.prod(shape)
         if made > size:
-            raise ValueError(f"its network has more weights than the {size} in {WEIGHTS}")
+            raise ValueError(f"its network has more weights than the {size} {source}")
         return next_creator(**kwargs)
 
     with tf.variable_creator_scope(creator):

@@ -6,8 +6,8 @@ from sepssl.configs import encoder_audioset, encoder_small, paper_ablation, sepa
 from sepssl.representation import Cnn14Backbone
 from sepssl.representation.build import make_encoder
 from sepssl.separation import Separator
+from sepssl.separation.build import make_separator
 from sepssl.training.loop import loop_settings
-from sepssl.training.separator import make_separator
 
 
 def test_the_full_separator_is_that_of_the_released_models():

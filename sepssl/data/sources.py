@@ -157,7 +157,12 @@ def store_sources(
 
 
 def store_channels(
-    separator, name: str, mixtures: ClipStore, folder: pathlib.Path, chunk_seconds: float
+    separator,
+    name: str,
+    mixtures: ClipStore,
+    sample_rate: int,
+    folder: pathlib.Path,
+    chunk_seconds: float,
 ) -> ClipStore:
     """Separates all clips of a store into another one, with a row per channel.
 
@@ -165,6 +170,7 @@ def store_channels(
         separator: `Separator`.
         name: of the separator, for the progress bar.
         mixtures: store of one row per clip.
+        sample_rate: of the clips, in Hz; the channels have the same.
         folder: where the channels go.
         chunk_seconds: longer clips are separated in chunks of this length.
     """
@@ -172,7 +178,7 @@ def store_channels(
     def separated(first: int):
         for index in range(first, len(mixtures)):
             mixture = mixtures.read(index)[0]
-            yield separator.separate(mixture, separator.sample_rate, chunk_seconds)
+            yield separator.separate(mixture, sample_rate, chunk_seconds)
 
     store = ClipStore(folder)
     store.fill(mixtures.origin, mixtures.names, separated, f"separating with {name}")

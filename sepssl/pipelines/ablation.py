@@ -221,7 +221,9 @@ class SeedCells(Cells):
         baseline = row.get("baseline", "")
         keras.utils.set_random_seed(self._seed)
         if baseline:
-            embed = getattr(baselines(make_encoder(self._config.encoder.encoder)), baseline)
+            config = self._config.encoder
+            untrained = make_encoder(config.encoder, config.data.sample_rate)
+            embed = getattr(baselines(untrained), baseline)
         else:
             encoder = load_encoder(self._train(row, settings).final)
             embed = functools.partial(embed_recording, encoder)

@@ -163,7 +163,9 @@ def _evaluate(config: ConfigDict, paths: Paths) -> dict[str, dict[str, float]]:
     splits = [InMemory(clips) for clips in splits]
     keras.utils.set_random_seed(evaluation.seed)
     Encoder()  # draws seeds, on which the untrained encoder's published figures depend
-    statistics, untrained = baselines(make_encoder(config.encoder.encoder))
+    statistics, untrained = baselines(
+        make_encoder(config.encoder.encoder, config.encoder.data.sample_rate)
+    )
     representations = {"log-mel statistics": statistics, "untrained encoder": untrained}
     for pairing in PAIRINGS:
         encoder = load_encoder(paths.encoder(pairing) / "final.keras")

@@ -3,7 +3,8 @@
 from ml_collections import ConfigDict
 
 from sepssl.audio.log_mel import LogMel
-from sepssl.errors import InputError
+from sepssl.audio.panns_log_mel import PannsLogMel
+from sepssl.errors import InputError, input_errors
 from sepssl.representation.backbones.cnn14 import Cnn14Backbone
 from sepssl.representation.backbones.efficientnet_b0 import EfficientNetB0Backbone
 from sepssl.representation.backbones.mobilenet_v1 import MobileNetV1Backbone
@@ -18,17 +19,29 @@ BACKBONES = {
     "mobilenet_v1": MobileNetV1Backbone,
     "efficientnet_b0": EfficientNetB0Backbone,
 }
+FRONT_ENDS = {"log_mel": LogMel, "panns": PannsLogMel}
 
 
-def make_encoder(config: ConfigDict) -> Encoder:
-    """The network that `config.encoder` describes.
+def make_encoder(config: ConfigDict, sample_rate: int = 16000) -> Encoder:
+    """The network that `config.encoder` describes, with random weights.
+
+    Args:
+        config: "backbone" names one of `BACKBONES`, "front_end" one of `FRONT_ENDS`; sizes of 0
+            are the backbone's own.
+        sample_rate: in Hz, of the waveforms it is made for.
 
     Raises:
-        InputError: if there is no such backbone.
+        InputError: if there is no such backbone or front end, or none at this rate.
     """
-    if config.backbone not in BACKBONES:
-        expected = ", ".join(BACKBONES)
-        raise InputError(f"encoder.backbone={config.backbone!r}: expected one of {expected}")
+    front_end = config.get("front_end", "log_mel")
+    for key, name, known in (
+        ("backbone", config.backbone, BACKBONES),
+        ("front_end", front_end, FRONT_ENDS),
+    ):
+        if name not in known:
+            raise InputError(f"encoder.{key}={name!r}: expected one of {', '.join(known)}")
     sizes = {key: config[key] for key in ("embedding_size", "width") if config[key]}
-    log_mel = LogMel(patch_hop_frames=config.patch_hop_frames)
-    return Encoder(BACKBONES[config.backbone](**sizes), log_mel)
+    with input_errors(f"data.sample_rate={sample_rate}, encoder.front_end={front_end}"):
+        log_mel = FRONT_ENDS[front_end](sample_rate, patch_hop_frames=config.patch_hop_frames)
+    with input_errors("encoder"):
+        return Encoder(BACKBONES[config.backbone](**sizes), log_mel)

@@ -5,14 +5,16 @@ The released files (zenodo.org/record/3987831, `Cnn14_mAP=0.431.pth` at 32 kHz a
 """
 
 import os
+import zipfile
 
 import keras
 import numpy as np
 
 from sepssl.audio.panns_log_mel import PannsLogMel, slaney_mel_matrix
-from sepssl.errors import InputError
+from sepssl.errors import InputError, input_errors
 from sepssl.representation.backbones.cnn14 import Cnn14Backbone
 from sepssl.representation.encoder import Encoder
+from sepssl.serialization import no_more_weights_than
 
 FRAME_SECONDS = 0.032
 STFT_REAL = "spectrogram_extractor.stft.conv_real.weight"
@@ -53,12 +55,11 @@ def import_panns(path: str | os.PathLike) -> Encoder:
     fft_length, bands = shape(STFT_REAL, 3)[-1], shape(MEL, 2)[-1]
     embedding_size, width = shape(DENSE, 2)[0], shape(FIRST_CONV, 4)[0]
     sample_rate = round(fft_length / FRAME_SECONDS)
-    try:
+    size = sum(value.nbytes for value in state.values())
+    with input_errors(path), no_more_weights_than(size, "bytes of the checkpoint"):
         log_mel = PannsLogMel(sample_rate, bands=bands)
         encoder = Encoder(Cnn14Backbone(embedding_size, width), log_mel)
         encoder.build((None, None))
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
 
     bins = fft_length // 2 + 1
     variables = variable_names(encoder.backbone)
@@ -126,6 +127,7 @@ def _load_state(path: str) -> dict[str, np.ndarray]:
     if not os.path.isfile(path):
         raise InputError(f"{path}: no such file; {expected}")
     try:
+        _require_stored_members(path)
         with torch.serialization.safe_globals(_numpy_globals()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # PyTorch raises many kinds for a damaged or foreign file.
@@ -134,7 +136,21 @@ def _load_state(path: str) -> dict[str, np.ndarray]:
     state = content.get("model") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
         raise InputError(f'{path}: has no tensors at "model"; {expected}')
+    for key, value in state.items():
+        # A view that repeats what it holds could claim any size.
+        if value.layout != torch.strided or value.nbytes > value.untyped_storage().nbytes():
+            raise InputError(f"{path}: {key} is no plain tensor; {expected}")
     return {key: value.numpy() for key, value in state.items()}
+
+
+def _require_stored_members(path: str) -> None:
+    """Raises ValueError if a checkpoint would grow when read; PyTorch does not compress them."""
+    if not zipfile.is_zipfile(path):
+        return  # the format before PyTorch 1.6
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > os.path.getsize(path):
+        raise ValueError(f"it claims {size} bytes, more than the file has")
 
 
 def _numpy_globals() -> list:

@@ -5,15 +5,19 @@ models/bird_mixit) are those of `Separator` with a learned basis. A checkpoint h
 the shapes of its variables, but neither the sample rate nor how blocks are arranged in repeats.
 """
 
+import glob
 import os
+import pathlib
+import re
 
 import numpy as np
 import tensorflow as tf
 
-from sepssl.errors import InputError
+from sepssl.errors import InputError, input_errors
 from sepssl.separation.basis import LearnedBasis
 from sepssl.separation.separator import Separator
 from sepssl.separation.tdcn import TDCN
+from sepssl.serialization import no_more_weights_than
 
 FRAME_SECONDS = 0.0025
 
@@ -51,18 +55,23 @@ def import_google_checkpoint(
             "of PREFIX.index and PREFIX.data-... without these endings"
         ) from error
     shapes = reader.get_variable_to_shape_map()
+    expected = "expected a checkpoint of Google's MixIT network"
 
     def shape(name: str) -> list[int]:
         if name not in shapes:
-            raise InputError(
-                f"{prefix}: has no variable {name}; expected a checkpoint of Google's MixIT network"
-            )
+            raise InputError(f"{prefix}: has no variable {name}; {expected}")
         return shapes[name]
 
-    frame_length, num_coefficients = shape("conv_encoder/dense/kernel")[-2:]
-    bottleneck_channels = shape("initial_dense/dense/kernel")[-1]
-    conv_channels = shape("improved_tdcn/conv_block_0/tdcn_block/dense1/dense/kernel")[-1]
-    num_sources = shape("mix_weights/dense/kernel")[-1]
+    def sizes(name: str) -> list[int]:
+        """Inputs and outputs of a dense layer."""
+        if len(shape(name)) < 2 or min(shape(name)) < 1:
+            raise InputError(f"{prefix}: {name} is of shape {shape(name)}; {expected}")
+        return shape(name)[-2:]
+
+    frame_length, num_coefficients = sizes("conv_encoder/dense/kernel")
+    bottleneck_channels = sizes("initial_dense/dense/kernel")[1]
+    conv_channels = sizes("improved_tdcn/conv_block_0/tdcn_block/dense1/dense/kernel")[1]
+    num_sources = sizes("mix_weights/dense/kernel")[1]
     if hop is None:
         if frame_length != round(FRAME_SECONDS * sample_rate):
             raise InputError(
@@ -70,24 +79,31 @@ def import_google_checkpoint(
                 "not the 2.5 ms of the released models; expected another rate, or a hop as well"
             )
         hop = round(FRAME_SECONDS / 2 * sample_rate)
-    blocks = {n.split("/")[1] for n in shapes if n.startswith("improved_tdcn/conv_block_")}
-    num_blocks = 1 + max(int(name.removeprefix("conv_block_")) for name in blocks)
+    blocks = [re.match(r"improved_tdcn/conv_block_(\d{1,6})/", name) for name in shapes]
+    num_blocks = 1 + max(int(match[1]) for match in blocks if match)
     per_repeat = 8 if dilations_per_repeat is None else dilations_per_repeat
     if per_repeat < 1 or num_blocks % per_repeat:
         raise InputError(
             f"{prefix}: has {num_blocks} blocks, dilations_per_repeat is {per_repeat}; expected a "
             "number of dilations that divides that of blocks"
         )
-    try:
+    with input_errors(prefix):
         separator = Separator(
             num_sources,
             LearnedBasis(num_coefficients, frame_length, hop),
-            TDCN(bottleneck_channels, conv_channels, per_repeat, num_blocks // per_repeat),
+            TDCN(
+                bottleneck_channels=bottleneck_channels,
+                conv_channels=conv_channels,
+                dilations_per_repeat=per_repeat,
+                repeats=num_blocks // per_repeat,
+            ),
             sample_rate=sample_rate,
         )
-    except ValueError as error:
-        raise InputError(f"{prefix}: {error}") from error
-    separator.build((None, None))
+    # What an index claims must be in the data, before memory is taken for it.
+    path = pathlib.Path(prefix)
+    size = sum(f.stat().st_size for f in path.parent.glob(f"{glob.escape(path.name)}.data-*"))
+    with input_errors(prefix), no_more_weights_than(size, "bytes of the checkpoint"):
+        separator.build((None, None))
     for variable, names in variable_names(separator):
         expected = variable.shape[1:] if len(names) > 1 else variable.shape
         for name in names:

@@ -1,6 +1,5 @@
 """Training of an encoder, from a configuration."""
 
-import hashlib
 import os
 import pathlib
 from collections.abc import Iterable
@@ -18,9 +17,8 @@ from sepssl.data.sources import (
     store_sources,
     training_clips,
 )
-from sepssl.errors import InputError
+from sepssl.errors import InputError, input_errors
 from sepssl.reports.views import draw_views
-from sepssl.representation.build import make_encoder
 from sepssl.separation import Separator, load_separator
 from sepssl.separation.long_audio import CHUNK_SECONDS
 from sepssl.training.batches import ViewBatches
@@ -30,11 +28,19 @@ from sepssl.training.input import require_batch
 from sepssl.training.loop import COMMON_MINIMUMS, loop_settings, require_at_least, train
 from sepssl.training.probe import make_probe
 from sepssl.training.similarity_learner import SimilarityLearner
+from sepssl.training.start import (
+    announce_start,
+    file_digest,
+    initial_encoder,
+    settings_with_start,
+)
 from sepssl.training.strategy import make_strategy, require_pairs_on_every_replica
 from sepssl.training.supervised_learner import SupervisedLearner
 from sepssl.views import FrontEnd, OnlineSeparation
 from sepssl.views.channels import no_channel_warning
 
+# Keys of `config.views` that say what a pair is cut from; the others are arguments of `FrontEnd`.
+SAMPLING_KEYS = ("separators", "online", "max_distance_seconds", "overlap")
 TRUE_SOURCES = "true_sources"  # in place of a separator's file: an oracle, for ablations
 MINIMUMS = COMMON_MINIMUMS | {
     "views.max_distance_seconds": 0,
@@ -55,6 +61,9 @@ def load_separators(config: ConfigDict) -> dict[str, Separator | None]:
 
     `TRUE_SOURCES` is None.
 
+    A separator may work at another rate than `config.data.sample_rate` where channels are stored:
+    it sees recordings resampled, and its channels are resampled back.
+
     Raises:
         InputError: if one cannot be loaded, does not fit, or is missing though views need it.
     """
@@ -73,13 +82,13 @@ def load_separators(config: ConfigDict) -> dict[str, Separator | None]:
             separators[path] = None
             continue
         separator = load_separator(path)
-        if separator.sample_rate != config.data.sample_rate:
+        if config.views.online and separator.sample_rate != config.data.sample_rate:
             raise InputError(
-                f"{path}: separates at {separator.sample_rate} Hz; expected "
-                f"data.sample_rate={config.data.sample_rate}"
+                f"views.online=True: {path} separates at {separator.sample_rate} Hz, recordings "
+                f"are read at data.sample_rate={config.data.sample_rate}; expected the same rate, "
+                "or views.online=False, which resamples"
             )
-        digest = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:8]
-        separators[f"{pathlib.Path(path).stem}-{digest}"] = separator
+        separators[f"{pathlib.Path(path).stem}-{file_digest(path)[:8]}"] = separator
     return separators
 
 
@@ -117,9 +126,10 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     else:
         clips = (clips_with_sources if oracle else training_clips)(config.data)
     require_batch(len(clips), config.train.batch_size)
-    record = settings_of_run(config)
+    record = settings_with_start(settings_of_run(config), "encoder")
     record["views"]["separators"] = list(separators)  # what is in the files, not where they lie
     run = RunFolder(workdir, record)
+    announce_start(config, "encoder")
     probe = make_probe(config.data, config.train.probe_clips)
 
     cache = pathlib.Path(config.data.cache or run.path)
@@ -135,7 +145,14 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     channels = [
         store_sources(clips, mixtures, cache / "channels" / name)
         if separator is None
-        else store_channels(separator, name, mixtures, cache / "channels" / name, chunk_seconds)
+        else store_channels(
+            separator,
+            name,
+            mixtures,
+            config.data.sample_rate,
+            cache / "channels" / name,
+            chunk_seconds,
+        )
         for name, separator in separators.items()
         if not online
     ]
@@ -182,10 +199,8 @@ def _warnings(config: ConfigDict) -> tuple:
 
 
 def _require_views_that_fit(config: ConfigDict, separators: dict) -> None:
-    log_mel = make_encoder(config.encoder).log_mel
+    log_mel = initial_encoder(config).log_mel
     rate, views = config.data.sample_rate, config.views
-    if log_mel.sample_rate != rate:
-        raise InputError(f"data.sample_rate={rate}: expected {log_mel.sample_rate}, the encoder's")
     patch_seconds = log_mel.patch_samples / rate
     if not views.overlap and views.max_distance_seconds < patch_seconds:
         raise InputError(
@@ -206,41 +221,19 @@ def _make_learner(
     config: ConfigDict, online_separators: Iterable[Separator] = (), num_classes: int = 0
 ) -> keras.Model:
     """The learner that a configuration describes; with classes, a supervised one."""
-    encoder = make_encoder(config.encoder)
-    views, objective = config.views, config.objective
+    encoder = initial_encoder(config)
     separators = list(online_separators)
     patch = encoder.log_mel.patch_samples
-    front_end = FrontEnd(
-        encoder.log_mel,
-        mixture_mixture=views.mixture_mixture,
-        mixture_channel=views.mixture_channel,
-        channel_channel=views.channel_channel,
-        channel_floor_db=views.channel_floor_db,
-        mixture_floor_db=views.mixture_floor_db,
-        example_mixing=views.example_mixing,
-        min_mixing_db=views.min_mixing_db,
-        max_mixing_db=views.max_mixing_db,
-        mixing_domain=views.mixing_domain,
-        equalization_db=views.equalization_db,
-        time_masks=views.time_masks,
-        time_width=views.time_width,
-        frequency_masks=views.frequency_masks,
-        frequency_width=views.frequency_width,
-        separation=OnlineSeparation(separators, patch) if separators else None,
-    )
+    views = {key: value for key, value in config.views.items() if key not in SAMPLING_KEYS}
+    with input_errors("views"):
+        front_end = FrontEnd(
+            encoder.log_mel,
+            separation=OnlineSeparation(separators, patch) if separators else None,
+            **views,
+        )
     if num_classes:
         return SupervisedLearner(encoder, front_end, num_classes, config.train.clip_norm)
-    try:
+    with input_errors("objective"):
         return SimilarityLearner(
-            encoder,
-            front_end,
-            similarity_weight=objective.similarity_weight,
-            coincidence_weight=objective.coincidence_weight,
-            temperature=objective.temperature,
-            learn_temperature=objective.learn_temperature,
-            projection_size=objective.projection_size,
-            hidden_size=objective.hidden_size,
-            clip_norm=config.train.clip_norm,
+            encoder, front_end, clip_norm=config.train.clip_norm, **config.objective
         )
-    except ValueError as error:
-        raise InputError(f"objective: {error}") from error

@@ -19,8 +19,8 @@ from sepssl.data.sources import (
     training_clips,
 )
 from sepssl.data.store import ClipStore
-from sepssl.errors import InputError
-from sepssl.separation import TDCN, LearnedBasis, Separator, STFTBasis
+from sepssl.errors import InputError, input_errors
+from sepssl.separation import Separator
 from sepssl.separation.metrics import SeparationScores, momi
 from sepssl.separation.permutation import MAX_SOURCES
 from sepssl.training.batches import RecordingBatches
@@ -28,6 +28,7 @@ from sepssl.training.checkpoints import RunFolder
 from sepssl.training.input import require_batch
 from sepssl.training.loop import COMMON_MINIMUMS, loop_settings, require_at_least, train
 from sepssl.training.separator_learner import SeparatorLearner
+from sepssl.training.start import announce_start, initial_separator, settings_with_start
 from sepssl.training.strategy import make_strategy
 
 MINIMUMS = COMMON_MINIMUMS | {
@@ -38,40 +39,6 @@ MINIMUMS = COMMON_MINIMUMS | {
     "train.sparsity_weight": 0,
     "train.covariance_weight": 0,
 }
-
-
-def make_separator(config: ConfigDict, sample_rate: int) -> Separator:
-    """The network that `config.separator` describes.
-
-    Raises:
-        InputError: if a value is not one that the network can have.
-    """
-    bases = {"learned": LearnedBasis, "stft": STFTBasis}
-    if config.basis not in bases:
-        raise InputError(f"separator.basis={config.basis!r}: expected one of {', '.join(bases)}")
-    sizes = {"frame_length": config.frame_length, "hop": config.hop}
-    if config.basis == "learned":
-        sizes["num_coefficients"] = config.num_coefficients
-    try:
-        return Separator(
-            num_sources=config.num_sources,
-            basis=bases[config.basis](**sizes),
-            tdcn=TDCN(
-                config.bottleneck_channels,
-                config.conv_channels,
-                config.dilations_per_repeat,
-                config.repeats,
-                config.long_skips,
-                config.causal,
-                config.unroll,
-                config.rematerialize,
-            ),
-            mixture_consistency=config.mixture_consistency,
-            normalize_input=config.normalize_input,
-            sample_rate=sample_rate,
-        )
-    except ValueError as error:
-        raise InputError(f"separator: {error}") from error
 
 
 def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
@@ -91,21 +58,22 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
     settings = loop_settings(config.train)
     keras.utils.set_random_seed(config.seed)
     make_learner = functools.partial(_make_learner, config)
-    make_learner()  # A network that cannot be made is found out here.
+    num_sources = make_learner().separator.num_sources  # what cannot be made is found out here
     strategy = make_strategy(config.train.strategy)
     supervised = _supervised_clips(config.train, strategy.num_replicas_in_sync)
-    if supervised and config.separator.num_sources > MAX_SOURCES:
+    if supervised and num_sources > MAX_SOURCES:
         raise InputError(
-            f"separator.num_sources={config.separator.num_sources}: expected at most {MAX_SOURCES} "
+            f"separator.num_sources={num_sources}: expected at most {MAX_SOURCES} "
             "to train with sources"
         )
     clips = (clips_with_sources if supervised else training_clips)(config.data)
     require_batch(len(clips), config.train.batch_size)
-    run = RunFolder(workdir, settings_of_run(config))
+    run = RunFolder(workdir, settings_with_start(settings_of_run(config), "separator"))
+    announce_start(config, "separator")
     cache = pathlib.Path(config.data.cache or run.path)
     if supervised:
         recordings = store_with_sources(clips, cache / "clips_with_sources")
-        _require_outputs(recordings, config.separator.num_sources)
+        _require_outputs(recordings, num_sources)
     else:
         recordings = store_mixtures(clips, cache / "clips")
     used, held_out = _hold_out(config, recordings.names)
@@ -119,7 +87,7 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
         config.train.num_mixtures,
         tuple(config.train.gain_range_db),
         config.train.single_mixture_fraction,
-        config.separator.num_sources,
+        num_sources,
         supervised,
     )
     evaluate = _evaluator(config, [recordings.read(i, 0, crop) for i in held_out.tolist()])
@@ -128,16 +96,14 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
 
 
 def _make_learner(config: ConfigDict) -> SeparatorLearner:
-    separator = make_separator(config.separator, config.data.sample_rate)
+    separator = initial_separator(config)
     options = ("num_mixtures", "signal_loss", "search", "sparsity_weight", "covariance_weight")
-    try:
+    with input_errors("separator"):
         return SeparatorLearner(
             separator,
             **{name: config.train[name] for name in options},
             clip_norm=config.train.clip_norm,
         )
-    except ValueError as error:
-        raise InputError(f"separator: {error}") from error
 
 
 def _supervised_clips(train: ConfigDict, replicas: int) -> int:

@@ -2,15 +2,20 @@ import os
 import pathlib
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import sepssl
 from sepssl.audio.panns_log_mel import slaney_mel_matrix
+from sepssl.configs import encoder_smoke
 from sepssl.errors import InputError
+from sepssl.export import save_encoder
 from sepssl.representation.panns_checkpoint import import_panns
 from sepssl.serialization import save_model
+from sepssl.training.encoder import train_encoder
 
 torch = pytest.importorskip("torch", reason="needs the extra `panns`")
 ROOT = pathlib.Path(__file__).parents[2]
@@ -117,6 +122,25 @@ def test_equals_the_network_in_pytorch(fft_length, sample_rate, tmp_path):
     np.testing.assert_array_equal(loaded(waveform), encoder(waveform))
 
 
+def test_a_training_starts_from_it(tmp_path):
+    encoder = import_panns(write(tmp_path / "Cnn14.pth", random_network(1024)))
+    save_model(encoder, tmp_path / "panns.keras")
+    config = encoder_smoke.get_config()
+    config.data.update(num_clips=8, clip_seconds=1.0, sample_rate=32000)
+    config.views.max_distance_seconds = 0.0
+    config.train.update(steps=2, warmup_steps=0, batch_size=8, state_steps=(0, 2), probe_clips=0)
+    config.train.init_from = str(tmp_path / "panns.keras")
+    run = train_encoder(config, tmp_path / "run")
+    start, end = (sepssl.load_encoder(path) for path in (run.state(0), run.final))
+    for found, expected in zip(start.get_weights(), encoder.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert not np.array_equal(end.backbone.dense.kernel, encoder.backbone.dense.kernel)
+    save_encoder(end, tmp_path / "exported")
+    waveform = 0.1 * np.random.default_rng(0).normal(size=(1, 40000)).astype(np.float32)
+    exported = tf.saved_model.load(str(tmp_path / "exported"))
+    np.testing.assert_allclose(exported(waveform), end(waveform), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("core", [b"numpy._core.multiarray", b"numpy.core.multiarray"])
 def test_the_state_of_the_sampler_does_not_matter(core, tmp_path):
     """In PyTorch's old format, and of NumPy 1, as the released files are."""
@@ -167,6 +191,23 @@ def test_other_files_are_refused(tmp_path):
     torch.save({"state": {}}, tmp_path / "other.pth")
     with pytest.raises(InputError, match=r'other\.pth: has no tensors at "model"'):
         import_panns(tmp_path / "other.pth")
+
+
+def test_what_claims_more_than_the_file_holds_is_refused(tmp_path):
+    network = random_network(width=2)
+    boast = torch.zeros(1, 1, 1, 1).expand(10**5, 1, 3, 3)  # 36 bytes of the weights of 10 PB
+    path = write(tmp_path / "view.pth", network, **{"conv_block1.conv1.weight": boast})
+    with pytest.raises(InputError, match=r"conv_block1\.conv1\.weight is no plain tensor"):
+        import_panns(path)
+    boast = torch.zeros(10**4, 1, 3, 3)
+    path = write(tmp_path / "wide.pth", network, **{"conv_block1.conv1.weight": boast})
+    with pytest.raises(InputError, match=r"wide\.pth: .*more weights than the"):
+        import_panns(path)
+    path = write(tmp_path / "bomb.pth", network)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/0", bytes(2**24))
+    with pytest.raises(InputError, match=r"bomb\.pth: could not be loaded \(it claims"):
+        import_panns(path)
 
 
 def test_without_pytorch_the_extra_is_named(tmp_path, monkeypatch):

@@ -1,4 +1,6 @@
+import contextlib
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from sepssl.errors import InputError
 from sepssl.separation import TDCN, LearnedBasis, Separator
 from sepssl.separation.google_checkpoint import import_google_checkpoint, variable_names
 from sepssl.serialization import save_model
+from tests.keras_files import flip_bits
 
 REFERENCE = pathlib.Path(__file__).parents[1] / "data" / "google_mixit_small"
 PREFIX = REFERENCE / "model.ckpt"
@@ -90,3 +93,26 @@ def test_what_is_missing_or_does_not_fit_is_named(tmp_path):
     write_checkpoint(tmp_path / "other", {"dense/kernel": np.zeros([2, 2], np.float32)})
     with pytest.raises(InputError, match="other: has no variable conv_encoder/dense/kernel"):
         import_google_checkpoint(tmp_path / "other")
+
+
+def test_damaged_and_boastful_checkpoints_are_refused(tmp_path):
+    tensors = tensors_of(PREFIX)
+    first = "improved_tdcn/conv_block_0/tdcn_block/dense1/dense/kernel"
+    for change, says in (
+        ({"mix_weights/dense/kernel": np.float32(3)}, r"is of shape \[\]; expected"),
+        # Sizes that no variable but the first shows: 10 GB of weights, were they made.
+        ({first: np.zeros([1, 10**6], np.float32), "initial_dense/dense/kernel":
+          np.zeros([1, 10**4], np.float32)}, "more weights than the"),
+    ):  # fmt: skip
+        write_checkpoint(tmp_path / "bad", tensors | change)
+        with pytest.raises(InputError, match=says):
+            import_google_checkpoint(tmp_path / "bad", dilations_per_repeat=3)
+    for suffix in (".index", ".data-00000-of-00001"):
+        for file in REFERENCE.glob("model.ckpt.*"):
+            shutil.copy(file, tmp_path / file.name.replace("model", "flipped"))
+        damaged = tmp_path / f"flipped.ckpt{suffix}"
+        content = damaged.read_bytes()
+        for seed in range(40):
+            damaged.write_bytes(flip_bits(content, np.random.default_rng(seed), 1 + seed % 3))
+            with contextlib.suppress(InputError):
+                import_google_checkpoint(tmp_path / "flipped.ckpt", dilations_per_repeat=3)

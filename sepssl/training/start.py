@@ -1,0 +1,83 @@
+"""What a run starts from: a new network, or one from a file (`train.init_from`)."""
+
+import hashlib
+import pathlib
+from collections.abc import Callable
+
+import keras
+from ml_collections import ConfigDict
+
+from sepssl.errors import InputError
+from sepssl.representation.build import make_encoder
+from sepssl.representation.encoder import Encoder, load_encoder
+from sepssl.separation.build import make_separator
+from sepssl.separation.separator import Separator, load_separator
+
+
+def initial_encoder(config: ConfigDict) -> Encoder:
+    """The encoder that training starts from.
+
+    With `config.train.init_from`, the network is the one in that file, front end included, and
+    `config.encoder` is not looked at; else it is the one that `config.encoder` describes.
+
+    Raises:
+        InputError: if there is no such file or network, or it is made for another rate than
+            `config.data.sample_rate`.
+    """
+    return _initial(config, "encoder", load_encoder, make_encoder)
+
+
+def initial_separator(config: ConfigDict) -> Separator:
+    """The separator that training starts from; `config.separator` is as `config.encoder` above."""
+    return _initial(config, "separator", load_separator, make_separator)
+
+
+def announce_start(config: ConfigDict, network: str) -> None:
+    """Prints that a run starts from a file, so that nobody believes in keys that it ignores."""
+    if path := config.train.get("init_from", ""):
+        print(f"starts from {path}, with its network; {network}.* is not used", flush=True)
+
+
+def settings_with_start(settings: dict, network: str) -> dict:
+    """The settings that a run is known by: with what is in the file it starts from, not its path.
+
+    Args:
+        settings: a configuration as nested dicts.
+        network: "encoder" or "separator", whose keys mean nothing where there is such a file.
+    """
+    path = settings["train"].get("init_from")
+    if not path:
+        return settings
+    train = settings["train"] | {"init_from": f"sha256:{file_digest(path)}"}
+    return {**settings, network: {}, "train": train}
+
+
+def file_digest(path: str | pathlib.Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a file") from error
+
+
+def _initial(
+    config: ConfigDict,
+    network: str,
+    load: Callable[[str], keras.Model],
+    make: Callable[[ConfigDict, int], keras.Model],
+) -> keras.Model:
+    path, rate = config.train.get("init_from", ""), config.data.sample_rate
+    if not path:
+        return make(config[network], rate)
+    model = load(path)
+    if model.sample_rate != rate:
+        raise InputError(
+            f"train.init_from={path}: works at {model.sample_rate} Hz; expected "
+            f"--config.data.sample_rate={model.sample_rate}, now {rate}"
+        )
+    return model

@@ -156,6 +156,14 @@ def lock_folder(folder: str | os.PathLike, wait: bool) -> Iterator[None]:
     """
     lock = filelock.FileLock(pathlib.Path(folder) / ".lock", thread_local=False)
     try:
+        _acquire(lock, folder, wait)
+        yield
+    finally:
+        lock.release()  # also of a lock that a signal came in the way of
+
+
+def _acquire(lock: filelock.BaseFileLock, folder: str | os.PathLike, wait: bool) -> None:
+    try:
         try:
             lock.acquire(timeout=_PATIENCE if wait else 0)
         except filelock.Timeout as error:
@@ -170,10 +178,6 @@ def lock_folder(folder: str | os.PathLike, wait: bool) -> Iterator[None]:
             f"{folder}: could not be locked: {write_failure(error)}; expected a folder that can be "
             "written, on a drive with locks"
         ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager

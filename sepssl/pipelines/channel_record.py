@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from sepssl.files import atomic_file, writing_to
 RECORD = "separated.jsonl"
 TABLE = "summary.csv"
 _TABLE_HEADER = ["recording", "channel", "level_db", "active"]
-_TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # names may not be UTF-8
 
 
 def channel_files(output: pathlib.Path, name: str, channels: int) -> list[pathlib.Path]:
@@ -206,7 +205,7 @@ class ChannelRecord:
         if known or not self.table.exists():
             self._write_table()
         else:
-            with writing_to(self.table), open(self.table, "a", newline="", **_TEXT) as text:
+            with writing_to(self.table), _opened_table(self.table, "a") as text:
                 csv.writer(text).writerows(_rows(entry))
 
     def close(self) -> None:
@@ -233,7 +232,7 @@ class ChannelRecord:
         rows = [row for entry in self.entries.values() for row in _rows(entry)]
         with (
             atomic_file(self.table, overwrite=True) as temporary,
-            open(temporary, "w", newline="", **_TEXT) as text,
+            _opened_table(temporary, "w") as text,
         ):
             csv.writer(text).writerows([_TABLE_HEADER, *rows])
 
@@ -251,7 +250,7 @@ def read_record(folder: pathlib.Path) -> tuple[dict | None, dict[str, Entry]]:
         return None, {}
     except OSError as error:
         raise InputError(f"{printable(path)}: cannot be read: {error.strerror}") from error
-    entries = {}
+    entries: dict[str, Entry] = {}
     try:
         settings = json.loads(lines[0])
     except (IndexError, ValueError):
@@ -266,6 +265,11 @@ def read_record(folder: pathlib.Path) -> tuple[dict | None, dict[str, Entry]]:
         entries.pop(entry.name, None)  # a later one comes later
         entries[entry.name] = entry
     return settings, entries
+
+
+def _opened_table(path: pathlib.Path, mode: str) -> IO[str]:
+    # Names may not be UTF-8.
+    return open(path, mode, newline="", encoding="utf-8", errors="surrogateescape")
 
 
 def _rows(entry: Entry) -> list[list]:

@@ -7,9 +7,10 @@ import errno
 import os
 import pathlib
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
+import tensorflow as tf
 
 from sepssl.audio.decoding import printable
 from sepssl.audio.files import (
@@ -254,27 +255,31 @@ def _separate(
     info = audio_info(path)
     rate = info.sample_rate if keep_input_rate else separator.sample_rate
     recording, heard = _Level(), _Level(round(EDGE_SECONDS * separator.sample_rate))
-    blocks = recording.passed(read_blocks(path))
     pieces = separate_stream(
-        separator, blocks, info.sample_rate, chunk_seconds, keep_input_rate, heard.add
+        separator,
+        _read(path, recording),
+        info.sample_rate,
+        chunk_seconds,
+        keep_input_rate,
+        heard.add,
     )
     channels = ChannelLevels(separator.num_sources, rate)
     files = channel_files(scratch, "", separator.num_sources)
-    with contextlib.ExitStack() as stack:
-        with writing_to(scratch.parent):
+    try:
+        with writing_to(scratch.parent), contextlib.ExitStack() as stack:
             raw = [stack.enter_context(open(file.with_suffix(".raw"), "wb")) for file in files]
-        for piece in pieces:
-            if not np.isfinite(piece).all():
-                raise InputError(
-                    f"{printable(path)}: is separated into NaN or infinity; expected numbers"
-                )
-            channels.add(piece)
-            with writing_to(scratch.parent):
+            for piece in pieces:
+                if not np.isfinite(piece).all():
+                    raise InputError(
+                        f"{printable(path)}: is separated into NaN or infinity; expected numbers"
+                    )
+                channels.add(piece)
                 for stream, channel in zip(raw, piece, strict=True):
-                    stream.write(np.ascontiguousarray(channel, np.float32))
-        with writing_to(scratch.parent):
-            for stream in raw:
-                stream.close()
+                    stream.write(channel.astype(np.float32).tobytes())
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        raise InputError(
+            f"{printable(path)}: does not fit into memory; expected chunks, or shorter ones"
+        ) from error
     _require_in_band(path, info, separator.sample_rate, recording, heard)
     whole = recording if rate == info.sample_rate else heard
     # Only now it is known whether 16 bits will do.
@@ -302,6 +307,15 @@ def _separate(
         "", os.path.abspath(path), stamp, sha256, [size_and_time(file) for file in files],
         [round(float(level), 3) for level in levels], [round(float(share), 5) for share in active],
     )  # fmt: skip
+
+
+def _read(path: pathlib.Path, level: "_Level") -> Iterator[np.ndarray]:
+    try:
+        for block in read_blocks(path):
+            level.add(block)
+            yield block
+    except OSError as error:  # a damaged drive, a share that is gone
+        raise InputError(f"{printable(path)}: cannot be read: {error.strerror}") from error
 
 
 def _require_in_band(
@@ -374,11 +388,6 @@ class _Level:
     def inner_peak(self) -> float:
         """The peak but for the edges; with them where there is little else."""
         return self._inner_peak if self.samples > 3 * self._edge else self.peak
-
-    def passed(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        for block in blocks:
-            self.add(block)
-            yield block
 
     @property
     def power(self) -> float:

@@ -134,17 +134,17 @@ def separate_chunks(
             "the context and the fade"
         )
     ramp = (np.arange(fade, dtype=np.float32) + 0.5) / max(fade, 1)
-    overlapping = None
+    overlapping: np.ndarray | None = None
     for waveform, skip, is_last in _chunks(blocks, chunk, chunk - overlap, grid):
         estimates = np.asarray(separate(waveform[None]))[0, :, skip:]
-        first = overlapping is None
-        if not first:
+        begin = 0
+        if overlapping is not None:
+            begin = context
             if overlap:
                 estimates = estimates[_matched(overlapping, estimates[:, :overlap])]
             fading = slice(context, context + fade)
             estimates[:, fading] *= ramp
             estimates[:, fading] += (1 - ramp) * overlapping[:, fading]
-        begin = 0 if first else context
         if is_last:
             yield estimates[:, begin:]
         else:

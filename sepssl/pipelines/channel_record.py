@@ -111,6 +111,7 @@ class ChannelRecord:
         else:
             with writing_to(self.table):
                 self.table.unlink(missing_ok=True)
+        self._replacing = False
         self._names = {entry.path: name for name, entry in self.entries.items()}
 
     def name_of(self, path: pathlib.Path, name: str) -> str:
@@ -200,9 +201,12 @@ class ChannelRecord:
             file.seek(-1, os.SEEK_END)
             torn = b"" if file.read(1) == b"\n" else b"\n"
             file.write(torn + json.dumps(dataclasses.asdict(entry)).encode() + b"\n")
-        known = entry.name in self.entries
+        self._replacing = entry.name in self.entries
         self.entries[entry.name] = entry
-        if known or not self.table.exists():
+
+    def tabulate(self, entry: Entry) -> None:
+        """Puts the entry added last into the table, when its channels are there."""
+        if self._replacing or not self.table.exists():
             self._write_table()
         else:
             with writing_to(self.table), _opened_table(self.table, "a") as text:

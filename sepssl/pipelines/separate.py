@@ -336,7 +336,8 @@ def _publish(
     """Gives channels their names.
 
     Whenever that is interrupted, files and record fit: stale channels go first, then the record
-    says what the new ones are, so that the next run knows those that are there.
+    says what the new ones are, so that the next run knows those that are there. What is missing in
+    the table is put there when the next run starts.
     """
     made = channel_files(scratch, "", len(entry.files))
     outputs = channel_files(record.folder, entry.name, len(entry.files))
@@ -353,6 +354,7 @@ def _publish(
             record.add(entry)
             for source, file in zip(made, outputs, strict=True):
                 os.replace(source, file)
+            record.tabulate(entry)
         except OSError as error:
             kind = InputError if error.errno in _NAME_ERRORS else OutputError
             raise kind(

@@ -84,7 +84,9 @@ def run(command: Command) -> None:
             raise
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C while Python ends
         with contextlib.suppress(OSError):  # the terminal may be what has gone
-            print(f"\n{_program(command)}: {_stopped(command, received[0])}", file=sys.stderr)
+            line = f"{_program(command)}: {_stopped(command, received[0])}"
+            # A terminal has echoed ^C before it.
+            print(f"\n{line}" if sys.stderr.isatty() else line, file=sys.stderr)
         sys.exit(128 + received[0])
 
 

@@ -106,13 +106,13 @@ class Recording:
     Attributes:
         name: the path on one printable line, for messages.
         info: what the header says.
-        format, subtype: libsndfile's names of the container and the encoding.
+        format: libsndfile's name of the container.
     """
 
     def __init__(self, name: str, info: AudioInfo, file: soundfile.SoundFile):
         self.name = name
         self.info = info
-        self.format, self.subtype = file.format, file.subtype
+        self.format = file.format
         self._file = file
         self._position = 0  # of the decoder
 

@@ -79,7 +79,7 @@ def decode_file(path: str | os.PathLike, recording: Recording, decoder: str):
     try:
         with open(path, "rb") as file:
             contents = file.read()
-        waveform = decode_audio(contents, recording.format, recording.subtype, decoder)
+        waveform = decode_audio(contents, recording.format, recording.info.subtype, decoder)
         return waveform.numpy()[: recording.info.frames]
     except OSError as error:
         raise InputError(f"{recording.name}: cannot be read: {error.strerror}") from error

@@ -1,13 +1,16 @@
 """Every command and every example of README and the pages is run, or says why not."""
 
+import importlib
 import shlex
 import shutil
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 import soundfile
+from absl import flags
+
+from sepssl.cli.main import execute, parse
 
 from .pages import PAGES, ROOT, blocks, commands
 
@@ -49,11 +52,15 @@ def run(command: str, world, recordings) -> None:
     for stage, values in SMALL.items():
         if f"configs/{stage}_small.py" in command:
             arguments += [f"--config.{value}" for value in values]
-    module = f"sepssl.cli.{program.removeprefix('sepssl-').replace('-', '_')}"
-    process = subprocess.run(
-        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, cwd=ROOT
-    )
-    assert process.returncode == 0, f"{command}\n{process.stderr[-3000:]}"
+    name = program.removeprefix("sepssl-").replace("-", "_")
+    module = importlib.import_module(f"sepssl.cli.{name}")
+    argv = [program, *arguments]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", argv)  # where ml_collections looks for --config.KEY
+        patch.chdir(ROOT)
+        values = flags.FlagValues()
+        parse(module, values, argv)
+        assert execute(module, values) == 0, command
 
 
 @pytest.fixture(scope="session")
@@ -81,6 +88,7 @@ def test_page(page, trained, tmp_path, monkeypatch):
     shutil.copytree(trained, world)
     # Modules that an example imports from a folder of its own are not those of another test.
     monkeypatch.setattr(sys, "path", list(sys.path))
+    names = {"__name__": "page"}  # the blocks of a page follow each other
     for block in blocks(page.read_text()):
         if block.reason:
             continue
@@ -90,7 +98,7 @@ def test_page(page, trained, tmp_path, monkeypatch):
                 run(command, world, trained / "recordings")
         elif block.language == "python" and "--8<--" not in block.code:
             code = f"{block.code}\n{block.check}".replace("/tmp/", f"{world}/")
-            exec(compile("\n" * block.line + code, str(page), "exec"), {"__name__": "page"})
+            exec(compile("\n" * block.line + code, str(page), "exec"), names)
 
 
 def test_readme_is_short_and_blocks_are_of_known_languages():

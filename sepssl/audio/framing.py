@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 from keras import ops
 
+from sepssl.typing import Tensor
+
 MAX_FRAME_LENGTH = 2**17  # samples, 2.7 s at 48 kHz; windows and filters are made for whole frames
 
 
-def frame(waveform, frame_length: int, hop: int):
+def frame(waveform: Tensor, frame_length: int, hop: int) -> Tensor:
     """Cuts into `1 + ceil((samples - frame_length) / hop)` frames, zeros after the last sample.
 
     Args:
@@ -33,7 +35,7 @@ def frame(waveform, frame_length: int, hop: int):
     return ops.concatenate(parts, axis=-1)
 
 
-def overlap_add(frames, hop: int, num_samples):
+def overlap_add(frames: Tensor, hop: int, num_samples: int | Tensor) -> Tensor:
     """Adds frames up at their places: the transpose of `frame`.
 
     Args:
@@ -66,7 +68,7 @@ def check_waveform_shape(shape: Sequence[int | None]) -> None:
         )
 
 
-def at_least(value, minimum: int):
+def at_least(value: int | Tensor, minimum: int) -> int | Tensor:
     """The larger one, where `value` is an int or, in a graph, an integer tensor."""
     return max(value, minimum) if isinstance(value, int) else ops.maximum(value, minimum)
 

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from sepssl.audio.framing import at_least, check_framing, check_waveform_shape
+from sepssl.typing import Shape, Tensor
 
 MAX_BANDS = 4096
 
@@ -26,7 +27,7 @@ def mel_matrix(
     Reference: the triangles of TensorFlow's `linear_to_mel_weight_matrix`, which YAMNet uses.
     """
 
-    def mel(hz):
+    def mel(hz: float) -> float:
         return 1127.0 * np.log1p(np.asarray(hz, np.float64) / 700.0)
 
     bins = mel(np.linspace(0.0, sample_rate / 2, num_bins))[:, None]
@@ -113,7 +114,7 @@ class LogMel(keras.layers.Layer):
         """Samples that one patch needs: 15,600 at 16 kHz."""
         return (self.patch_frames - 1) * self.frame_hop + self.frame_length
 
-    def magnitude(self, waveform):
+    def magnitude(self, waveform: Tensor) -> Tensor:
         """Mel magnitudes: [..., samples] -> [..., frames, bands].
 
         `1 + (samples - frame_length) // hop` frames.
@@ -123,11 +124,11 @@ class LogMel(keras.layers.Layer):
         power = ops.maximum(self._power(waveform), 1e-20)
         return ops.matmul(ops.sqrt(power), self._mel)
 
-    def from_magnitude(self, magnitude):
+    def from_magnitude(self, magnitude: Tensor) -> Tensor:
         """Mel magnitudes, at least 0 -> log-mel spectrogram, of any one shape."""
         return ops.log(magnitude + self.offset)
 
-    def spectrogram(self, waveform):
+    def spectrogram(self, waveform: Tensor) -> Tensor:
         """Log-mel spectrogram: [..., samples] -> [..., frames, bands], frames of `magnitude`."""
         return self.from_magnitude(self.magnitude(waveform))
 
@@ -138,7 +139,7 @@ class LogMel(keras.layers.Layer):
         real, imag = ops.rfft(frames * self._window, fft_length=self.fft_length)
         return real * real + imag * imag
 
-    def call(self, waveform):
+    def call(self, waveform: Tensor) -> Tensor:
         check_waveform_shape(waveform.shape)
         missing = at_least(self.patch_samples - ops.shape(waveform)[1], 0)
         mel = self.spectrogram(ops.pad(waveform, [[0, 0], [0, missing]]))
@@ -148,7 +149,7 @@ class LogMel(keras.layers.Layer):
         )
         return ops.transpose(patches, (0, 2, 3, 1))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         check_waveform_shape(input_shape)
         batch, samples = input_shape
         patches = None
@@ -157,7 +158,7 @@ class LogMel(keras.layers.Layer):
             patches = 1 + (frames - self.patch_frames) // self.patch_hop_frames
         return (batch, patches, self.patch_frames, self.bands)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return super().get_config() | {
             "sample_rate": self.sample_rate,
             "window_seconds": self.window_seconds,

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from sepssl.audio.log_mel import LogMel
+from sepssl.typing import Tensor
 
 FLOOR = 1e-10  # of the mel power
 
@@ -31,7 +32,7 @@ def slaney_mel_matrix(
     knee_hz, hz_per_mel, log_step = 1000.0, 200.0 / 3.0, np.log(6.4) / 27.0
     knee = knee_hz / hz_per_mel
 
-    def mel(hz):
+    def mel(hz: float) -> float:
         return hz / hz_per_mel if hz < knee_hz else knee + np.log(hz / knee_hz) / log_step
 
     mels = np.linspace(mel(low_hz), mel(high_hz), num_bands + 2)
@@ -104,7 +105,7 @@ class PannsLogMel(LogMel):
             bands, self.fft_length // 2 + 1, sample_rate, self.low_hz, self.high_hz
         )
 
-    def magnitude(self, waveform):
+    def magnitude(self, waveform: Tensor) -> Tensor:
         """Roots of the mel powers: [..., samples] -> [..., frames, bands], at least 1e-5.
 
         Frames as `LogMel.magnitude`.
@@ -113,11 +114,11 @@ class PannsLogMel(LogMel):
         # The root of 0 has no gradient.
         return ops.sqrt(ops.maximum(power, FLOOR))
 
-    def from_magnitude(self, magnitude):
+    def from_magnitude(self, magnitude: Tensor) -> Tensor:
         """Root of the mel power, at least 0 -> spectrogram in dB, of any one shape."""
         return 10.0 * ops.log10(ops.maximum(magnitude * magnitude, FLOOR))
 
-    def get_config(self):
+    def get_config(self) -> dict:
         config = super().get_config()
         del config["offset"]
         return config

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from sepssl.representation.pair_logits import pair_logits
+from sepssl.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="sepssl")
@@ -20,8 +21,15 @@ class CoincidenceHead(keras.layers.Layer):
 
     Args:
         hidden_size: units of the hidden layer.
+        dtype: policy of the first layer; weights are float32 under the mixed ones.
 
     Shapes: [rows, dim], [columns, dim] -> logits [rows, columns], float32.
+
+    Example:
+        >>> a, b = np.random.default_rng(0).normal(size=(2, 6, 8))
+        >>> logits = CoincidenceHead(16)(a, b)
+        >>> logits.shape, coincidence_loss(logits).shape
+        ((6, 6), ())
     """
 
     def __init__(self, hidden_size: int = 128, **kwargs):
@@ -32,13 +40,13 @@ class CoincidenceHead(keras.layers.Layer):
         self.right = keras.layers.Dense(hidden_size, use_bias=False, dtype=policy, name="right")
         self.logit = keras.layers.Dense(1, dtype=policy, name="logit")
 
-    def build(self, left_shape, right_shape=None):
+    def build(self, left_shape: Shape, right_shape: Shape | None = None) -> None:
         self.left.build(left_shape)
         self.right.build(left_shape)
         self.logit.build((None, None, self.hidden_size))
         self.built = True
 
-    def call(self, left, right, training=False):
+    def call(self, left: Tensor, right: Tensor, training: bool = False) -> Tensor:
         left = ops.cast(self.left(left), "float32")
         right = ops.cast(self.right(right), "float32")
         weights = ops.cast(self.logit.kernel, "float32")[:, 0]
@@ -49,14 +57,14 @@ class CoincidenceHead(keras.layers.Layer):
             logits = ops.matmul(hidden, weights)
         return logits + ops.cast(self.logit.bias, "float32")
 
-    def compute_output_shape(self, left_shape, right_shape):
+    def compute_output_shape(self, left_shape: Shape, right_shape: Shape) -> tuple[int | None, ...]:
         return (left_shape[0], right_shape[0])
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return super().get_config() | {"hidden_size": self.hidden_size}
 
 
-def coincidence_loss(logits, offset=0):
+def coincidence_loss(logits: Tensor, offset: int | Tensor = 0) -> Tensor:
     """Binary cross entropy over all pairs, coinciding and other pairs weighing the same in sum.
 
     Args:
@@ -75,7 +83,7 @@ def coincidence_loss(logits, offset=0):
     return positive + ops.sum((1.0 - own) * ops.softplus(logits)) / others
 
 
-def coincidence_auc(logits, offset=0):
+def coincidence_auc(logits: Tensor, offset: int | Tensor = 0) -> Tensor:
     """Share of the other pairs of a row that its coinciding pair is above, mean over rows, scalar.
 
     The area under the ROC curve row by row: 0.5 is chance, 1 perfect. Pairs of equal logits count

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from sepssl.data.clips import Clips
 from sepssl.data.read_ahead import read_ahead, value_or_error
 from sepssl.errors import InputError
 from sepssl.progress import Progress
@@ -36,7 +37,7 @@ def embed_recording(encoder: Encoder, waveform: np.ndarray, max_patches: int = 2
 
 
 def embed_clips(
-    embed: Callable[[np.ndarray], np.ndarray], clips, title: str, verbose: bool = True
+    embed: Callable[[np.ndarray], np.ndarray], clips: Clips, title: str, verbose: bool = True
 ) -> tuple[np.ndarray, list[int], list[tuple[str, str]]]:
     """Embeddings of all clips, with a progress bar.
 

@@ -10,6 +10,7 @@ from sepssl.audio.framing import check_waveform_shape
 from sepssl.audio.log_mel import LogMel
 from sepssl.representation.backbones.small import SmallBackbone
 from sepssl.serialization import load_model
+from sepssl.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="sepssl")
@@ -33,7 +34,7 @@ class Encoder(keras.Model):
 
     Example:
         >>> Encoder()(np.zeros([1, 16000])).shape
-        TensorShape([1, 256])
+        (1, 256)
 
         With a network of `keras.applications`, which wants a channel axis:
 
@@ -79,17 +80,17 @@ class Encoder(keras.Model):
     def _patch_shape(self) -> tuple[int | None, int, int]:
         return (None, self.log_mel.patch_frames, self.log_mel.bands)
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Shape | None = None) -> None:
         if not self.backbone.built:
             self.backbone.build(self._patch_shape)
         if not self.embedding_size >= 1:
             raise ValueError(f"embedding_size={self.embedding_size}: expected 1 or more")
         self.built = True
 
-    def call(self, waveform, training=False):
+    def call(self, waveform: Tensor, training: bool = False) -> Tensor:
         return ops.mean(self.patch_embeddings(waveform, training), axis=1)
 
-    def patch_embeddings(self, waveform, training=False):
+    def patch_embeddings(self, waveform: Tensor, training: bool = False) -> Tensor:
         """[batch, samples] -> [batch, patches, embedding_size], float32."""
         patches = self.log_mel(waveform)
         frames, bands = self.log_mel.patch_frames, self.log_mel.bands
@@ -97,18 +98,20 @@ class Encoder(keras.Model):
         embeddings = ops.cast(embeddings, "float32")
         return ops.reshape(embeddings, (-1, ops.shape(patches)[1], self.embedding_size))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         check_waveform_shape(input_shape)
         return (input_shape[0], self.embedding_size)
 
-    def get_config(self):
+    def get_config(self) -> dict:
+        backbone = keras.saving.serialize_keras_object(self.backbone)
+        backbone.pop("compile_config", None)  # of a model that was trained before it came here
         return super().get_config() | {
-            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            "backbone": backbone,
             "log_mel": keras.saving.serialize_keras_object(self.log_mel),
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> "Encoder":
         parts = {
             key: keras.saving.deserialize_keras_object(config[key])
             for key in ("backbone", "log_mel")

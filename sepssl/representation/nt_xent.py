@@ -5,14 +5,23 @@ Reference: Chen et al., A Simple Framework for Contrastive Learning (SimCLR, 202
 
 from keras import ops
 
+from sepssl.typing import Tensor
 
-def l2_normalize(x):
+
+def l2_normalize(x: Tensor) -> Tensor:
     """Rows of length 1, in float32: [batch, dim] -> [batch, dim]; a row of zeros stays."""
     x = ops.cast(x, "float32")
     return x * ops.rsqrt(ops.maximum(ops.sum(ops.square(x), axis=-1, keepdims=True), 1e-12))
 
 
-def nt_xent(a, b, temperature=0.1, all_a=None, all_b=None, offset=0):
+def nt_xent(
+    a: Tensor,
+    b: Tensor,
+    temperature: float | Tensor = 0.1,
+    all_a: Tensor | None = None,
+    all_b: Tensor | None = None,
+    offset: int | Tensor = 0,
+) -> Tensor:
     """Cross entropy of finding each projection's counterpart among all others.
 
     Both directions are averaged: a_i looks for b_i among all b and all a but itself, and the other
@@ -27,6 +36,11 @@ def nt_xent(a, b, temperature=0.1, all_a=None, all_b=None, offset=0):
 
     Returns:
         [batch], in nats.
+
+    Example:
+        >>> a = np.eye(4)
+        >>> nt_xent(a, a, temperature=0.1).shape
+        (4,)
     """
     a, b = l2_normalize(a), l2_normalize(b)
     all_a = a if all_a is None else l2_normalize(all_a)
@@ -44,7 +58,9 @@ def nt_xent(a, b, temperature=0.1, all_a=None, all_b=None, offset=0):
     return (direction(a, all_b, all_a) + direction(b, all_a, all_b)) / 2.0
 
 
-def contrastive_accuracy(a, b, all_b=None, offset=0):
+def contrastive_accuracy(
+    a: Tensor, b: Tensor, all_b: Tensor | None = None, offset: int | Tensor = 0
+) -> Tensor:
     """Share of rows of `a` whose most similar row of `all_b` is their own counterpart, scalar."""
     a, b = l2_normalize(a), l2_normalize(b)
     all_b = b if all_b is None else l2_normalize(all_b)
@@ -53,7 +69,7 @@ def contrastive_accuracy(a, b, all_b=None, offset=0):
     return ops.mean(ops.cast(found == wanted, "float32"))
 
 
-def alignment(a, b):
+def alignment(a: Tensor, b: Tensor) -> Tensor:
     """Mean squared distance of normalised counterparts, 0 (aligned) to 4, scalar.
 
     Reference: Wang & Isola, Understanding Contrastive Representation Learning (2020).
@@ -61,7 +77,7 @@ def alignment(a, b):
     return ops.mean(ops.sum(ops.square(l2_normalize(a) - l2_normalize(b)), axis=-1))
 
 
-def uniformity(a):
+def uniformity(a: Tensor) -> Tensor:
     """log mean exp(-2 d^2) over pairs of normalised rows: 0 if all are equal, about -4 if spread.
 
     Reference: Wang & Isola (2020), t = 2.

@@ -4,11 +4,13 @@ import math
 
 import tensorflow as tf
 
+from sepssl.typing import Tensor
+
 BLOCK = 16  # rows at a time: 16 x 1024 x 256 floats are 16 MB
 
 
 @tf.custom_gradient
-def pair_logits(left, right, weights):
+def pair_logits(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
     """`logits[i, j] = weights . relu(left[i] + right[j])` and its gradient, in blocks of rows.
 
     XLA compiles a block to one pass that keeps no pair's hidden layer; the gradient computes it

@@ -15,6 +15,12 @@ class LearnedBasis(keras.layers.Layer):
         num_coefficients: coefficients per frame.
         frame_length: samples in a frame.
         hop: samples from one frame to the next, at most `frame_length`.
+        dtype: policy of both layers; weights are float32 under the mixed ones.
+
+    Example:
+        >>> features, _ = LearnedBasis(8, 40, 20).analyze(np.zeros([1, 100], np.float32))
+        >>> features.shape
+        (1, 4, 8)
 
     Reference: Luo & Mesgarani, Conv-TasNet (2019); sizes of Google's released MixIT model.
     """
@@ -53,6 +59,9 @@ class LearnedBasis(keras.layers.Layer):
         """Analysis and synthesis under a mask of ones: [batch, samples] -> [batch, samples]."""
         return _through(self, waveform)
 
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
     def get_config(self):
         return super().get_config() | {
             "num_coefficients": self.num_coefficients,
@@ -72,6 +81,12 @@ class STFTBasis(keras.layers.Layer):
     Args:
         frame_length: samples in a frame, a multiple of `2 * hop`.
         hop: samples from one frame to the next.
+        dtype: float32, whatever the global policy.
+
+    Example:
+        >>> waveform = np.random.default_rng(0).normal(size=(1, 1000)).astype(np.float32)
+        >>> bool(np.allclose(STFTBasis()(waveform), waveform, atol=1e-5))
+        True
 
     Reference: the STFT variant of Wisdom et al., FUSS baseline (2021).
     """
@@ -121,6 +136,9 @@ class STFTBasis(keras.layers.Layer):
     def call(self, waveform):
         """Analysis and synthesis under a mask of ones: [batch, samples] -> [batch, samples]."""
         return _through(self, waveform)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
 
     def get_config(self):
         return super().get_config() | {"frame_length": self.frame_length, "hop": self.hop}

@@ -32,13 +32,23 @@ class Separator(keras.Model):
         normalize_input: whether each waveform is scaled to an RMS of 1 before the network and
             scaled back after it (our choice; the released model does not).
         sample_rate: in Hz, of the waveforms it was made for; kept with the model.
+        dtype: policy of the default basis and mask network. Waveforms in and out are float32 under
+            every policy.
 
     Shapes: [batch, samples] -> [batch, num_sources, samples], any number of samples from 1 up;
     ValueError for any other number of axes. `separate` takes a single recording.
 
     Example:
-        >>> Separator(num_sources=4)(np.zeros([1, 16000])).shape
+        >>> separator = Separator(num_sources=4)
+        >>> separator(np.zeros([1, 16000])).shape
         (1, 4, 16000)
+
+        A smaller one, trained by MixIT on a dataset of waveforms [batch, samples]:
+
+        >>> separator = Separator(4, STFTBasis(), TDCN(16, 32, 2, 1), "uniform")
+        >>> learner = SeparatorLearner(separator)
+        >>> learner.compile(keras.optimizers.Adam(1e-3))
+        >>> learner.fit(dataset, epochs=1)
 
     Reference: Wisdom et al., Unsupervised Sound Separation Using Mixture Invariant Training (2020).
     """

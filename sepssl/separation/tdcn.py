@@ -81,6 +81,10 @@ class TDCN(keras.layers.Layer):
             again: less memory, more time. For networks that are not unrolled.
 
     Shapes: [batch, frames, features] -> [batch, frames, bottleneck_channels].
+
+    Example:
+        >>> TDCN(8, 16, dilations_per_repeat=2, repeats=1)(np.zeros([1, 20, 5])).shape
+        (1, 20, 8)
     """
 
     def __init__(

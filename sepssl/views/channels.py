@@ -2,6 +2,8 @@
 
 from keras import ops
 
+from sepssl.typing import Tensor
+
 PAIRINGS = ("mixture_mixture", "mixture_channel", "channel_channel")
 MIXTURE = -1  # what a view shows, if not one of the channels 0, 1, ...
 NO_CHANNEL = -2  # the mixture as well, since no channel could be heard
@@ -9,12 +11,12 @@ MAX_NO_CHANNEL_SHARE = 0.05  # our choice
 
 
 def choose_channel(
-    channels,
-    mixture,
-    uniform,
+    channels: Tensor,
+    mixture: Tensor,
+    uniform: Tensor,
     channel_floor_db: float = -30.0,
     mixture_floor_db: float = -30.0,
-):
+) -> Tensor:
     """Picks one channel of every example, with equal chances for all that can be heard.
 
     Args:
@@ -47,13 +49,13 @@ def choose_channel(
 
 
 def choose_views(
-    mixtures,
-    channels,
-    uniforms,
-    probabilities,
+    mixtures: Tensor,
+    channels: Tensor,
+    uniforms: Tensor,
+    probabilities: tuple[float, float, float],
     channel_floor_db: float = -30.0,
     mixture_floor_db: float = -30.0,
-):
+) -> tuple[Tensor, Tensor]:
     """Turns two patches of every recording into two views of the drawn kinds.
 
     Args:
@@ -95,7 +97,7 @@ def choose_views(
     return ops.where(ops.expand_dims(shown >= 0, -1), chosen, mixtures), shown
 
 
-def pairing_shares(shown) -> dict:
+def pairing_shares(shown: Tensor) -> dict:
     """Shares of the pairs that are of each of `PAIRINGS`, scalars, by "<pairing>_share".
 
     And "no_channel_share", of the pairs that would be of another one, could a channel be heard.

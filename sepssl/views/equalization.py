@@ -7,10 +7,12 @@ mixture, and that alone makes two views harder to tell by their colour.
 import numpy as np
 from keras import ops
 
+from sepssl.typing import Tensor
+
 KNOTS = 6  # of the random curve, over the mel bands; our choice
 
 
-def equalize(magnitude, uniforms, range_db: float):
+def equalize(magnitude: Tensor, uniforms: Tensor, range_db: float) -> Tensor:
     """Multiplies the bands of a mel spectrogram by a random smooth curve, constant over time.
 
     The curve is linear in dB between `KNOTS` evenly spaced bands, where it is uniform from

@@ -6,8 +6,12 @@ numbers, and that only one view of a pair is mixed, are our choice.
 
 from keras import ops
 
+from sepssl.typing import Tensor
 
-def mix_examples(views, uniforms, probability: float, min_gain_db: float, max_gain_db: float):
+
+def mix_examples(
+    views: Tensor, uniforms: Tensor, probability: float, min_gain_db: float, max_gain_db: float
+) -> Tensor:
     """Adds to one view of a pair a view of its neighbour in the batch, energy matched.
 
     Only to one: were it in both, a pair could be recognised by it. Neighbours are examples 2 k and
@@ -29,8 +33,8 @@ def mix_examples(views, uniforms, probability: float, min_gain_db: float, max_ga
 
 
 def mix_spectrograms(
-    magnitude, uniforms, probability: float, min_gain_db: float, max_gain_db: float
-):
+    magnitude: Tensor, uniforms: Tensor, probability: float, min_gain_db: float, max_gain_db: float
+) -> Tensor:
     """The same in the mel spectrogram, where the powers of the two views add up.
 
     Args:
@@ -56,7 +60,9 @@ def _neighbours(views):
     return ops.reshape(ops.flip(ops.reshape(views, (-1, 2, *shape[1:])), axis=1), shape)
 
 
-def choose_mixing(uniforms, probability: float, min_gain_db: float, max_gain_db: float):
+def choose_mixing(
+    uniforms: Tensor, probability: float, min_gain_db: float, max_gain_db: float
+) -> tuple[Tensor, Tensor]:
     """Which views are mixed, and how loud their neighbours are.
 
     Args:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -10,6 +11,7 @@ from sepssl.audio.framing import at_least, check_waveform_shape
 from sepssl.audio.log_mel import LogMel
 from sepssl.distribution import num_replicas, replica_id
 from sepssl.errors import InputError
+from sepssl.typing import Shape, Tensor
 from sepssl.views.channels import MIXTURE, choose_views
 from sepssl.views.equalization import KNOTS, equalize
 from sepssl.views.example_mixing import choose_mixing, mix_examples, mix_spectrograms
@@ -71,7 +73,7 @@ class FrontEnd(keras.layers.Layer):
         >>> front_end = FrontEnd(LogMel(), mixture_mixture=1.0)
         >>> a, b, shown = front_end(np.random.default_rng(0).normal(size=(4, 32000)))
         >>> a.shape, b.shape
-        (TensorShape([4, 96, 64]), TensorShape([4, 96, 64]))
+        ((4, 96, 64), (4, 96, 64))
 
     Reference: the augmentation front-end of Fonseca et al. (2021); all numbers are our choice.
     """
@@ -162,7 +164,7 @@ class FrontEnd(keras.layers.Layer):
         knots = KNOTS if self.equalization_db > 0.0 else 0
         return SHARED + 2 * (knots + 2 * (self.time_masks + self.frequency_masks))
 
-    def mixing(self, uniforms):
+    def mixing(self, uniforms: Tensor) -> tuple[Tensor, Tensor]:
         """Which views of a batch are mixed with their neighbour, and how loud.
 
         Args:
@@ -177,12 +179,12 @@ class FrontEnd(keras.layers.Layer):
     def _mixing_options(self) -> tuple[float, float, float]:
         return self.example_mixing, self.min_mixing_db, self.max_mixing_db
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Shape | None = None) -> None:
         if self.separation is not None:
             self.separation.build()
         self.built = True
 
-    def call(self, batch):
+    def call(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
         batch = self._complete(batch)
         views, uniforms = batch["mixtures"], batch["uniforms"]
         shown = ops.full(ops.shape(views)[:2], MIXTURE, "int32")
@@ -274,7 +276,7 @@ class FrontEnd(keras.layers.Layer):
             self.frequency_width,
         )
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return super().get_config() | {
             "log_mel": keras.saving.serialize_keras_object(self.log_mel),
             "mixture_mixture": self.mixture_mixture,
@@ -296,7 +298,7 @@ class FrontEnd(keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> "FrontEnd":
         parts = {
             key: keras.saving.deserialize_keras_object(config[key])
             for key in ("log_mel", "separation")

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from sepssl.separation.separator import Separator
+from sepssl.typing import Shape, Tensor
 from sepssl.views.patches import cut_patches
 
 
@@ -29,6 +30,13 @@ class OnlineSeparation(keras.layers.Layer):
     the recording -> the same dict with "mixtures" [batch, 2, patch_samples] and "channels" [batch,
     2, sources, patch_samples]; separators with fewer sources than others give silent ones.
 
+    Example:
+        >>> separation = OnlineSeparation([Separator(2, STFTBasis(), TDCN(8, 16, 2, 1))], 15600)
+        >>> front_end = FrontEnd(LogMel(), separation=separation)
+        >>> a, b, shown = front_end(np.random.default_rng(0).normal(size=(4, 32000)))
+        >>> bool(np.all((np.asarray(shown) >= 0).sum(axis=1) == 1))  # one channel, one mixture
+        True
+
     Reference: our choice.
     """
 
@@ -37,10 +45,10 @@ class OnlineSeparation(keras.layers.Layer):
         self.separators = [_frozen_copy(separator) for separator in separators]
         self.patch_samples = patch_samples
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Shape | None = None) -> None:
         self.built = True
 
-    def call(self, batch):
+    def call(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         # Nothing here is trained; without this, the gradient would keep all that lies between.
         channels = ops.stop_gradient(self._separate(batch["clips"], batch["separator"]))
         starts = batch["starts"] - batch["window"][:, None]
@@ -61,14 +69,14 @@ class OnlineSeparation(keras.layers.Layer):
         back = ops.argsort(ops.concatenate(order))
         return ops.take(ops.concatenate(parts), back, axis=0)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return super().get_config() | {
             "separators": [keras.saving.serialize_keras_object(s) for s in self.separators],
             "patch_samples": self.patch_samples,
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> "OnlineSeparation":
         separators = [keras.saving.deserialize_keras_object(s) for s in config["separators"]]
         return cls(**(config | {"separators": separators}))
 

@@ -3,6 +3,8 @@
 import numpy as np
 from keras import ops
 
+from sepssl.typing import Tensor
+
 
 def draw_patch_starts(
     rng: np.random.Generator,
@@ -44,7 +46,7 @@ def draw_patch_starts(
     return (early, early + distance) if rng.random() < 0.5 else (early + distance, early)
 
 
-def cut_patches(waveforms, starts, patch_samples: int):
+def cut_patches(waveforms: Tensor, starts: Tensor, patch_samples: int) -> Tensor:
     """One patch of every example, from all of its rows.
 
     Args:

@@ -2,8 +2,10 @@
 
 from keras import ops
 
+from sepssl.typing import Tensor
 
-def mask_stripe(patches, uniforms, axis: int, max_width: int):
+
+def mask_stripe(patches: Tensor, uniforms: Tensor, axis: int, max_width: int) -> Tensor:
     """Replaces a random stripe of every patch by the patch's mean.
 
     Args:
@@ -26,7 +28,14 @@ def mask_stripe(patches, uniforms, axis: int, max_width: int):
     return ops.where(ops.expand_dims(masked, 3 - axis), mean, patches)
 
 
-def spec_augment(patches, uniforms, time_masks, time_width, frequency_masks, frequency_width):
+def spec_augment(
+    patches: Tensor,
+    uniforms: Tensor,
+    time_masks: int,
+    time_width: int,
+    frequency_masks: int,
+    frequency_width: int,
+) -> Tensor:
     """Masks `time_masks` stripes of time, then `frequency_masks` stripes of frequency.
 
     Args:

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from sepssl.representation.backbones.batch_norm import GlobalBatchNorm
+from sepssl.typing import Shape, Tensor
 
 BLOCKS = 6
 MIN_SIZE = 2 ** (BLOCKS - 1)  # what the poolings between the blocks leave at least 1 of
@@ -19,6 +20,7 @@ class Cnn14Backbone(keras.layers.Layer):
     Args:
         embedding_size: units of the dense layer, which after a ReLU are the embedding.
         width: channels of the first two convolutions; they double from one pair to the next.
+        dtype: policy of all layers; weights and batch statistics are float32 under the mixed ones.
 
     Shapes: log-mel patches [batch, frames, bands] -> [batch, embedding_size]; at least 32 frames
     and 32 bands. Weights do not depend on the number of frames.
@@ -38,7 +40,7 @@ class Cnn14Backbone(keras.layers.Layer):
         self.embedding_size = embedding_size
         self.width = width
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if any(size is not None and size < MIN_SIZE for size in input_shape[1:]):
             raise ValueError(
                 f"patches of {input_shape[1]} frames x {input_shape[2]} bands: "
@@ -68,7 +70,7 @@ class Cnn14Backbone(keras.layers.Layer):
         self.dense.build((None, shape[-1]))
         self.built = True
 
-    def call(self, patches, training=False):
+    def call(self, patches: Tensor, training: bool = False) -> Tensor:
         x = ops.expand_dims(self.band_norm(patches, training=training), -1)
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             if i in range(2, 2 * BLOCKS, 2):
@@ -83,8 +85,8 @@ class Cnn14Backbone(keras.layers.Layer):
         norm.build(shape)
         return norm
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         return (input_shape[0], self.embedding_size)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return super().get_config() | {"embedding_size": self.embedding_size, "width": self.width}

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from sepssl.representation.backbones.batch_norm import GlobalBatchNorm
+from sepssl.typing import Shape, Tensor
 
 # As (repeats, channels at a width of 32, expansion, kernel size, stride of the first).
 STAGES = (
@@ -33,6 +34,7 @@ class EfficientNetB0Backbone(keras.layers.Layer):
         embedding_size: channels of the last convolution, which are the embedding.
         width: channels of the first convolution; those of the bottlenecks in proportion, rounded
             down.
+        dtype: policy of all layers; weights and batch statistics are float32 under the mixed ones.
 
     Shapes: log-mel patches [batch, frames, bands] -> [batch, embedding_size].
 
@@ -48,7 +50,7 @@ class EfficientNetB0Backbone(keras.layers.Layer):
         self.embedding_size = embedding_size
         self.width = width
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         conv = keras.layers.Conv2D(self.width, 3, 2, **_conv_options(self.dtype_policy))
         self.stem, shape = _with_norm(conv, (None, *input_shape[1:], 1))
         self.blocks = []
@@ -69,16 +71,16 @@ class EfficientNetB0Backbone(keras.layers.Layer):
         self.top, _ = _with_norm(conv, shape)
         self.built = True
 
-    def call(self, patches, training=False):
+    def call(self, patches: Tensor, training: bool = False) -> Tensor:
         x = _conv_norm_swish(self.stem, ops.expand_dims(patches, -1), training)
         for block in self.blocks:
             x = block(x, training=training)
         return ops.mean(_conv_norm_swish(self.top, x, training), axis=(1, 2))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         return (input_shape[0], self.embedding_size)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return super().get_config() | {"embedding_size": self.embedding_size, "width": self.width}
 
 
@@ -103,7 +105,7 @@ class InvertedBottleneck(keras.layers.Layer):
         self.kernel_size = kernel_size
         self.stride = stride
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         channels = input_shape[-1]
         inner = self.expansion * channels
         options = _conv_options(self.dtype_policy)
@@ -129,7 +131,7 @@ class InvertedBottleneck(keras.layers.Layer):
         self.has_shortcut = self.stride == 1 and channels == self.filters
         self.built = True
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         x = inputs if self.up is None else _conv_norm_swish(self.up, inputs, training)
         x = _conv_norm_swish(self.depthwise, x, training)
         x = x * self.excite(self.squeeze(ops.mean(x, axis=(1, 2))))[:, None, None]
@@ -137,11 +139,11 @@ class InvertedBottleneck(keras.layers.Layer):
         x = norm(conv(x), training=training)
         return x + inputs if self.has_shortcut else x
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         batch, *size, _ = input_shape
         return (batch, *(n and -(-n // self.stride) for n in size), self.filters)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return super().get_config() | {
             "filters": self.filters,
             "expansion": self.expansion,

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from sepssl.representation.backbones.batch_norm import GlobalBatchNorm
+from sepssl.typing import Shape, Tensor
 
 # The separable convolutions, as (multiple of the width, stride); the last is the embedding.
 LAYERS = (
@@ -35,6 +36,7 @@ class MobileNetV1Backbone(keras.layers.Layer):
         embedding_size: channels of the last convolution, which are the embedding.
         width: channels of the first convolution; the others have 2, 4, 4, 8, 8 and so on times as
             many.
+        dtype: policy of all layers; weights and batch statistics are float32 under the mixed ones.
 
     Shapes: log-mel patches [batch, frames, bands] -> [batch, embedding_size].
 
@@ -50,7 +52,7 @@ class MobileNetV1Backbone(keras.layers.Layer):
         self.embedding_size = embedding_size
         self.width = width
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         shared = {"padding": "same", "use_bias": False, "dtype": self.dtype_policy}
         full = {"kernel_initializer": "he_normal", **shared}
         depthwise = {"depthwise_initializer": DEPTHWISE_INITIALIZER, **shared}
@@ -74,14 +76,14 @@ class MobileNetV1Backbone(keras.layers.Layer):
             self.norms.append(norm)
         self.built = True
 
-    def call(self, patches, training=False):
+    def call(self, patches: Tensor, training: bool = False) -> Tensor:
         x = ops.expand_dims(patches, -1)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = ops.relu(norm(conv(x), training=training))
         return ops.mean(x, axis=(1, 2))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         return (input_shape[0], self.embedding_size)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return super().get_config() | {"embedding_size": self.embedding_size, "width": self.width}

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from sepssl.representation.backbones.batch_norm import GlobalBatchNorm
+from sepssl.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="sepssl")
@@ -13,8 +14,13 @@ class SmallBackbone(keras.layers.Layer):
     Args:
         embedding_size: channels of the last convolution, which are the embedding.
         width: channels of the first convolution; they double from one to the next.
+        dtype: policy of all layers; weights and batch statistics are float32 under the mixed ones.
 
     Shapes: log-mel patches [batch, frames, bands] -> [batch, embedding_size].
+
+    Example:
+        >>> SmallBackbone(8, width=2)(np.zeros([1, 96, 64])).shape
+        (1, 8)
 
     Reference: our choice; the pooling is that of Kong et al., PANNs (2020).
     """
@@ -24,7 +30,7 @@ class SmallBackbone(keras.layers.Layer):
         self.embedding_size = embedding_size
         self.width = width
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         shape = (None, *input_shape[1:], 1)
         # Two flat lists: in lists of tuples, Keras before 3.15 saves and loads no weights.
         self.convs, self.norms = [], []
@@ -48,15 +54,15 @@ class SmallBackbone(keras.layers.Layer):
             self.norms.append(norm)
         self.built = True
 
-    def call(self, patches, training=False):
+    def call(self, patches: Tensor, training: bool = False) -> Tensor:
         x = ops.expand_dims(patches, -1)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = ops.relu(norm(conv(x), training=training))
         x = ops.mean(x, axis=2)  # [batch, frames / 16, embedding_size]
         return ops.mean(x, axis=1) + ops.max(x, axis=1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         return (input_shape[0], self.embedding_size)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return super().get_config() | {"embedding_size": self.embedding_size, "width": self.width}

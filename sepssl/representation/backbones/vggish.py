@@ -5,6 +5,8 @@ import itertools
 import keras
 from keras import ops
 
+from sepssl.typing import Shape, Tensor
+
 # Convolutions between two poolings, as (number, multiple of the width).
 STAGES = ((1, 1), (1, 2), (2, 4), (2, 8))
 DENSE_MULTIPLE = 64
@@ -23,6 +25,7 @@ class VggishBackbone(keras.layers.Layer):
         embedding_size: units of the last dense layer.
         width: channels of the first convolution; the others have 2, 4, 4, 8, 8 times, the first
             two dense layers 64 times as many.
+        dtype: policy of all layers; weights are float32 under the mixed ones.
 
     Shapes: log-mel patches [batch, frames, bands] -> [batch, embedding_size]; frames and bands are
     those it is built for.
@@ -40,7 +43,7 @@ class VggishBackbone(keras.layers.Layer):
         self.embedding_size = embedding_size
         self.width = width
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         options = {"kernel_initializer": "he_normal", "dtype": self.dtype_policy}
         shape = (None, *input_shape[1:], 1)
         self.convs = []  # flat: in lists of lists, Keras before 3.15 saves and loads no weights
@@ -64,7 +67,7 @@ class VggishBackbone(keras.layers.Layer):
         self.embedding.build((None, size))
         self.built = True
 
-    def call(self, patches, training=False):
+    def call(self, patches: Tensor, training: bool = False) -> Tensor:
         x = ops.expand_dims(patches, -1)
         convs = iter(self.convs)
         for count, _ in STAGES:
@@ -76,8 +79,8 @@ class VggishBackbone(keras.layers.Layer):
             x = dense(x)
         return self.embedding(x)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         return (input_shape[0], self.embedding_size)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return super().get_config() | {"embedding_size": self.embedding_size, "width": self.width}

@@ -11,6 +11,7 @@ import importlib.machinery
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 # Every module that defines a class registered under the package "sepssl".
 MODULES = (
@@ -64,7 +65,8 @@ class _AfterKeras(importlib.abc.MetaPathFinder):
         return None
 
     def _watch(self, spec: importlib.machinery.ModuleSpec) -> None:
-        execute = spec.loader.exec_module
+        loader: Any = spec.loader
+        execute = loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
             self._running.add(spec.name)
@@ -76,4 +78,4 @@ class _AfterKeras(importlib.abc.MetaPathFinder):
                 sys.meta_path.remove(self)
                 register()
 
-        spec.loader.exec_module = exec_module
+        loader.exec_module = exec_module

@@ -27,7 +27,7 @@ def mel_matrix(
     Reference: the triangles of TensorFlow's `linear_to_mel_weight_matrix`, which YAMNet uses.
     """
 
-    def mel(hz: float) -> float:
+    def mel(hz):
         return 1127.0 * np.log1p(np.asarray(hz, np.float64) / 700.0)
 
     bins = mel(np.linspace(0.0, sample_rate / 2, num_bins))[:, None]

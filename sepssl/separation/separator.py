@@ -45,10 +45,11 @@ class Separator(keras.Model):
 
         A smaller one, trained by MixIT on a dataset of waveforms [batch, samples]:
 
+        >>> recordings = dataset.map(lambda waveforms: {"recordings": waveforms})
         >>> separator = Separator(4, STFTBasis(), TDCN(16, 32, 2, 1), "uniform")
         >>> learner = SeparatorLearner(separator)
         >>> learner.compile(keras.optimizers.Adam(1e-3))
-        >>> learner.fit(dataset, epochs=1)
+        >>> learner.fit(recordings, epochs=1)
 
     Reference: Wisdom et al., Unsupervised Sound Separation Using Mixture Invariant Training (2020).
     """

@@ -92,6 +92,13 @@ def map_inputs(function, inputs):
     return function(inputs)
 
 
+def without_build(config):
+    """A configuration without the shapes that layers were built for."""
+    if isinstance(config, dict):
+        return {key: without_build(v) for key, v in config.items() if key != "build_config"}
+    return [without_build(v) for v in config] if isinstance(config, list) else config
+
+
 LOG_MEL = {
     "sample_rate": 4000,
     "window_seconds": 0.031,

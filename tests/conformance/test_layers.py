@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import CASES, Whole, map_inputs
+from cases import CASES, Whole, map_inputs, without_build
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 TRAINED = [case for case in CASES if case.trained and not case.deep]
@@ -17,13 +17,6 @@ SHALLOW = [case for case in CASES if not case.deep]
 def arrays(outputs):
     """Outputs of any structure as a list of float32 arrays."""
     return [np.asarray(keras.ops.cast(x, "float32")) for x in keras.tree.flatten(outputs)]
-
-
-def without_build(config):
-    """A configuration without the shapes that layers were built for."""
-    if isinstance(config, dict):
-        return {key: without_build(v) for key, v in config.items() if key != "build_config"}
-    return [without_build(v) for v in config] if isinstance(config, list) else config
 
 
 def assert_close(found, expected, relative=1e-5):

@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from cases import without_build
 from learners import LEARNERS, compiled
 
 from sepssl.training.checkpoints import Resume, RunFolder
@@ -18,9 +19,10 @@ def weights(learner):
 
 @every_learner
 def test_configuration_round_trip(case):
-    learner = case.make()
+    arguments = case.arguments()
+    learner = case.kind(**arguments)
     config = learner.get_config()
-    for name, value in case.arguments().items():
+    for name, value in arguments.items():
         if isinstance(value, keras.layers.Layer):
             assert getattr(learner, name) is value
         else:
@@ -28,7 +30,7 @@ def test_configuration_round_trip(case):
     serialized = json.loads(json.dumps(keras.saving.serialize_keras_object(learner)))
     copy = keras.saving.deserialize_keras_object(serialized)
     assert type(copy) is case.kind
-    assert copy.get_config() == config
+    assert without_build(copy.get_config()) == without_build(config)
 
 
 @every_learner
@@ -62,7 +64,7 @@ def test_saved_and_loaded(case, tmp_path):
         loaded.build()
     sound = (0.1 * np.random.default_rng(0).normal(size=(2, 4000))).astype(np.float32)
     np.testing.assert_array_equal(loaded.product(sound), learner.product(sound))
-    assert loaded.get_config() == learner.get_config()
+    assert without_build(loaded.get_config()) == without_build(learner.get_config())
 
 
 @every_learner

@@ -63,7 +63,7 @@ class GlobalBatchNorm(keras.layers.Layer):
         return x * ops.cast(scale, x.dtype) + ops.cast(shift, x.dtype)
 
     def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
-        return input_shape
+        return tuple(input_shape)
 
     def get_config(self) -> dict:
         return super().get_config() | {

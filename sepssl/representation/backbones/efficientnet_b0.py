@@ -1,5 +1,7 @@
 """EfficientNet-B0."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -53,7 +55,7 @@ class EfficientNetB0Backbone(keras.layers.Layer):
     def build(self, input_shape: Shape) -> None:
         conv = keras.layers.Conv2D(self.width, 3, 2, **_conv_options(self.dtype_policy))
         self.stem, shape = _with_norm(conv, (None, *input_shape[1:], 1))
-        self.blocks = []
+        self.blocks: list[InvertedBottleneck] = []
         for repeats, channels, expansion, kernel_size, stride in STAGES:
             for i in range(repeats):
                 block = InvertedBottleneck(
@@ -106,7 +108,7 @@ class InvertedBottleneck(keras.layers.Layer):
         self.stride = stride
 
     def build(self, input_shape: Shape) -> None:
-        channels = input_shape[-1]
+        channels: Any = input_shape[-1]
         inner = self.expansion * channels
         options = _conv_options(self.dtype_policy)
         shape = input_shape

@@ -1,6 +1,7 @@
 """VGGish, the network of the first AudioSet embeddings."""
 
 import itertools
+from typing import Any
 
 import keras
 from keras import ops
@@ -45,7 +46,7 @@ class VggishBackbone(keras.layers.Layer):
 
     def build(self, input_shape: Shape) -> None:
         options = {"kernel_initializer": "he_normal", "dtype": self.dtype_policy}
-        shape = (None, *input_shape[1:], 1)
+        shape: tuple[Any, ...] = (None, *input_shape[1:], 1)
         self.convs = []  # flat: in lists of lists, Keras before 3.15 saves and loads no weights
         for count, multiple in STAGES:
             for _ in range(count):

@@ -74,7 +74,6 @@ setup(
         ],
         "hub": HUB,
         "tflite": TFLITE,
-        "beam": ["apache-beam>=2.60"],
         # What tests/benchmarks compares with.
         "benchmark": ["asteroid>=0.7", "torch>=2.0"],
         # What sepssl-import-panns-checkpoint reads PyTorch's files with.

@@ -16,10 +16,14 @@ def get_config() -> ConfigDict:
             "task": "encoder",  # or "supervised", on the labels of the clips
             "seed": 0,
             "data": {
-                "directory": "",  # of recordings; "" for the built-in scenes
+                # Recordings: a folder, a file, a manifest, "tfds:NAME"; "" for the built-in scenes.
+                "directory": "",
+                "data_dir": "",  # folder of TFDS datasets; "" for TFDS's own
+                "decoder": "soundfile",  # or "tfio" (TensorFlow 2.17), "tensorflow" (16-bit wav)
                 "cache": "",  # folder for decoded clips and channels; "" for the run's own
                 "sample_rate": 16000,  # Hz
                 "seed": 0,
+                "test_fold": "",  # of a fold column, for labels and probe; "" for the last
                 "num_clips": 4000,  # of the built-in scenes
                 "clip_seconds": 4.0,  # of scenes; recordings are cut into about as long ones
                 "ambience_range_db": (-20.0, -5.0),  # () for none

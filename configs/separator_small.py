@@ -15,7 +15,10 @@ def get_config() -> ConfigDict:
             "task": "separator",
             "seed": 0,
             "data": {
-                "directory": "",  # of recordings; "" for the built-in scenes
+                # Recordings: a folder, a file, a manifest, "tfds:NAME"; "" for the built-in scenes.
+                "directory": "",
+                "data_dir": "",  # folder of TFDS datasets; "" for TFDS's own
+                "decoder": "soundfile",  # or "tfio" (TensorFlow 2.17), "tensorflow" (16-bit wav)
                 "cache": "",  # folder for decoded clips and channels; "" for the run's own
                 "sample_rate": 16000,  # Hz
                 "seed": 0,

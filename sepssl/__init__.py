@@ -14,6 +14,7 @@ from sepssl.version import __version__
 if TYPE_CHECKING:
     from sepssl.audio.log_mel import LogMel
     from sepssl.audio.panns_log_mel import PannsLogMel
+    from sepssl.data.sources import open_clips
     from sepssl.errors import InputError
     from sepssl.inference import embed, separate
     from sepssl.representation.backbones.cnn14 import Cnn14Backbone
@@ -67,6 +68,7 @@ __all__ = [
     "load_separator",
     "mixit_loss",
     "nt_xent",
+    "open_clips",
     "pit_loss",
     "save_model",
     "separate",
@@ -110,6 +112,7 @@ _HOMES = {
     "save_model": "sepssl.serialization",
     "separate": "sepssl.inference",
     "embed": "sepssl.inference",
+    "open_clips": "sepssl.data.sources",
     "InputError": "sepssl.errors",
 }
 

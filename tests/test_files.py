@@ -136,7 +136,9 @@ def test_a_full_disk(tmp_path):
         "a.wav": lambda path: write_audio(path, 0.1 * noise[0], 16000),
         "a.keras": lambda path: save_model(encoder, path),
         "a": lambda path: save_encoder(encoder, path),
-        "store": lambda path: ClipStore(path).fill("here", ["a"], lambda first: [noise], "filling"),
+        "store": lambda path: ClipStore(path).fill(
+            "here", ["a"], lambda indices: [noise], "filling"
+        ),
     }
     for name, write in writers.items():
         path = tmp_path / name

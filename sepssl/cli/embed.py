@@ -1,7 +1,8 @@
 """Computes the embeddings of recordings.
 
-sepssl-embed --encoder=PATH.keras --input=FILE_OR_DIR --output=FILE.npz
+sepssl-embed --encoder=PATH.keras --input=CLIPS --output=FILE.npz
 
+CLIPS is a sound file, a folder of them, a manifest (.csv), or a prepared TFDS dataset (tfds:NAME).
 The file holds `names` [recordings] and `embeddings` float32 [recordings, embedding].
 """
 
@@ -9,8 +10,9 @@ import sys
 
 from absl import flags
 
-from sepssl.cli.checks import require_exists, require_model, require_new_file
+from sepssl.cli.checks import require_model, require_new_file
 from sepssl.cli.main import run as run_command
+from sepssl.data.spec import require_clips
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -18,7 +20,14 @@ def define_flags(values: flags.FlagValues) -> None:
         "encoder", None, "Encoder, a .keras file.", required=True, flag_values=values
     )
     flags.DEFINE_string(
-        "input", None, "A sound file, or a folder of them.", required=True, flag_values=values
+        "input",
+        None,
+        'A sound file, a folder, a manifest (.csv), or "tfds:NAME[/CONFIG]".',
+        required=True,
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "data_dir", "", "Folder of TFDS datasets; TFDS's default if empty.", flag_values=values
     )
     flags.DEFINE_string(
         "output", None, "File to write, ending in .npz.", required=True, flag_values=values
@@ -28,29 +37,22 @@ def define_flags(values: flags.FlagValues) -> None:
 def check(values: flags.FlagValues) -> None:
     require_new_file(values.output, (".npz",))
     require_model(values.encoder, "Encoder")
-    require_exists(values.input, "a sound file or a folder of them")
+    require_clips(values.input)
 
 
 def main(values: flags.FlagValues) -> None:
     import functools
-    import pathlib
 
     import numpy as np
 
     import sepssl
-    from sepssl.audio.files import check_audio
-    from sepssl.data.folder import Folder
-    from sepssl.data.sources import report_skipped
+    from sepssl.data.clips import report_skipped
+    from sepssl.data.sources import open_clips
     from sepssl.files import atomic_file
     from sepssl.representation.embed import embed_clips, embed_recording
 
-    encoder, source = sepssl.load_encoder(values.encoder), pathlib.Path(values.input)
-    if source.is_file():
-        check_audio(source)
-        folder, files = source.parent, [source]
-    else:
-        folder, files = source, None
-    clips = Folder(folder, encoder.sample_rate, min_duration=0.0, labels=None, files=files)
+    encoder = sepssl.load_encoder(values.encoder)
+    clips = open_clips(values.input, encoder.sample_rate, data_dir=values.data_dir or None)
     with atomic_file(values.output) as temporary:
         embeddings, indices, skipped = embed_clips(
             functools.partial(embed_recording, encoder), clips, "embedding"

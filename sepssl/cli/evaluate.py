@@ -1,27 +1,32 @@
 """Evaluates an encoder on labelled clips, or a separator on mixtures.
 
-sepssl-evaluate --encoder=PATH.keras --dataset=scenes|DIR|tfds:NAME[/CONFIG] --output=FILE.json
-sepssl-evaluate --separator=PATH.keras --dataset=scenes|DIR --output=FILE.json
+sepssl-evaluate --encoder=PATH.keras --dataset=CLIPS --output=FILE.json
+sepssl-evaluate --separator=PATH.keras --dataset=CLIPS --output=FILE.json
+
+CLIPS is "scenes" (built in), a folder, a manifest (.csv), or tfds:NAME[/CONFIG].
 
 An encoder is scored by query by example and shallow classifiers. A folder is labelled by its
-`labels.csv` (`filename,labels`, labels separated by `;`), or by the names of its subfolders. Its
-files are split 60/20/20 into training, validation and test clips by a hash of their names.
+`labels.csv` (`filename,labels`, labels separated by `;`), by ESC-50's `meta/esc50.csv`, or by the
+names of its subfolders; a manifest by its column `labels`. A column `split` (train, validation,
+test) or `fold` is followed: of a fold column, the last fold is tested on and the one before it
+validates. Without such a column, recordings are split 60/20/20 by a hash of their names.
 
 `tfds:NAME` is a TFDS dataset with sound and labels, one or several per clip, that has been prepared
-before (`tfds build NAME`): nothing is downloaded. Its own splits are used; those it lacks are taken
-from its training split, in the same proportions.
+before: nothing is downloaded. Its own splits are used; those it lacks are taken from its training
+split, in the same proportions.
 
 A separator is scored by SI-SNR and its improvement over the mixture (FUSS protocol), beside oracle
 masks, on a folder laid out as FUSS is: mixtures NAME.wav, each beside a folder NAME_sources with a
-file per source. For any other folder, only MoMi is reported, which needs no sources.
+file per source. For any other data, only MoMi is reported, which needs no sources.
 """
 
 import sys
 
 from absl import flags
 
-from sepssl.cli.checks import require_exists, require_model, require_new_file
+from sepssl.cli.checks import require_model, require_new_file
 from sepssl.cli.main import run as run_command
+from sepssl.data.spec import is_path, require_clips
 from sepssl.errors import InputError
 
 
@@ -31,12 +36,18 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "dataset",
         None,
-        '"scenes" (built in), a folder, or for an encoder "tfds:NAME[/CONFIG]".',
+        '"scenes" (built in), a folder, a manifest (.csv), or "tfds:NAME[/CONFIG]".',
         required=True,
         flag_values=values,
     )
     flags.DEFINE_string(
         "data_dir", "", "Folder of TFDS datasets; TFDS's default if empty.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "test_fold",
+        "",
+        "Encoder, data with folds: the fold to test on; the last one if empty.",
+        flag_values=values,
     )
     flags.DEFINE_string(
         "output", None, "File to write, ending in .json.", required=True, flag_values=values
@@ -73,6 +84,8 @@ def check(values: flags.FlagValues) -> None:
         raise InputError(
             "--baselines: applies to encoders only; a separator's baselines are always reported"
         )
+    if values.test_fold and (values.separator or not is_path(values.dataset)):
+        raise InputError("--test_fold: applies to encoders, and to folders and manifests, only")
     if values.data_dir and not values.dataset.startswith("tfds:"):
         raise InputError(
             f"--data_dir: applies to TFDS datasets only, not to --dataset={values.dataset}"
@@ -84,14 +97,13 @@ def check(values: flags.FlagValues) -> None:
         )
     kind = "encoder" if values.encoder else "separator"
     require_model(values[kind].value, kind.capitalize())
-    if values.dataset != "scenes" and not values.dataset.startswith("tfds:"):
-        require_exists(values.dataset, '"scenes" or a folder of sound files')
+    require_clips(values.dataset)
 
 
 def main(values: flags.FlagValues) -> None:
     import json
 
-    from sepssl.data.sources import report_skipped
+    from sepssl.data.clips import report_skipped
     from sepssl.files import atomic_file
 
     kind = "encoder" if values.encoder else "separator"
@@ -124,6 +136,7 @@ def _evaluate_encoder(values):
             values.num_clips or 1000,
             values.seed,
             values.data_dir or None,
+            values.test_fold,
         )
 
     results, skipped = evaluate(functools.partial(embed_recording, encoder))
@@ -143,7 +156,11 @@ def _evaluate_separator(values):
 
     separator = sepssl.load_separator(values.separator)
     results, skipped = evaluate_separator(
-        separator, values.dataset, values.num_clips or 0, values.seed
+        separator,
+        values.dataset,
+        values.num_clips or 0,
+        values.seed,
+        data_dir=values.data_dir or None,
     )
     lines = [f"clips: {results['clips']}"]
     if "scores" in results:

@@ -12,8 +12,9 @@ import sys
 
 from absl import flags
 
-from sepssl.cli.checks import require_exists, require_model
+from sepssl.cli.checks import require_model
 from sepssl.cli.main import run as run_command
+from sepssl.data.spec import is_path, require_clips
 from sepssl.errors import InputError
 from sepssl.files import require_new_folder
 
@@ -57,8 +58,11 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "calibration",
         "",
-        'int8: a sound file, a folder of them, or "scenes".',
+        'int8: a sound file, a folder, a manifest (.csv), "tfds:NAME[/CONFIG]", or "scenes".',
         flag_values=values,
+    )
+    flags.DEFINE_string(
+        "data_dir", "", "Folder of TFDS datasets; TFDS's default if empty.", flag_values=values
     )
     flags.DEFINE_boolean(
         "accept_errors",
@@ -100,8 +104,8 @@ def check(values: flags.FlagValues) -> None:
         )
     for name in models:
         require_model(values[name].value, name.capitalize())
-    if values.calibration not in ("", "scenes"):
-        require_exists(values.calibration, 'a sound file, a folder of them, or "scenes"')
+    if values.calibration:
+        require_clips(values.calibration)
     require_new_folder(values.output)
 
 
@@ -131,7 +135,7 @@ def main(values: flags.FlagValues) -> None:
             else export.save_separator(separator, output, origin)
         )
     elif encoder:
-        calibration = _calibration(values.calibration, encoder.log_mel)
+        calibration = _calibration(values, encoder.log_mel)
         card = export.convert_encoder(
             encoder, output, origin, inputs=values.input, calibration=calibration, **shared
         )
@@ -143,39 +147,34 @@ def main(values: flags.FlagValues) -> None:
     _print_checks(card["checks"])
 
 
-def _calibration(spec, log_mel):
+def _calibration(values, log_mel):
     """Yields waveforms of a few patches each, once they are asked for."""
-    import pathlib
-
     import numpy as np
 
-    from sepssl.audio.files import check_audio
-    from sepssl.data.folder import Folder
-    from sepssl.data.scenes.clips import SceneClips
-    from sepssl.data.scenes.scene import SceneConfig
+    from sepssl.data.clips import Skipped, report_skipped
     from sepssl.data.segments import Segments
-    from sepssl.data.sources import report_skipped
+    from sepssl.data.sources import Scenes, open_clips
     from sepssl.export.tflite import CALIBRATION_PATCHES
 
-    if not spec:
+    if not values.calibration:
         return
-    source, sample_rate = pathlib.Path(spec), log_mel.sample_rate
-    if spec == "scenes":
-        config = SceneConfig(sample_rate=sample_rate)
-        clips = SceneClips(config, 0, "calibration", CALIBRATION_PATCHES)
-    else:
-        files = [source] if source.is_file() else None
-        for file in files or []:
-            check_audio(file)
-        folder = Folder(source.parent if files else source, sample_rate, labels=None, files=files)
-        clips = Segments(folder, 2 * log_mel.patch_samples / sample_rate)
-    count = min(len(clips.names), CALIBRATION_PATCHES)
+    patch_seconds = log_mel.patch_samples / log_mel.sample_rate
+    clips = open_clips(
+        values.calibration,
+        log_mel.sample_rate,
+        min_seconds=patch_seconds,
+        scenes=Scenes({"calibration": CALIBRATION_PATCHES}),
+        data_dir=values.data_dir or None,
+    )
+    if is_path(values.calibration):
+        clips = Segments(clips, 2 * patch_seconds)
+    count = min(len(clips), CALIBRATION_PATCHES)
     skipped = list(clips.skipped)
-    for index in np.linspace(0, len(clips.names) - 1, count).round().astype(int):
+    for index in np.linspace(0, len(clips) - 1, count).round().astype(int):
         try:
             yield clips.read(index)
         except InputError as error:
-            skipped.append((clips.names[index], str(error)))
+            skipped.append(Skipped(clips.names[index], str(error)))
     report_skipped(skipped)
 
 

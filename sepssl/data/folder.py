@@ -1,19 +1,33 @@
-"""A folder of recordings as a source of clips."""
+"""Sound files as a source of clips: single ones, or all below a folder."""
 
 import concurrent.futures
-import csv
 import functools
 import hashlib
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from sepssl.audio.files import SUFFIXES, audio_info, check_sample_rate, read_audio, resampled_length
+from sepssl.audio.files import (
+    SILENCE,
+    SUFFIXES,
+    UNREAD_SUFFIXES,
+    AudioInfo,
+    audio_info,
+    check_decoder,
+    check_sample_rate,
+    read_audio,
+    resampled_length,
+)
+from sepssl.data.clips import Clips, Skipped
+from sepssl.data.labels import labelled_files
 from sepssl.errors import InputError
 
-LABELS_FILE = "labels.csv"
+SOURCES_SUFFIX = "_sources"  # of the folder beside a mixture that holds its sources, as in FUSS
+FILM_SUFFIXES = (".avi", ".mkv", ".mov")  # with sound in them, which is not read either
+END_TOLERANCE = 0.1  # seconds that a span may end behind its recording; our choice
 _THREADS = 8  # to wait for the disk, not to compute
 
 
@@ -24,6 +38,16 @@ def list_audio(directory: str | os.PathLike) -> list[pathlib.Path]:
 
     Raises:
         InputError: if the folder is missing, a file, cannot be read, or holds no sound file.
+    """
+    return list_sounds(directory)[0]
+
+
+def list_sounds(
+    directory: str | os.PathLike,
+) -> tuple[list[pathlib.Path], list[Skipped]]:
+    """The same, and the files left out that hold sound in a format that is not read.
+
+    Those are known by their suffix, or, where the suffix says nothing, by their first bytes.
     """
     directory = pathlib.Path(directory)
 
@@ -42,7 +66,7 @@ def list_audio(directory: str | os.PathLike) -> list[pathlib.Path]:
         refuse(error)
     if not directory.is_dir():
         raise InputError(f"{directory}: is a file; expected a folder of sound files")
-    paths, visited = [], set()
+    paths, others, visited = [], [], set()
     for folder, subfolders, files in os.walk(directory, onerror=refuse, followlinks=True):
         real = os.path.realpath(folder)
         if real in visited:  # a link back to a folder above
@@ -52,144 +76,182 @@ def list_audio(directory: str | os.PathLike) -> list[pathlib.Path]:
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in files:
             path = pathlib.Path(folder, name)
-            if not name.startswith(".") and path.suffix.lower() in SUFFIXES:
-                paths.append(path)
+            if not name.startswith("."):
+                (paths if path.suffix.lower() in SUFFIXES else others).append(path)
+    expected = f"expected files ending in {' '.join(SUFFIXES)}"
+
+    def order(path: pathlib.Path) -> tuple[str, ...]:
+        return path.relative_to(directory).parts
+
+    skipped = [
+        Skipped(path.relative_to(directory).as_posix(), f"{path}: {fault}; {expected}")
+        for path in sorted(others, key=order)
+        if (fault := _sound_of_another_format(path))
+    ]
     if not paths:
-        raise InputError(
-            f"{directory}: holds no sound file; expected files ending in {' '.join(SUFFIXES)}"
-        )
-    return sorted(paths, key=lambda path: path.relative_to(directory).parts)
+        first = f"; {len(skipped)} skipped, the first: {skipped[0].reason}" if skipped else ""
+        raise InputError(f"{directory}: holds no sound file; {expected}{first}")
+    return sorted(paths, key=order), skipped
 
 
-def fingerprint(paths: Sequence[pathlib.Path]) -> str:
-    """8 hex digits that change with the size of a file, or with the 4 kB in its middle.
+def _sound_of_another_format(path: pathlib.Path) -> str:
+    """What is wrong with a file that holds sound but does not end in one of `SUFFIXES`; or ""."""
+    suffix = path.suffix.lower()
+    if suffix in (*UNREAD_SUFFIXES, *FILM_SUFFIXES):
+        return f"{suffix} files are not read"
+    try:
+        if not path.is_file():
+            return ""
+        with open(path, "rb") as file:
+            start = file.read(12)
+    except OSError:
+        return ""
+    holds_sound = (
+        start[:4] in (b"fLaC", b"OggS", b"caff", b".snd", b"wvpk", b"MAC ")
+        or start[:3] == b"ID3"
+        or (start[:4] in (b"RIFF", b"RIFX", b"RF64") and start[8:] == b"WAVE")
+        or (start[:4] == b"FORM" and start[8:] in (b"AIFF", b"AIFC"))
+    )
+    if not holds_sound:
+        return ""
+    return f"holds sound, but has the suffix '{path.suffix}'" if suffix else "has no suffix"
 
-    Not with its time, which a copy or another download changes. A file that cannot be read counts
-    as empty.
-    """
 
-    def of_file(path: pathlib.Path) -> bytes:
-        try:
-            with open(path, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                file.seek(max(0, size // 2 - 2048))
-                return size.to_bytes(8, "big") + hashlib.sha256(file.read(4096)).digest()
-        except OSError:
-            return bytes(40)
-
-    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-        return hashlib.sha256(b"".join(pool.map(of_file, paths))).hexdigest()[:8]
+def sources_folder(mixture: pathlib.Path) -> pathlib.Path:
+    """Where the true sources of a mixture lie, if it has any, as in FUSS."""
+    return mixture.with_name(mixture.stem + SOURCES_SUFFIX)
 
 
-class Folder:
-    """Recordings below a folder, of any mix of formats, rates, channels and lengths.
+def without_sources(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """Those of some sound files that are not the sources of another one."""
+    folders = {sources_folder(path) for path in paths}
+    return [path for path in paths if path.parent not in folders]
 
-    Every header is read at construction, and files that cannot be used are left out: broken,
-    truncated or empty ones, and those shorter than `min_duration`. What only decoding shows
-    (silence, NaN, damage in the middle) is left out too with `decode=True`; otherwise `read`
-    raises when it meets such a file.
 
-    Labels come from `labels.csv` in the folder, with the header `filename,labels`, file names
-    relative to the folder and labels separated by `;` (an empty field: none of the classes); files
-    without a row are left out. Or, with `labels="folder"`, from the name of the subfolder.
-
-    Args:
-        directory: the folder.
-        sample_rate: in Hz, of the clips read.
-        min_duration: shortest recording taken, in seconds. The default is one patch: 96 frames of
-            25 ms, 10 ms apart (our choice).
-        labels: "csv" takes `labels.csv` and raises without it; "folder" takes the first subfolder
-            of each file; None ignores labels; "auto" is "csv" where that file exists, else None.
-        decode: whether to decode every file once at construction (about 3 ms for 10 s of sound).
-        files: paths below the folder to take; None means all sound files.
+class Span(NamedTuple):
+    """A sound file, or a part of one.
 
     Attributes:
-        directory: the folder, a `pathlib.Path`.
-        sample_rate: in Hz.
-        names: paths of the usable files relative to the folder, with `/`, sorted.
-        skipped: `(path, reason)` of each file left out.
-        labels: int8 `[clips, classes]`, 1 where a clip has a class, or None without labels.
-        class_names: names of the classes, sorted, or None. All classes of `labels.csv`, also those
-            whose every file was left out.
+        name: of the clip.
+        path: of the file.
+        start: in seconds.
+        duration: in seconds; None means to the end.
+    """
+
+    name: str
+    path: pathlib.Path
+    start: float = 0.0
+    duration: float | None = None
+
+
+class FileClips(Clips):
+    """Sound files or parts of them, of any mix of formats, rates, channels and lengths.
+
+    Every header is read once, at construction, and what cannot be used is left out: broken,
+    truncated or empty files, and clips shorter than `min_duration`. What only decoding shows
+    (silence, NaN, damage in the middle) is found by `read`.
+
+    Args:
+        spans: the clips, of different names.
+        sample_rate: in Hz, of the clips read.
+        min_duration: shortest clip taken, in seconds.
+        title: of the source, for errors.
+        skipped: what was left out before.
+        decoder: what decodes them, see `read_audio`.
 
     Raises:
-        InputError: as `list_audio`; if no usable file is left; if the labels are not as described.
-
-    Example:
-
-        clips = Folder("recordings", sample_rate=16000)
-        waveform = clips.read(0)
+        InputError: if no usable clip is left, or the decoder cannot be loaded.
     """
 
     def __init__(
         self,
-        directory: str | os.PathLike,
+        spans: Sequence[Span],
         sample_rate: int,
-        min_duration: float = 0.975,
-        labels: str | None = "auto",
-        decode: bool = False,
-        files: Sequence[str | os.PathLike] | None = None,
+        min_duration: float,
+        title: str,
+        skipped: Sequence[Skipped] = (),
+        decoder: str = "soundfile",
     ):
         check_sample_rate(sample_rate)
-        if labels not in ("auto", "csv", "folder", None):
-            raise InputError(f"labels is {labels!r}; expected 'auto', 'csv', 'folder' or None")
-        self.directory = pathlib.Path(directory)
+        check_decoder(decoder)
+        self.decoder = decoder
         self.sample_rate = int(sample_rate)
-        self.skipped: list[tuple[pathlib.Path, str]] = []
-        paths = list_audio(directory) if files is None else [pathlib.Path(f) for f in files]
-        names = [path.relative_to(self.directory).as_posix() for path in paths]
-        label_sets = self._read_labels(labels, names)
-
-        def scan(path: pathlib.Path) -> int | str:
-            """Number of samples at `sample_rate`, or the reason to leave the file out."""
-            try:
-                info = audio_info(path)
-                if info.duration < min_duration:
-                    return f"is {info.duration:.3f} s long; expected {min_duration:g} s or more"
-                if decode:
-                    read_audio(path, None)
-            except InputError as error:
-                return str(error).removeprefix(f"{path}: ")
-            return resampled_length(info.frames, info.sample_rate, self.sample_rate)
-
+        self.skipped: list[Skipped] = list(skipped)
+        paths = list(dict.fromkeys(span.path for span in spans))
         with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-            results = list(pool.map(scan, paths))
+            scanned = dict(zip(paths, pool.map(_info_or_error, paths), strict=True))
         self.names: list[str] = []
-        self._num_samples: list[int] = []
-        for path, name, result in zip(paths, names, results, strict=True):
-            if label_sets is not None and name not in label_sets:
-                result = f"has no row in {LABELS_FILE}"
-            if isinstance(result, str):
-                self.skipped.append((path, result))
+        self._paths: list[pathlib.Path] = []
+        self._extents: list[tuple[int, int, bool]] = []  # first sample, count, whether all of it
+        for span in spans:
+            try:
+                info = scanned[span.path]
+                if isinstance(info, InputError):
+                    raise info
+                extent = self._extent(span, info, min_duration)
+            except InputError as error:
+                self.skipped.append(Skipped(span.name, str(error)))
             else:
-                self.names.append(name)
-                self._num_samples.append(result)
+                self.names.append(span.name)
+                self._paths.append(span.path)
+                self._extents.append(extent)
         if not self.names:
-            path, reason = self.skipped[0]
+            if len(spans) == 1 and self.skipped:
+                raise InputError(self.skipped[-1].reason)
+            reason = self.skipped[0].reason if self.skipped else "there is none"
             raise InputError(
-                f"{directory}: holds no usable sound file; {len(self.skipped)} skipped, the first: "
-                f"{path.name}: {reason}"
-            )
-        self.labels: np.ndarray | None = None
-        self.class_names: list[str] | None = None
-        if label_sets is not None:
-            self.class_names = sorted(set().union(*label_sets.values()))
-            self.labels = np.array(
-                [[c in label_sets[name] for c in self.class_names] for name in self.names], np.int8
+                f"{title}: holds no usable sound file; {len(self.skipped)} skipped, the first: "
+                f"{reason}"
             )
 
-    @functools.cached_property
-    def origin(self) -> str:
-        """What the clips depend on besides their names."""
-        files = fingerprint([self.directory / name for name in self.names])
-        return f"{self.directory.resolve()} at {self.sample_rate} Hz, files {files}"
+    def _extent(self, span: Span, info: AudioInfo, min_duration: float) -> tuple[int, int, bool]:
+        total = resampled_length(info.frames, info.sample_rate, self.sample_rate)
+        whole = span.start == 0 and span.duration is None
+        first = round(span.start * self.sample_rate)
+        last = total
+        if span.duration is not None:
+            last = first + round(span.duration * self.sample_rate)
+        if last > total + END_TOLERANCE * self.sample_rate or first >= total:
+            raise InputError(
+                f"{span.path}: is {info.duration:.3f} s long; expected a recording that holds "
+                f"{span.start:g} s"
+                + ("" if span.duration is None else f" to {span.start + span.duration:g} s")
+            )
+        last = min(last, total)
+        duration = info.duration if whole else (last - first) / self.sample_rate
+        if duration < min_duration:
+            raise InputError(
+                f"{span.path}: is {duration:.3f} s long; expected {min_duration:g} s or more"
+            )
+        return first, last - first, whole
 
-    def __len__(self) -> int:
-        return len(self.names)
+    def _keep(self, indices: Sequence[int]) -> None:
+        """Forgets all other clips."""
+        self.names = [self.names[i] for i in indices]
+        self._paths = [self._paths[i] for i in indices]
+        self._extents = [self._extents[i] for i in indices]
+
+    @property
+    def _how(self) -> str:
+        """How the files are read, for `origin`."""
+        by = "" if self.decoder == "soundfile" else f", decoded by {self.decoder}"
+        return f"at {self.sample_rate} Hz{by}"
+
+    def path(self, index: int) -> pathlib.Path:
+        """The file that a clip is read from."""
+        return self._paths[index]
+
+    def is_whole_file(self, index: int) -> bool:
+        """Whether a clip is all of its file."""
+        return self._extents[index][2]
+
+    def start_seconds(self, index: int) -> float:
+        """Where a clip begins in its file."""
+        return self._extents[index][0] / self.sample_rate
 
     def num_samples(self, index: int) -> int:
         """Length of a clip in samples at `sample_rate`, without reading it."""
-        return self._num_samples[index]
+        return self._extents[index][1]
 
     def read(self, index: int, start: int = 0, length: int | None = None) -> np.ndarray:
         """Reads a clip, or a part of it without decoding the rest.
@@ -204,63 +266,142 @@ class Folder:
             clip, fewer than `length` where the clip ends before.
 
         Raises:
-            InputError: as `sepssl.audio.files.read_audio`.
+            InputError: as `sepssl.audio.files.read_audio`; if a whole clip is silent.
         """
-        duration = None if length is None else length / self.sample_rate
-        path = self.directory / self.names[index]
-        return read_audio(path, self.sample_rate, start / self.sample_rate, duration)
+        first, count, whole = self._extents[index]
+        if whole:
+            duration = None if length is None else length / self.sample_rate
+            return read_audio(
+                self._paths[index],
+                self.sample_rate,
+                start / self.sample_rate,
+                duration,
+                decoder=self.decoder,
+            )
+        wanted = count - start if length is None else min(length, count - start)
+        if wanted <= 0:
+            raise InputError(
+                f"{self.names[index]}: has no sample from number {start} on; expected an excerpt "
+                f"of its {count} samples"
+            )
+        waveform = read_audio(
+            self._paths[index],
+            self.sample_rate,
+            (first + start) / self.sample_rate,
+            wanted / self.sample_rate,
+            decoder=self.decoder,
+        )
+        if wanted == count and np.max(np.abs(waveform)) <= SILENCE:
+            raise InputError(f"{self.names[index]}: is silent; expected sound above -120 dBFS")
+        return waveform
 
-    def _read_labels(self, labels: str | None, names: Sequence[str]) -> dict[str, set[str]] | None:
-        file = self.directory / LABELS_FILE
-        if labels is None or (labels == "auto" and not file.is_file()):
-            return None
-        if labels == "folder":
-            for name in names:
-                if "/" not in name:
-                    raise InputError(
-                        f"{self.directory / name}: lies in no subfolder; expected every file in a "
-                        "subfolder named after its class"
-                    )
-            return {name: {name.split("/")[0]} for name in names}
-        return _read_labels_csv(file, set(names))
+    def stamp(self, index: int) -> str:
+        return f"{self._span_of(index)} {file_stamp(self._paths[index])}"
+
+    def key(self, index: int) -> str:
+        path = self._paths[index]
+        return f"{self._span_of(index)} {file_digest(path, file_stamp(path))}"
+
+    def _span_of(self, index: int) -> str:
+        first, count, _ = self._extents[index]
+        return f"{first}+{count}"
 
 
-def labelled_folder(directory: str | os.PathLike, sample_rate: int) -> Folder:
-    """Recordings of any length with their labels, from `labels.csv` or else from subfolders.
+class Folder(FileClips):
+    """Recordings below a folder; see `FileClips`.
+
+    In a folder laid out as FUSS is, the mixtures are recordings and their sources are not.
+
+    Args:
+        directory: the folder.
+        sample_rate: in Hz, of the clips read.
+        min_duration: shortest recording taken, in seconds. The default is one patch: 96 frames of
+            25 ms, 10 ms apart (our choice).
+        files: paths below the folder to take; None means all sound files.
+        decoder: what decodes them, see `read_audio`.
+
+    Attributes:
+        directory: the folder, a `pathlib.Path`.
+        names: paths of the usable files relative to the folder, with `/`, sorted.
 
     Raises:
-        InputError: as `Folder`.
+        InputError: as `list_audio`, or if no usable file is left.
+
+    Example:
+
+        clips = Folder("recordings", sample_rate=16000)
+        waveform = clips.read(0)
     """
-    has_file = pathlib.Path(directory, LABELS_FILE).is_file()
-    return Folder(directory, sample_rate, min_duration=0.0, labels="csv" if has_file else "folder")
 
-
-def _read_labels_csv(file: pathlib.Path, names: set[str]) -> dict[str, set[str]]:
-    """Label set of each file name in `labels.csv`; each name must be in `names`."""
-    expected = "expected a CSV file with the header filename,labels"
-    label_sets: dict[str, set[str]] = {}
-    try:
-        with open(file, newline="", encoding="utf-8-sig") as text:
-            reader = csv.DictReader(text)
-            if not {"filename", "labels"} <= set(reader.fieldnames or ()):
-                raise InputError(f"{file}: has the columns {reader.fieldnames or []}; {expected}")
-            for row in reader:
-                where = f"{file}, line {reader.line_num}"
-                if row["filename"] is None or row["labels"] is None:
-                    raise InputError(f"{where}: has fewer fields than the header; {expected}")
-                name = pathlib.PurePosixPath(row["filename"].strip()).as_posix()
-                if name not in names:
-                    raise InputError(
-                        f"{where}: names '{name}', which is no sound file of this folder; "
-                        "expected a path relative to it"
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        sample_rate: int,
+        min_duration: float = 0.975,
+        files: Sequence[str | os.PathLike] | None = None,
+        decoder: str = "soundfile",
+    ):
+        check_sample_rate(sample_rate)
+        self.directory = pathlib.Path(directory)
+        skipped: list[Skipped] = []
+        if files is None:
+            listed, skipped = list_sounds(directory)
+            paths = without_sources(listed)
+            if len(paths) < len(listed):
+                skipped.append(
+                    Skipped(
+                        f"*{SOURCES_SUFFIX}",
+                        f"{directory}: {len(listed) - len(paths)} files in folders named after "
+                        f"a recording and {SOURCES_SUFFIX} are its true sources, not recordings",
                     )
-                if name in label_sets:
-                    raise InputError(f"{where}: names '{name}' again; expected one row a file")
-                label_sets[name] = {c.strip() for c in row["labels"].split(";") if c.strip()}
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}; {expected}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{file}: is not CSV text in UTF-8 ({error}); {expected}") from error
-    if not any(label_sets.values()):
-        raise InputError(f"{file}: holds no label; {expected}")
-    return label_sets
+                )
+        else:
+            listed = paths = [pathlib.Path(file) for file in files]
+        spans = [Span(path.relative_to(self.directory).as_posix(), path) for path in paths]
+        self._listed = [path.relative_to(self.directory).as_posix() for path in listed]
+        self._listed += [entry.name for entry in skipped]
+        super().__init__(spans, sample_rate, min_duration, str(directory), skipped, decoder)
+
+    @functools.cached_property
+    def origin(self) -> str:
+        return f"{self.directory.resolve()} {self._how}"
+
+    def labelled(self) -> Clips:
+        """The recordings with labels; see `sepssl.data.labels.labelled_files`."""
+        return labelled_files(self, self.directory, self._listed)
+
+
+def _info_or_error(path: pathlib.Path) -> AudioInfo | InputError:
+    try:
+        return audio_info(path)
+    except InputError as error:
+        return error
+
+
+def file_stamp(path: pathlib.Path) -> str:
+    """Changes whenever a file is written, replaced, or moved in place of another.
+
+    By the time of the inode's last change, which unlike the time of modification nobody can set.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        return "missing"
+    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
+
+
+@functools.lru_cache(maxsize=4096)
+def file_digest(path: pathlib.Path, stamp: str) -> str:
+    """16 hex digits of a file's content.
+
+    Args:
+        path: the file; one that cannot be read counts as empty.
+        stamp: its `file_stamp`, so that parts of one file do not read it once each.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+    except OSError:
+        pass
+    return digest.hexdigest()[:16]

@@ -5,63 +5,77 @@ import itertools
 import numpy as np
 
 from sepssl.audio.files import SILENCE
-from sepssl.data.folder import Folder
+from sepssl.data.clips import Clips
 from sepssl.errors import InputError
 
 
-class Segments:
-    """A folder's recordings, cut into equal parts of about `seconds` each.
+class Segments(Clips):
+    """Recordings, cut into equal parts of about `seconds` each.
 
     So that an hour counts as an hour and not as one clip, and no recording has to fit into memory.
-    Recordings up to 1.5 times `seconds` long stay whole (our choice). The interface is that of
-    `Folder`; a clip's name is the recording's, and `#` and the start in seconds where it was cut.
+    Recordings up to 1.5 times `seconds` long stay whole (our choice). A part has the labels, split
+    and fold of the whole; its name is the recording's, and `#` and the start in seconds where it
+    was cut.
 
     Args:
-        folder: the recordings.
+        clips: the recordings, whose lengths are known without reading them.
         seconds: length of a part.
     """
 
-    def __init__(self, folder: Folder, seconds: float):
-        self.folder = folder
+    def __init__(self, clips: Clips, seconds: float):
+        self.clips = clips
         self.seconds = seconds
-        self.skipped = folder.skipped
+        self.skipped = list(clips.skipped)
+        self.sample_rate = clips.sample_rate
         self.names: list[str] = []
         self._parts: list[tuple[int, int, int]] = []  # recording, start, length
-        for index, name in enumerate(folder.names):
-            samples = folder.num_samples(index)
-            count = max(1, round(samples / (seconds * folder.sample_rate)))
+        for index, name in enumerate(clips.names):
+            samples = clips.num_samples(index)
+            count = max(1, round(samples / (seconds * clips.sample_rate)))
             edges = [samples * part // count for part in range(count + 1)]
             for start, end in itertools.pairwise(edges):
-                at = f"#{start / folder.sample_rate:.2f}" if count > 1 else ""
+                at = f"#{start / clips.sample_rate:.2f}" if count > 1 else ""
                 self.names.append(f"{name}{at}")
                 self._parts.append((index, start, end - start))
+        whole = [recording for recording, _, _ in self._parts]
+        recordings = clips.names if clips.recordings is None else clips.recordings
+        self.recordings = [recordings[i] for i in whole]
+        self.class_names = clips.class_names
+        if clips.labels is not None:
+            self.labels = clips.labels[whole]
+        if clips.splits is not None:
+            self.splits = [clips.splits[i] for i in whole]
+        if clips.folds is not None:
+            self.folds = [clips.folds[i] for i in whole]
 
     @property
     def origin(self) -> str:
-        """What the clips depend on besides their names."""
-        return f"{self.folder.origin}, in parts of {self.seconds} s"
-
-    def __len__(self) -> int:
-        return len(self.names)
+        return f"{self.clips.origin}, in parts of {self.seconds} s"
 
     def num_samples(self, index: int) -> int:
         return self._parts[index][2]
 
-    def read(self, index: int) -> np.ndarray:
+    def read(self, index: int, start: int = 0, length: int | None = None) -> np.ndarray:
         """float32 [samples], without decoding the rest of the recording.
 
         Raises:
-            InputError: as `Folder.read`; also if this part is silent.
+            InputError: as the recording's `read`; also if all of this part is silent.
         """
-        recording, start, length = self._parts[index]
-        if length == self.folder.num_samples(recording):
-            return self.folder.read(recording)
-        waveform = self.folder.read(recording, start, length)
-        if np.max(np.abs(waveform)) <= SILENCE:
+        recording, first, count = self._parts[index]
+        if count == self.clips.num_samples(recording):
+            return self.clips.read(recording, start, length)
+        wanted = count - start if length is None else min(length, count - start)
+        waveform = self.clips.read(recording, first + start, max(wanted, 0))
+        if wanted == count and np.max(np.abs(waveform)) <= SILENCE:
             raise InputError(f"{self.names[index]}: is silent; expected sound above -120 dBFS")
         return waveform
 
+    def stamp(self, index: int) -> str:
+        return self._keyed(index, self.clips.stamp)
 
-def recording_name(clip_name: str) -> str:
-    """The name of the recording that a clip was cut out of."""
-    return clip_name.rsplit("#", 1)[0]
+    def key(self, index: int) -> str:
+        return self._keyed(index, self.clips.key)
+
+    def _keyed(self, index: int, of_recording) -> str:
+        recording, first, count = self._parts[index]
+        return f"{first}+{count} {of_recording(recording)}"

@@ -1,53 +1,19 @@
-"""Labelled clips, split into training, validation and test."""
+"""Which clips train, validate and test."""
 
-import functools
 import hashlib
 import os
 from collections.abc import Sequence
 
 import numpy as np
 
-from sepssl.data.folder import labelled_folder
+from sepssl.data.clips import Clips, Subset
+from sepssl.data.labels import SPLIT_NAMES
 from sepssl.data.scenes import SceneConfig
 from sepssl.data.scenes.clips import SceneClips
-from sepssl.data.tfds_clips import TfdsClips, prepared_splits
 from sepssl.errors import InputError
 
 SPLITS = ("train", "validation", "test")
 SHARES = (0.6, 0.2, 0.2)  # of clips; our choice
-TFDS_PREFIX = "tfds:"
-_TFDS_SPLITS = {  # what datasets call them
-    "train": ("train",),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "eval", "evaluation"),
-}
-
-
-class Subset:
-    """Some clips of a labelled source.
-
-    Args:
-        clips: the source.
-        indices: which of its clips.
-    """
-
-    def __init__(self, clips, indices: np.ndarray):
-        self.names = [clips.names[i] for i in indices]
-        self.labels = clips.labels[indices]
-        self._clips = clips
-        self._indices = indices
-
-    def read(self, index: int) -> np.ndarray:
-        return self._clips.read(self._indices[index])
-
-
-class InMemory:
-    """Clips made once and read several times."""
-
-    def __init__(self, clips):
-        self.names, self.labels = clips.names, clips.labels
-        self._clips = clips
-        self.read = functools.cache(clips.read)
 
 
 def scene_splits(config: SceneConfig, seed: int, counts: tuple[int, int, int]) -> list[SceneClips]:
@@ -63,7 +29,7 @@ def split_numbers(names: Sequence[str], splits: Sequence[str] = SPLITS) -> np.nd
     The hash keeps a clip in its split when others are added (our choice).
 
     Args:
-        names: of the clips.
+        names: of the clips, or of the recordings they are parts of.
         splits: some of `SPLITS`, in their order.
 
     Returns:
@@ -76,21 +42,92 @@ def split_numbers(names: Sequence[str], splits: Sequence[str] = SPLITS) -> np.nd
     return np.searchsorted(edges[:-1] / edges[-1], hashes, side="right")
 
 
-def hash_splits(clips, splits: Sequence[str], title: str) -> dict[str, Subset]:
-    """Splits a labelled source as `split_numbers` says.
+def assigned_splits(clips: Clips, test_fold: str = "") -> np.ndarray:
+    """The split that each clip is in: "train", "validation", "test", or "" for none.
+
+    The source's own splits where it has them; validation may also be called "valid", "val" or
+    "dev", test "eval" or "evaluation". Else its folds: `test_fold` is tested on, the fold before it
+    (before the first, the last) validates, the others train. What is missing then is taken out of
+    the training clips (or, if there are none, of "dev", or else of the first split) by a hash of
+    the recordings' names. All this is our choice.
 
     Args:
         clips: the source.
-        splits: which of `SPLITS` to make, in their order.
+        test_fold: name of a fold; "" for the last one, in the order of numbers or names.
+
+    Returns:
+        str [clips].
+
+    Raises:
+        InputError: if there is no such fold.
+    """
+    if test_fold and not clips.folds:
+        raise InputError(f"test fold {test_fold!r}: the clips have no folds; expected none")
+    if clips.splits is not None and any(clips.splits):
+        own, source = _own_splits(clips.splits)
+        given = np.array(clips.splits, dtype=object)
+    elif clips.folds is not None and any(clips.folds):
+        given, own = _splits_of_folds(clips.folds, test_fold)
+        source = "train"
+    else:
+        given, own, source = np.full(len(clips), "train", dtype=object), {}, "train"
+    result = np.full(len(clips), "", dtype=object)
+    for split in SPLITS:
+        if own.get(split) not in (None, source):
+            result[given == own[split]] = split
+    shared = [split for split in SPLITS if own.get(split) in (None, source)]
+    rows = np.flatnonzero(given == source)
+    recordings = clips.names if clips.recordings is None else clips.recordings
+    numbers = split_numbers([recordings[row] for row in rows], shared)
+    result[rows] = np.array(shared, dtype=object)[numbers]
+    return result
+
+
+def _own_splits(splits: Sequence[str]) -> tuple[dict[str, str | None], str]:
+    """What a source calls each of `SPLITS` it has, and which of its splits stands for "train"."""
+    there = [name for name in dict.fromkeys(splits) if name]
+    own = {
+        split: next((known for known in names if known in there), None)
+        for split, names in SPLIT_NAMES.items()
+    }
+    return own, own["train"] or ("dev" if "dev" in there else there[0])
+
+
+def _splits_of_folds(
+    folds: Sequence[str], test_fold: str
+) -> tuple[np.ndarray, dict[str, str | None]]:
+    names = sorted(
+        {fold for fold in folds if fold},
+        key=lambda fold: (0, int(fold), "") if fold.isdecimal() else (1, 0, fold),
+    )
+    test_fold = test_fold or names[-1]
+    if test_fold not in names:
+        raise InputError(f"test fold {test_fold!r}: expected one of {', '.join(names)}")
+    before = names[names.index(test_fold) - 1]
+    roles = {fold: "train" if fold else "" for fold in set(folds)}
+    own: dict[str, str | None] = {"train": "train", "validation": None, "test": None}
+    if len(names) > 1:
+        roles[test_fold] = own["test"] = "test"
+    if len(names) > 2:
+        roles[before] = own["validation"] = "validation"
+    return np.array([roles[fold] for fold in folds], dtype=object), own
+
+
+def make_splits(clips: Clips, title: str, test_fold: str = "") -> dict[str, Subset]:
+    """A labelled source as training, validation and test clips; see `assigned_splits`.
+
+    Args:
+        clips: the source.
         title: of the source, for the error.
+        test_fold: the fold to test on, "" for the last.
 
     Raises:
         InputError: if a split remains empty.
     """
-    which = split_numbers(clips.names, splits)
+    assigned = assigned_splits(clips, test_fold)
     subsets = {}
-    for number, split in enumerate(splits):
-        indices = np.flatnonzero(which == number)
+    for split in SPLITS:
+        indices = np.flatnonzero(assigned == split)
         if not len(indices):
             raise InputError(
                 f"{title}: of {len(clips)} labelled clips none falls into the {split} split; "
@@ -100,42 +137,41 @@ def hash_splits(clips, splits: Sequence[str], title: str) -> dict[str, Subset]:
     return subsets
 
 
-def folder_splits(directory: str, sample_rate: int) -> tuple[list[Subset], list]:
-    """A labelled folder, split by a hash of the file names, and the files that were skipped.
+def training_roles(clips: Clips) -> np.ndarray:
+    """What training uses each clip for, with labels or without: str [clips].
 
-    Raises:
-        InputError: if the folder has no labels or a split remains empty.
+    "validation" or "test" where the source's own splits reserve a clip for that, else "train". A
+    split that stands in for a training split that the source lacks is not reserved.
     """
-    clips = labelled_folder(directory, sample_rate)
-    return list(hash_splits(clips, SPLITS, directory).values()), clips.skipped
+    roles = np.full(len(clips), "train", dtype=object)
+    if clips.splits is not None and any(clips.splits):
+        own, source = _own_splits(clips.splits)
+        splits = np.array(clips.splits, dtype=object)
+        for split in ("validation", "test"):
+            if own[split] not in (None, source):
+                roles[splits == own[split]] = split
+    return roles
 
 
-def tfds_splits(
-    name: str, sample_rate: int, data_dir: str | None = None
-) -> list[TfdsClips | Subset]:
-    """Training, validation and test clips of a prepared TFDS dataset.
+def hold_out(recordings: Sequence[str], count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which clips to train on, and which to validate on.
 
-    Its own splits where it has them: validation also as "valid", "val" or "dev", test also as
-    "eval" or "evaluation". Those it lacks are taken out of "train" (or, if it has none, of "dev",
-    or else of its first split) by a hash of the clips' names (our choice).
+    All parts of a tenth of the recordings are held out, and an even number of them is validated on.
 
     Args:
-        name: "NAME" or "NAME/CONFIG", without "tfds:".
-        sample_rate: in Hz.
-        data_dir: the folder of TFDS datasets; None means TFDS's default.
+        recordings: of each clip, the recording it is a part of.
+        count: clips to validate on, at most.
+        seed: of the choice.
 
-    Raises:
-        InputError: as `TfdsClips`, or if a split remains empty.
+    Returns:
+        int [clips] each; none to validate on where there are fewer than 20 recordings, or `count`
+        is below 2.
     """
-    there = prepared_splits(name, data_dir)
-    own = {
-        split: next((known for known in names if known in there), None)
-        for split, names in _TFDS_SPLITS.items()
-    }
-    source = own["train"] or ("dev" if "dev" in there else there[0])
-    shared = [split for split in SPLITS if own[split] in (None, source)]
-    clips = TfdsClips(name, source, sample_rate, data_dir)
-    subsets = hash_splits(clips, shared, f"{TFDS_PREFIX}{name}, {source}")
-    return [
-        subsets.get(split) or TfdsClips(name, own[split], sample_rate, data_dir) for split in SPLITS
-    ]
+    clips = np.arange(len(recordings))
+    rng = np.random.default_rng([seed, 0, 3])
+    order = rng.permutation(sorted(set(recordings)))
+    if len(order) < 20 or count < 2:
+        return clips, clips[:0]
+    held_out = np.isin(recordings, order[: len(order) // 10])
+    chosen = rng.permutation(clips[held_out])[:count]
+    return clips[~held_out], chosen[: len(chosen) // 2 * 2]

@@ -1,6 +1,9 @@
-"""Labelled clips of a TFDS dataset that lies prepared on disk."""
+"""Clips of a TFDS dataset that was prepared on disk."""
 
 import contextlib
+import functools
+import hashlib
+import importlib
 import os
 import pathlib
 import re
@@ -12,44 +15,49 @@ import numpy as np
 import soxr
 import tensorflow as tf
 
-from sepssl.audio.files import SILENCE, check_sample_rate, read_audio
+from sepssl.audio.files import SILENCE, check_decoder, check_sample_rate, read_audio
+from sepssl.data.clips import Clips, Joined, Skipped, cut
+from sepssl.data.folder import file_digest, file_stamp
+from sepssl.data.labels import NoLabels
 from sepssl.errors import InputError
 
 
-class TfdsClips:
-    """One split of a TFDS dataset with sound and labels; the interface is that of `Folder`.
+class TfdsClips(Clips):
+    """One split of a TFDS dataset with sound, and with labels if they are asked for.
 
     The sound is a `tfds.features.Audio`, or else a string feature that holds encoded sound files
     (what `SepsslScenes` writes); of several, the one named "audio". Channels are averaged.
     Integers of 8 and 16 bits are scaled to [-1, 1) by their type, wider ones by the smallest of
     16, 32 and 64 bits that holds the clip's peak (our choice): unless told otherwise, TFDS keeps
-    16-bit sound in int64. The sample rate is the Audio feature's, or else what a scalar feature
-    "sample_rate" or "rate" says of each clip.
+    16-bit sound in int64. The sample rate is the Audio feature's, or else that of each clip in a
+    scalar feature "sample_rate" or "rate".
 
     The labels are a `ClassLabel`, a sequence of them, or a multi-hot tensor [classes] of integers
-    or bools; of several, the one named "label" or "labels". A label of -1 is none.
+    or bools; of several, the one named "label" or "labels". A label of -1 means no class.
 
     Construction reads the labels without decoding the sound. `read` is random access where the
     records are stored as array_record; through tfrecord files it goes in order, and begins anew
-    when asked for an earlier clip. Nothing is downloaded or built.
+    when asked for an earlier clip. The length of a clip is known by reading it. Nothing is
+    downloaded or built.
 
     Args:
         dataset: "NAME" or "NAME/CONFIG"; ":VERSION" may follow.
         split: name of a split.
         sample_rate: in Hz, of the clips read.
         data_dir: the folder of TFDS datasets; None means TFDS's default.
+        labels: whether to read the labels.
+        decoder: of encoded sound files, see `read_audio`.
 
     Attributes:
-        sample_rate: in Hz.
         names: "NAME/CONFIG/VERSION/SPLIT[INDEX]" of each clip, in the order of the records.
         skipped: empty, since only `read` finds what is broken.
-        labels: int8 `[clips, classes]`, 1 where a clip has a class.
         class_names: of a multi-hot tensor, numbers.
 
     Raises:
+        NoLabels: if labels are asked for and no feature can be them.
         InputError: if the dataset is unknown, not prepared, damaged or of another format, or has
-            no such split; if no feature, or more than one, can be the sound or the labels, or none
-            tells the rate.
+            no such split; if no feature, or more than one, can be the sound, or more than one the
+            labels, or none tells the rate.
 
     Example:
 
@@ -57,8 +65,21 @@ class TfdsClips:
         waveform, labels = clips.read(0), clips.labels[0]
     """
 
-    def __init__(self, dataset: str, split: str, sample_rate: int, data_dir: str | None = None):
+    in_order = True
+
+    def __init__(
+        self,
+        dataset: str,
+        split: str,
+        sample_rate: int,
+        data_dir: str | os.PathLike | None = None,
+        labels: bool = True,
+        decoder: str = "soundfile",
+    ):
         check_sample_rate(sample_rate)
+        check_decoder(decoder)
+        self._arguments = (dataset, split, sample_rate, data_dir, True, decoder)
+        self._decoder = decoder
         self.sample_rate = int(sample_rate)
         builder = _prepared(dataset, data_dir)
         splits, features = builder.info.splits, builder.info.features
@@ -67,48 +88,52 @@ class TfdsClips:
                 f"tfds:{dataset}: has no split '{split}'; expected one of {' '.join(splits)}"
             )
         with _named(f"tfds:{dataset}"):
-            label = _label_feature(features)
+            label = _label_feature(features) if labels else None
             self._audio = _audio_feature(features)
             self._rate = _rate_or_its_feature(features, self._audio)
         where = f"{builder.info.full_name}/{split}"
         self.names = [f"{where}[{index}]" for index in range(splits[split].num_examples)]
-        self.skipped: list[tuple[str, str]] = []
-        self.class_names = _class_names(features[label])
-        self.labels = np.zeros((len(self.names), len(self.class_names)), np.int8)
+        self.skipped: list[Skipped] = []
         with _named(where):
-            records = _Records(builder, split, [label])
-            for index, row in enumerate(self.labels):
-                _set_classes(row, records[index][label], features[label])
+            if label:
+                self.class_names = _class_names(features[label])
+                self.labels = np.zeros((len(self.names), len(self.class_names)), np.int8)
+                records = _Records(builder, split, [label])
+                for index, row in enumerate(self.labels):
+                    _set_classes(row, records[index][label], features[label])
             needed = {self._audio, self._rate} & set(features)
             self._records = _Records(builder, split, needed)
-        self._directory = builder.data_dir
+        self._directory = pathlib.Path(builder.data_dir)
+        self._files = [pathlib.Path(path) for path in splits[split].filepaths]
 
-    @property
+    def labelled(self) -> "TfdsClips":
+        return self if self.labels is not None else TfdsClips(*self._arguments)
+
+    @functools.cached_property
     def origin(self) -> str:
-        """What the clips depend on besides their names."""
-        return f"{self._directory} at {self.sample_rate} Hz"
+        files = " ".join(file_digest(path, file_stamp(path)) for path in self._files)
+        digest = hashlib.sha256(files.encode()).hexdigest()[:16]
+        return f"{self._directory}, records {digest}, at {self.sample_rate} Hz, {self._decoder}"
 
-    def __len__(self) -> int:
-        return len(self.names)
+    def num_samples(self, index: int) -> int:
+        """Length of a clip in samples at `sample_rate`, for which it is read."""
+        return len(self.read(index))
 
-    def read(self, index: int) -> np.ndarray:
-        """Reads a clip; cheapest in ascending order.
-
-        Args:
-            index: which clip, `0 <= index < len(self)`.
-
-        Returns:
-            float32 `[samples]`, mono, at `sample_rate`.
+    def read(self, index: int, start: int = 0, length: int | None = None) -> np.ndarray:
+        """Reads a clip, or a part of it; cheapest in ascending order.
 
         Raises:
             InputError: if the clip cannot be decoded, is empty or silent (peak at or below
                 -120 dBFS), or holds NaN or infinity.
         """
+        return cut(self._whole(index), start, length, self.names[index])
+
+    def _whole(self, index: int) -> np.ndarray:
         with _named(self.names[index]):
             record = self._records[index]
             sound = record[self._audio]
             if isinstance(sound, bytes):
-                return _read_encoded(sound, self.sample_rate)
+                return _read_encoded(sound, self.sample_rate, self._decoder)
             rate = self._rate if isinstance(self._rate, int) else int(record[self._rate])
             check_sample_rate(rate)
             waveform = _mono(np.asarray(sound))
@@ -128,6 +153,33 @@ def prepared_splits(dataset: str, data_dir: str | None = None) -> list[str]:
     if not names:
         raise InputError(f"tfds:{dataset}: holds no record; expected labelled clips")
     return names
+
+
+def open_tfds(
+    dataset: str,
+    sample_rate: int,
+    data_dir: str | os.PathLike | None = None,
+    labels: bool = True,
+    decoder: str = "soundfile",
+) -> Joined:
+    """All splits of a prepared TFDS dataset that hold records, one after the other.
+
+    Args:
+        dataset: "NAME" or "NAME/CONFIG"; ":VERSION" may follow.
+        sample_rate: in Hz, of the clips read.
+        data_dir: the folder of TFDS datasets; None means TFDS's default.
+        labels: whether to read the labels.
+        decoder: of encoded sound files, see `read_audio`.
+
+    Raises:
+        InputError: as `TfdsClips`.
+    """
+    return Joined(
+        {
+            split: TfdsClips(dataset, split, sample_rate, data_dir, labels, decoder)
+            for split in prepared_splits(dataset, data_dir)
+        }
+    )
 
 
 class _Records:
@@ -191,7 +243,9 @@ def _prepared(dataset: str, data_dir: str | None):
 
     title = f"tfds:{dataset}"
     if not re.fullmatch(r"[A-Za-z]\w*(/[\w+.-]+)?(:[\d*]+\.[\d*]+\.[\d*]+)?", dataset):
-        raise InputError(f"{title}: is no name of a dataset; expected tfds:NAME or NAME/CONFIG")
+        raise InputError(
+            f"{title}: is not a valid dataset name; expected tfds:NAME or tfds:NAME/CONFIG"
+        )
     with _named(title):
         try:
             return read_only_builder.builder_from_files(dataset, data_dir=data_dir or None)
@@ -199,17 +253,24 @@ def _prepared(dataset: str, data_dir: str | None):
             pass
     folder = data_dir or "TFDS's default folder"
     name = re.split("[/:]", dataset)[0]
+    modules = "tensorflow_datasets as tfds"
+    if name == "sepssl_scenes":
+        modules += ", sepssl.data.scenes.builder"
+        importlib.import_module("sepssl.data.scenes.builder")  # which registers it
     try:
         tfds.builder_cls(name)
     except tfds.core.DatasetNotFoundError as error:
         raise InputError(
-            f"{title}: TFDS knows no dataset '{name}', and none lies prepared in {folder}; "
+            f"{title}: TFDS knows no dataset '{name}', and there is none of that name in {folder}; "
             "expected the name of a TFDS dataset"
         ) from error
-    option = f" --data_dir={data_dir}" if data_dir else ""
+    # Not `tfds build`, which does not start without Apache Beam, whether the dataset needs it or
+    # not.
+    where = f", data_dir={os.fspath(data_dir)!r}" if data_dir else ""
+    make = f"import {modules}; tfds.builder('{dataset}'{where}).download_and_prepare()"
     raise InputError(
-        f"{title}: is not prepared in {folder}; expected it there, as `tfds build {dataset}"
-        f"{option}` (or tfds.builder(...).download_and_prepare() in Python) makes it"
+        f"{title}: has not been prepared in {folder}; expected it there, as this makes it: "
+        f'python -c "{make}"'
     )
 
 
@@ -269,10 +330,14 @@ def _only(what: str, candidates: list[str], preferred: tuple[str, ...], features
     found = [name for name in candidates if name in preferred] or candidates
     if len(found) == 1:
         return found[0]
-    trouble = f"several can: {', '.join(sorted(found))}" if found else "none can"
+    has = f"; it has {', '.join(sorted(features))}"
+    named = f"named {' or '.join(preferred)}"
+    if not found:
+        kind = NoLabels if what == "labels" else InputError
+        raise kind(f"has no feature that holds {what}{has}; expected one, for instance {named}")
     raise InputError(
-        f"which feature holds the {what} is not clear: of {', '.join(sorted(features))} {trouble}; "
-        f"expected one that can, or one named {' or '.join(preferred)}"
+        f"cannot tell which feature holds the {what}: {' and '.join(sorted(found))} qualify{has}; "
+        f"expected one, or one {named}"
     )
 
 
@@ -313,13 +378,13 @@ def _mono(sound: np.ndarray) -> np.ndarray:
     return waveform.astype(np.float32)
 
 
-def _read_encoded(file: bytes, sample_rate: int) -> np.ndarray:
+def _read_encoded(file: bytes, sample_rate: int, decoder: str) -> np.ndarray:
     """The bytes of a sound file, decoded with every check that a file on disk gets."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "clip.wav")  # libsndfile looks at the content, not the name
         path.write_bytes(file)
         try:
-            return read_audio(path, sample_rate)
+            return read_audio(path, sample_rate, decoder=decoder)
         except InputError as error:
             raise InputError(str(error).removeprefix(f"{path}: ")) from error
 
@@ -330,7 +395,7 @@ def _named(name: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(f"{name}: {error}") from error
+        raise type(error)(f"{name}: {error}") from error
     except (OSError, RuntimeError, ValueError, tf.errors.OpError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(

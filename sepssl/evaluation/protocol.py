@@ -5,15 +5,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sepssl.data.scenes import SceneConfig
-from sepssl.data.splits import (
-    SHARES,
-    SPLITS,
-    TFDS_PREFIX,
-    folder_splits,
-    scene_splits,
-    tfds_splits,
-)
+from sepssl.data.clips import Skipped
+from sepssl.data.sources import Scenes, open_clips
+from sepssl.data.spec import SCENES
+from sepssl.data.splits import SHARES, SPLITS, make_splits
 from sepssl.errors import InputError
 from sepssl.evaluation.retrieval import query_by_example, queryable_classes
 from sepssl.evaluation.scores import bootstrap_intervals, scorable_classes
@@ -60,12 +55,11 @@ def evaluate_representation(
 
 def evaluate_on_splits(
     embed: Callable[[np.ndarray], np.ndarray], splits, seed: int, title: str
-) -> tuple[dict[str, float], list[tuple[str, str]]]:
+) -> tuple[dict[str, float], list[Skipped]]:
     """Embeds the clips of three splits and evaluates them; see `evaluate_representation`.
 
     Returns:
-        The results with the numbers of clips and classes, and (name, reason) of clips that could
-        not be read.
+        The results with the numbers of clips and classes, and the clips that could not be read.
     """
     for name, clips in zip(SPLITS, splits, strict=True):
         try:
@@ -91,29 +85,29 @@ def evaluate_on(
     num_clips: int,
     seed: int,
     data_dir: str | None = None,
-) -> tuple[dict[str, float], list[tuple[str, str]]]:
-    """Evaluates on a dataset given by name or folder.
+    test_fold: str = "",
+) -> tuple[dict[str, float], list[Skipped]]:
+    """Evaluates on labelled clips; see `open_clips` for what can be named.
 
     Args:
-        dataset: "scenes", "tfds:NAME[/CONFIG]" or a labelled folder.
+        dataset: what to open. Its own splits or folds are used; what it lacks is taken out of its
+            training clips, see `assigned_splits`.
         embed: waveform [samples] -> embedding [dim].
         sample_rate: in Hz.
         num_clips: scenes to make, in all splits together.
         seed: of scenes, queries and classifiers.
         data_dir: the folder of TFDS datasets; None means TFDS's default.
+        test_fold: of a dataset with folds, the one to test on; "" for the last.
 
     Returns:
-        The results, and (name, reason) of clips that were skipped.
+        The results, and the clips that were skipped.
     """
-    if dataset == "scenes":
-        if num_clips < 100:
-            raise InputError(f"num_clips={num_clips}: expected at least 100 scenes")
-        counts = tuple(round(share * num_clips) for share in SHARES)
-        splits = scene_splits(SceneConfig(sample_rate=sample_rate), seed, counts)
-        return evaluate_on_splits(embed, splits, seed, "scenes")
-    if dataset.startswith(TFDS_PREFIX):
-        splits = tfds_splits(dataset.removeprefix(TFDS_PREFIX), sample_rate, data_dir)
-        return evaluate_on_splits(embed, splits, seed, dataset)
-    splits, skipped = folder_splits(dataset, sample_rate)
+    if dataset == SCENES and num_clips < 100:
+        raise InputError(f"num_clips={num_clips}: expected at least 100 scenes")
+    counts = {name: round(share * num_clips) for name, share in zip(SPLITS, SHARES, strict=True)}
+    clips = open_clips(
+        dataset, sample_rate, labels=True, scenes=Scenes(counts, seed), data_dir=data_dir
+    )
+    splits = make_splits(clips, dataset, test_fold).values()
     results, unread = evaluate_on_splits(embed, splits, seed, dataset)
-    return results, [*skipped, *unread]
+    return results, [*clips.skipped, *unread]

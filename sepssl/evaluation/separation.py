@@ -4,34 +4,41 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sepssl.data.clips import Clips, Skipped
-from sepssl.data.folder import Folder, list_audio
-from sepssl.data.fuss import FussFolder, without_sources
+from sepssl.data.clips import Clips, Skipped, Subset
+from sepssl.data.labels import with_labels, with_splits
 from sepssl.data.read_ahead import read_ahead, value_or_error
-from sepssl.data.scenes import SceneConfig
-from sepssl.data.scenes.clips import SceneClips
 from sepssl.data.segments import Segments
+from sepssl.data.sources import Scenes, open_clips
+from sepssl.data.spec import SCENES
+from sepssl.data.splits import training_roles
 from sepssl.errors import InputError
 from sepssl.progress import Progress
 from sepssl.separation.metrics import SeparationScores, momi
 from sepssl.separation.oracle import KINDS, oracle_masks
 from sepssl.separation.separator import Separator
 
-SEGMENT_SECONDS = 10.0  # of unlabelled recordings, for MoMi
+SEGMENT_SECONDS = 10.0  # of recordings without sources, for MoMi
+MIN_SECONDS = 0.1  # of a recording; our choice
 
 
 def evaluate_separator(
-    separator: Separator, dataset: str, num_clips: int = 0, seed: int = 0, verbose: bool = True
+    separator: Separator,
+    dataset: str,
+    num_clips: int = 0,
+    seed: int = 0,
+    verbose: bool = True,
+    data_dir: str | None = None,
 ) -> tuple[dict, list[Skipped]]:
     """Scores a separator, the unprocessed mixture, and two oracle masks.
 
     Args:
         separator: `Separator`.
-        dataset: "scenes" (the built-in scenes, test split), a folder of mixtures with their sources
-            laid out as FUSS is, or a folder of recordings, for which only MoMi is reported.
+        dataset: what to open, see `open_clips`. Without true sources only MoMi is reported. Of data
+            with a test split of its own, that split is evaluated.
         num_clips: how many clips at most, 0 for all; scenes: 500 by default.
         seed: of the scenes and of the pairs for MoMi.
         verbose: whether to show progress.
+        data_dir: the folder of TFDS datasets; None means TFDS's default.
 
     Returns:
         {"clips": their number, "scores": {system: scores as in `SeparationScores.result`, for
@@ -40,22 +47,29 @@ def evaluate_separator(
         absent without sources, "MoMi" with a single clip.
 
     Raises:
-        InputError: if the folder has nothing to read.
+        InputError: as `open_clips`; if no clip can be read.
     """
     rate = separator.sample_rate
-    if dataset == "scenes":
-        clips = SceneClips(SceneConfig(sample_rate=rate), seed, "test", num_clips or 500)
-    else:
-        files = list_audio(dataset)
-        mixtures = without_sources(files)
-        if len(mixtures) < len(files):
-            clips = FussFolder(dataset, rate)
-        else:
-            clips = Segments(Folder(dataset, rate, 0.1, labels=None), SEGMENT_SECONDS)
+    clips = open_clips(
+        dataset,
+        rate,
+        sources=True,
+        min_seconds=MIN_SECONDS,
+        scenes=Scenes({"test": num_clips or 500}, seed),
+        data_dir=data_dir,
+    )
+    if dataset != SCENES:
+        clips = with_splits(clips, None if clips.splits is not None else with_labels(clips))
+        tested = np.flatnonzero(training_roles(clips) == "test")
+        clips = Subset(clips, tested) if len(tested) else clips
+    if not clips.has_sources and not clips.in_order:
+        clips = Segments(clips, SEGMENT_SECONDS)
     count = min(num_clips or len(clips), len(clips))
     order = np.random.default_rng([seed, 4]).permutation(len(clips))[:count].tolist()
-    result, skipped = {"clips": 0}, {entry[0]: Skipped(*entry) for entry in clips.skipped}
-    if hasattr(clips, "read_with_sources"):
+    if clips.in_order:
+        order.sort()
+    result, skipped = {"clips": 0}, {entry.name: entry for entry in clips.skipped}
+    if clips.has_sources:
         result["scores"], result["clips"] = _scores(separator, clips, order, skipped, verbose)
     value, used = _momi(separator, clips, order, skipped, verbose)
     if value is not None:

@@ -18,8 +18,8 @@ from typing import Protocol
 import keras
 from ml_collections import ConfigDict
 
-from sepssl.data.sources import scene_config
-from sepssl.data.splits import InMemory, scene_splits
+from sepssl.data.clips import InMemory
+from sepssl.data.splits import scene_splits
 from sepssl.errors import InputError
 from sepssl.evaluation.baselines import baselines
 from sepssl.evaluation.protocol import evaluate_on_splits
@@ -30,6 +30,7 @@ from sepssl.representation.build import make_encoder
 from sepssl.representation.embed import embed_recording
 from sepssl.training.added_keys import without_added_keys
 from sepssl.training.checkpoints import RunFolder
+from sepssl.training.clips import scene_config
 from sepssl.training.encoder import TRUE_SOURCES, train_encoder
 from sepssl.training.monitors import read_metrics
 from sepssl.training.separator import train_separator

@@ -18,9 +18,9 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
+from sepssl.data.clips import InMemory
 from sepssl.data.scenes import CLASS_NAMES, render_source
-from sepssl.data.sources import scene_config
-from sepssl.data.splits import InMemory, scene_splits
+from sepssl.data.splits import scene_splits
 from sepssl.evaluation.baselines import baselines
 from sepssl.evaluation.protocol import evaluate_on_splits
 from sepssl.export import convert_encoder, origin_of, save_encoder
@@ -31,6 +31,7 @@ from sepssl.representation.build import make_encoder
 from sepssl.representation.embed import embed_recording
 from sepssl.separation import load_separator
 from sepssl.training.checkpoints import RunFolder
+from sepssl.training.clips import scene_config
 from sepssl.training.encoder import train_encoder
 from sepssl.training.monitors import read_metrics
 from sepssl.training.separator import train_separator

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sepssl.data.clips import Clips
+from sepssl.data.clips import Clips, Skipped
 from sepssl.data.read_ahead import read_ahead, value_or_error
 from sepssl.errors import InputError
 from sepssl.progress import Progress
@@ -38,18 +38,18 @@ def embed_recording(encoder: Encoder, waveform: np.ndarray, max_patches: int = 2
 
 def embed_clips(
     embed: Callable[[np.ndarray], np.ndarray], clips: Clips, title: str, verbose: bool = True
-) -> tuple[np.ndarray, list[int], list[tuple[str, str]]]:
+) -> tuple[np.ndarray, list[int], list[Skipped]]:
     """Embeddings of all clips, with a progress bar.
 
     Args:
         embed: waveform [samples] -> embedding [dim].
-        clips: a source of clips: `read(index)`, `names`.
+        clips: what to embed.
         title: what the progress bar says.
         verbose: whether to show progress.
 
     Returns:
-        float32 [clips, dim], the indices of the clips they belong to, and (name, reason) of the
-        clips that could not be read.
+        float32 [clips, dim], the indices of the clips they belong to, and the clips that could
+        not be read.
 
     Raises:
         InputError: if no clip can be read.
@@ -61,11 +61,11 @@ def embed_clips(
     with Progress(title, count, "clip", start=start, verbose=verbose) as progress:
         for index, waveform in enumerate(waveforms):
             if isinstance(waveform, InputError):
-                skipped.append((clips.names[index], str(waveform)))
+                skipped.append(Skipped(clips.names[index], str(waveform)))
             else:
                 embeddings.append(embed(waveform))
                 indices.append(index)
             progress.update()
     if not embeddings:
-        raise InputError(f"no clip could be read; the first: {skipped[0][1]}")
+        raise InputError(f"no clip could be read; the first: {skipped[0].reason}")
     return np.stack(embeddings), indices, skipped

@@ -5,6 +5,9 @@ import json
 # Every key added since 0.1.0, with the value that leaves everything as it was without the key. A
 # key of a stage, dotted; in a configuration that holds stages (quickstart, ablation) it counts too.
 ADDED_KEYS = {
+    "data.data_dir": "",
+    "data.decoder": "soundfile",
+    "data.test_fold": "",
     "encoder.front_end": "log_mel",
     "train.init_from": "",
     "train.precision": "float32",

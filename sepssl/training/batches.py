@@ -26,6 +26,7 @@ class RecordingBatches:
             silence for the others, 0 to 1.
         num_sources: rows of "sources"; clips with fewer have silent ones.
         supervised_clips: how many of a batch's clips come with their sources, the last ones.
+        groups: of each clip of the store, the recording it is a part of; see `Shuffle`.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class RecordingBatches:
         single_mixture_fraction: float = 0.0,
         num_sources: int = 0,
         supervised_clips: int = 0,
+        groups: Sequence[str] | None = None,
     ):
         self.recordings = recordings
         self.clips = clips
@@ -50,7 +52,8 @@ class RecordingBatches:
         self.single_mixture_fraction = single_mixture_fraction
         self.num_sources = num_sources
         self.unsupervised_clips = batch_size - supervised_clips
-        self.shuffle = Shuffle(len(clips), batch_size, seed)
+        groups = None if groups is None else [groups[i] for i in clips]
+        self.shuffle = Shuffle(len(clips), batch_size, seed, groups)
 
     def names(self, step: int) -> list[str]:
         """Names of the clips in a step's batch."""
@@ -111,6 +114,7 @@ class ViewBatches:
         online_separators: for how many separators clips are loaded instead of patches, to be
             separated in the graph; 0 for patches.
         clip_samples: length of those clips; both patches lie in them.
+        groups: of each clip, the recording it is a part of; see `Shuffle`.
     """
 
     def __init__(
@@ -126,6 +130,7 @@ class ViewBatches:
         labels: np.ndarray | None = None,
         online_separators: int = 0,
         clip_samples: int = 0,
+        groups: Sequence[str] | None = None,
     ):
         self.mixtures = mixtures
         self.channels = list(channels)
@@ -140,7 +145,7 @@ class ViewBatches:
         self.overlap = overlap
         self.num_uniforms = num_uniforms
         self.seed = seed
-        self.shuffle = Shuffle(len(mixtures), batch_size, seed)
+        self.shuffle = Shuffle(len(mixtures), batch_size, seed, groups)
 
     def names(self, step: int) -> list[str]:
         """Names of the clips in a step's batch."""

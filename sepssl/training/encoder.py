@@ -8,21 +8,25 @@ import keras
 import numpy as np
 from ml_collections import ConfigDict
 
-from sepssl.data.sources import (
-    clips_with_sources,
-    labelled_clips,
-    settings_of_run,
-    store_channels,
-    store_mixtures,
-    store_sources,
-    training_clips,
-)
+from sepssl.data.clips import Clips, Subset, report_skipped
+from sepssl.data.labels import with_labels, with_splits
+from sepssl.data.scenes.clips import SceneClips
+from sepssl.data.splits import training_roles
+from sepssl.data.store import ClipStore, require_same_clips, store_channels, store_clips
 from sepssl.errors import InputError, input_errors
 from sepssl.reports.views import draw_views
 from sepssl.separation import Separator, load_separator
 from sepssl.separation.long_audio import CHUNK_SECONDS
 from sepssl.training.batches import ViewBatches
 from sepssl.training.checkpoints import RunFolder
+from sepssl.training.clips import (
+    labelled_for_training,
+    open_recordings,
+    scene_config,
+    settings_of_run,
+    stored_clips,
+    training_parts,
+)
 from sepssl.training.collapse import collapse_warning, projection_warning
 from sepssl.training.input import require_batch
 from sepssl.training.loop import COMMON_MINIMUMS, loop_settings, require_at_least, train
@@ -97,7 +101,7 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
 
     Clips and channels are stored once, in `config.data.cache` (which several runs on the same
     clips may share) or in the run's folder. With `config.task` "supervised" it trains on the
-    labels of the clips' mixtures instead, as a baseline; see `labelled_clips`.
+    labels of the clips' mixtures instead, as a baseline; see `labelled_for_training`.
 
     Args:
         config: as in `configs/encoder_small.py`.
@@ -120,38 +124,30 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     strategy = make_strategy(config.train.strategy)
     require_pairs_on_every_replica(config.train.batch_size, strategy)
     oracle = TRUE_SOURCES in separators
-    labels = {}
-    if supervised:
-        clips, labels = labelled_clips(config.data)
-    else:
-        clips = (clips_with_sources if oracle else training_clips)(config.data)
+    recordings = open_recordings(config.data, labels=supervised, sources=oracle)
+    labelled = _labelled(config, recordings)
+    clips = _clips(config, recordings, labelled)
     require_batch(len(clips), config.train.batch_size)
     record = settings_with_start(settings_of_run(config), "encoder")
     record["views"]["separators"] = list(separators)  # what is in the files, not where they lie
     run = RunFolder(workdir, record)
     announce_start(config, "encoder")
-    probe = make_probe(config.data, config.train.probe_clips)
+    probe = make_probe(labelled, config.train.probe_clips, config.data.test_fold)
 
-    cache = pathlib.Path(config.data.cache or run.path)
-    # Recordings of a folder are not cut into parts where they have sources, nor are they all
-    # trained on where they have labels.
-    whole = bool(oracle and config.data.directory)
-    kind = "whole_clips" if whole else "clips"
-    if supervised and config.data.directory:
-        kind = "labelled_clips"
-    mixtures = store_mixtures(clips, cache / kind, with_sources=whole)
+    cache = config.data.cache or run.path
+    # A recording with sources is used only if they can be read too.
+    with_sources = "readable" if oracle and config.data.directory else "none"
+    mixtures = store_clips(clips, cache, with_sources)
+    report_skipped([*clips.skipped, *mixtures.skipped])
+    require_same_clips(mixtures, run.path)
+    stored = stored_clips(clips, mixtures)
     # Parts of recordings are no longer than this, so that each is separated in one go, as online.
     chunk_seconds = max(CHUNK_SECONDS, 1.5 * config.data.clip_seconds)
     channels = [
-        store_sources(clips, mixtures, cache / "channels" / name)
+        _store_sources(stored, cache)
         if separator is None
         else store_channels(
-            separator,
-            name,
-            mixtures,
-            config.data.sample_rate,
-            cache / "channels" / name,
-            chunk_seconds,
+            separator, name, mixtures, config.data.sample_rate, cache, chunk_seconds
         )
         for name, separator in separators.items()
         if not online
@@ -165,10 +161,16 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
         config.views.overlap,
         front_end.num_uniforms,
         config.seed,
-        np.stack([labels[name] for name in mixtures.names]) if supervised else None,
+        stored.labels if supervised else None,
         len(separators) if online else 0,
         round(config.data.clip_seconds * config.data.sample_rate),
+        stored.recordings,
     )
+    if share := batches.shuffle.shared_share():
+        print(
+            f"of the negatives of a clip, {100 * share:.1f} % are other parts of its own recording",
+            flush=True,
+        )
     draw_views(
         front_end, batches.load(0), batches.names(0), list(separators), run.path / "views.png"
     )
@@ -178,7 +180,7 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
         again = load_separators(config).values() if online else ()
         # Loading draws weights too; the encoder's are the same with and without it.
         keras.utils.set_random_seed(config.seed)
-        return _make_learner(config, again, len(next(iter(labels.values()), ())))
+        return _make_learner(config, again, len(stored.class_names) if supervised else 0)
 
     train(
         run,
@@ -191,6 +193,33 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
         **settings,
     )
     return run
+
+
+def _labelled(config: ConfigDict, recordings: Clips) -> Clips | None:
+    """What is known of the recordings' labels; of the scenes, of others than are trained on."""
+    if config.data.directory:
+        unneeded = recordings.splits is not None and not config.train.probe_clips
+        return None if unneeded else with_labels(recordings)
+    count = config.train.probe_clips
+    return SceneClips(scene_config(config.data), config.data.seed, "probe", count)
+
+
+def _clips(config: ConfigDict, recordings: Clips, labelled: Clips | None) -> Clips:
+    """The clips to train on."""
+    if config.data.directory and config.task == "supervised":
+        recordings = labelled_for_training(recordings, config.data)
+    elif config.data.directory:
+        recordings = with_splits(recordings, labelled)
+        recordings = Subset(recordings, np.flatnonzero(training_roles(recordings) == "train"))
+    return training_parts(recordings, config.data)
+
+
+def _store_sources(stored: Clips, cache: str | os.PathLike) -> ClipStore:
+    """The true sources of clips, a row each: what an oracle separator would find."""
+    store = store_clips(stored, cache, "only")
+    if store.skipped:
+        raise InputError(store.skipped[0].reason)
+    return store
 
 
 def _warnings(config: ConfigDict) -> tuple:

@@ -1,7 +1,7 @@
 """Batches as pure functions of the step, so that a run can resume at any step exactly."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -22,27 +22,70 @@ class Shuffle:
     """Which clips a step sees: a fresh permutation of all clips every epoch.
 
     A batch never holds a clip twice: what is left of an epoch after its last whole batch is not
-    seen in it. (Twice in a batch, a clip would be its own negative.)
+    seen in it. (Twice in a batch, a clip would be its own negative.) Parts of one recording, which
+    are no good negatives of each other either, are spread evenly over the epoch: a recording with
+    a share s of all clips has about `s * batch_size` parts in every batch, and where that is less
+    than 1, hardly ever more than one (our choice). Where every clip is a recording of its own, that
+    changes nothing.
 
     Args:
         num_clips: number of clips.
         batch_size: clips in a global batch.
         seed: of the permutations.
+        groups: of each clip, the recording it is a part of; None: every clip is its own.
 
     Raises:
         InputError: if there are fewer clips than a batch holds.
     """
 
-    def __init__(self, num_clips: int, batch_size: int, seed: int):
+    def __init__(
+        self,
+        num_clips: int,
+        batch_size: int,
+        seed: int,
+        groups: Sequence[str] | None = None,
+    ):
         require_batch(num_clips, batch_size)
         self.num_clips = num_clips
         self.batch_size = batch_size
         self.seed = seed
+        # Of each recording, its first clip and how many it has; of each clip, its recording.
+        _, self._first, self._groups, self._sizes = np.unique(
+            range(num_clips) if groups is None else groups, True, True, True
+        )
         # Two: batches are loaded ahead, over the end of an epoch.
         self._order = functools.lru_cache(maxsize=2)(self._draw_order)
 
     def _draw_order(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, epoch]).permutation(self.num_clips)
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.num_clips)
+        if self._sizes.max() == 1:
+            return order
+        # The parts of a recording come at equal distances, in random order, from a random place
+        # within the first such distance on: what the permutation says of its first clip.
+        place = np.empty(self.num_clips, np.int64)
+        place[order] = np.arange(self.num_clips)
+        sizes = np.repeat(self._sizes, self._sizes)
+        number = np.arange(self.num_clips) - np.repeat(
+            np.cumsum(self._sizes) - self._sizes, self._sizes
+        )
+        offset = np.repeat(place[self._first] / self.num_clips, self._sizes)
+        by_recording = np.lexsort((place, self._groups))
+        return by_recording[np.argsort((number + offset) / sizes, kind="stable")]
+
+    def shared_share(self) -> float:
+        """The share of a clip's negatives that are parts of its own recording, in the first epoch.
+
+        0 to 1; a clip's negatives are the others of its batch.
+        """
+        if self._sizes.max() == 1 or self.batch_size == 1:
+            return 0.0
+        batches = self.num_clips // self.batch_size
+        groups = self._groups[self._order(0)[: batches * self.batch_size]]
+        pairs = 0
+        for batch in groups.reshape(batches, self.batch_size):
+            counts = np.unique(batch, return_counts=True)[1]
+            pairs += int(np.sum(counts * (counts - 1)))
+        return pairs / (batches * self.batch_size * (self.batch_size - 1))
 
     def indices(self, step: int) -> np.ndarray:
         """int [batch_size], all different."""

@@ -1,17 +1,13 @@
 """A linear classifier on the encoder as it trains: how much of the labels it holds so far."""
 
-import pathlib
-
 import numpy as np
 import threadpoolctl
-from ml_collections import ConfigDict
 from sklearn.linear_model import RidgeClassifier
 from sklearn.preprocessing import StandardScaler
 
-from sepssl.data.folder import LABELS_FILE, labelled_folder
+from sepssl.data.clips import Clips
 from sepssl.data.read_ahead import read_ahead, value_or_error
-from sepssl.data.scenes.clips import SceneClips
-from sepssl.data.sources import scene_config
+from sepssl.data.splits import assigned_splits
 from sepssl.errors import InputError
 from sepssl.evaluation.scores import macro_scores
 from sepssl.representation import Encoder
@@ -22,7 +18,7 @@ MAX_SECONDS = 10.0  # of a recording, so that hours among them do not stop the t
 
 
 class LinearProbe:
-    """Fits a ridge classifier on half of some labelled clips and scores it on the others.
+    """Fits a ridge classifier on some labelled clips and scores it on others.
 
     For curves, not for results: no hyperparameter is chosen, the clips are few. Results are
     `sepssl.evaluation`'s.
@@ -30,11 +26,16 @@ class LinearProbe:
     Args:
         waveforms: of the clips, each [samples] at the encoder's sample rate.
         labels: multi-hot [clips, classes].
+        scored: bool [clips], which clips it is scored on; it is fitted on the others. By default
+            they take turns.
     """
 
-    def __init__(self, waveforms: list[np.ndarray], labels: np.ndarray):
+    def __init__(
+        self, waveforms: list[np.ndarray], labels: np.ndarray, scored: np.ndarray | None = None
+    ):
         self._waveforms = waveforms
-        halves = labels[::2], labels[1::2]
+        self._scored = np.arange(len(labels)) % 2 == 1 if scored is None else scored
+        halves = labels[~self._scored], labels[self._scored]
         # Classes that some clips of either half have and some have not.
         usable = np.all([half.min(axis=0) < half.max(axis=0) for half in halves], axis=0)
         self._fit, self._score = (half[:, usable] for half in halves)
@@ -45,45 +46,46 @@ class LinearProbe:
             return {}
         embeddings = np.stack([embed_recording(encoder, w) for w in self._waveforms])
         with threadpoolctl.threadpool_limits(1):
-            scaler = StandardScaler().fit(embeddings[::2])
+            scaler = StandardScaler().fit(embeddings[~self._scored])
             classifier = RidgeClassifier(alpha=PENALTY)
-            classifier.fit(scaler.transform(embeddings[::2]), self._fit)
-            predictions = classifier.decision_function(scaler.transform(embeddings[1::2]))
+            classifier.fit(scaler.transform(embeddings[~self._scored]), self._fit)
+            predictions = classifier.decision_function(scaler.transform(embeddings[self._scored]))
         predictions = predictions.reshape(self._score.shape)  # [clips] of a single class
         return {"probe_map": macro_scores(self._score, predictions).map}
 
 
-def make_probe(data: ConfigDict, num_clips: int) -> LinearProbe | None:
-    """A probe on labelled clips of what the encoder trains on, or None where there are no labels.
+def make_probe(clips: Clips | None, num_clips: int, test_fold: str = "") -> LinearProbe | None:
+    """A probe on labelled clips, or None where there are none.
 
-    Of the built-in scenes it takes others than those trained on; of a folder with `labels.csv`,
-    recordings spread evenly over it, the first 10 s of each. Those that cannot be read are left
-    out; a `labels.csv` that cannot be used is named, and no reason to stop.
+    It takes clips spread evenly over the source, the first 10 s of each; those that cannot be read
+    are left out. Of a source with splits or folds of its own, it is fitted on training clips and
+    scored on validation clips; else, clips take turns.
 
     Args:
-        data: as `config.data`.
+        clips: with labels; None for no probe.
         num_clips: at most; 0 for no probe.
+        test_fold: see `assigned_splits`.
     """
-    if not num_clips:
+    if not num_clips or clips is None or clips.labels is None:
         return None
-    if not data.directory:
-        clips = SceneClips(scene_config(data), data.seed, "probe", num_clips)
-        read = clips.read
-    elif pathlib.Path(data.directory, LABELS_FILE).is_file():
-        try:
-            clips = labelled_folder(data.directory, data.sample_rate)
-        except InputError as error:
-            print(f"no linear probe: {error}", flush=True)
-            return None
-        longest = round(MAX_SECONDS * data.sample_rate)
-
-        def read(index):
-            return clips.read(index, 0, longest)
-
-    else:
+    roles = None
+    if clips.splits is not None or clips.folds is not None:
+        roles = assigned_splits(clips, test_fold)
+    usable = (
+        np.arange(len(clips))
+        if roles is None
+        else np.flatnonzero(np.isin(roles, ("train", "validation")))
+    )
+    if not len(usable):
         return None
-    which = np.unique(np.linspace(0, len(clips) - 1, num_clips).round().astype(int)).tolist()
-    waveforms = read_ahead(value_or_error(read), which, workers=2)
+    longest = round(MAX_SECONDS * clips.sample_rate)
+    which = np.unique(np.linspace(0, len(usable) - 1, num_clips).round().astype(int))
+    which = usable[which].tolist()
+
+    def read(index: int) -> np.ndarray:
+        return clips.read(index, 0, longest)
+
+    waveforms = read_ahead(value_or_error(read), which, workers=1 if clips.in_order else 2)
     readable = [
         (index, waveform)
         for index, waveform in zip(which, waveforms, strict=True)
@@ -92,4 +94,7 @@ def make_probe(data: ConfigDict, num_clips: int) -> LinearProbe | None:
     if len(readable) < 2:
         return None
     kept, waveforms = zip(*readable, strict=True)
-    return LinearProbe(list(waveforms), clips.labels[list(kept)])
+    scored = None if roles is None else roles[list(kept)] == "validation"
+    if scored is not None and (scored.all() or not scored.any()):
+        return None
+    return LinearProbe(list(waveforms), clips.labels[list(kept)], scored)

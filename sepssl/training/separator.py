@@ -2,29 +2,29 @@
 
 import functools
 import os
-import pathlib
 
 import keras
 import numpy as np
 from ml_collections import ConfigDict
 
+from sepssl.data.clips import Clips, Subset, report_skipped
+from sepssl.data.labels import with_labels, with_splits
 from sepssl.data.scenes.clips import SceneClips
-from sepssl.data.segments import recording_name
-from sepssl.data.sources import (
-    clips_with_sources,
-    scene_config,
-    settings_of_run,
-    store_mixtures,
-    store_with_sources,
-    training_clips,
-)
-from sepssl.data.store import ClipStore
+from sepssl.data.splits import hold_out, training_roles
+from sepssl.data.store import ClipStore, require_same_clips, store_clips
 from sepssl.errors import InputError, input_errors
 from sepssl.separation import Separator
 from sepssl.separation.metrics import SeparationScores, momi
 from sepssl.separation.permutation import MAX_SOURCES
 from sepssl.training.batches import RecordingBatches
 from sepssl.training.checkpoints import RunFolder
+from sepssl.training.clips import (
+    open_recordings,
+    scene_config,
+    settings_of_run,
+    stored_clips,
+    training_parts,
+)
 from sepssl.training.input import require_batch
 from sepssl.training.loop import COMMON_MINIMUMS, loop_settings, require_at_least, train
 from sepssl.training.separator_learner import SeparatorLearner
@@ -66,17 +66,18 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
             f"separator.num_sources={num_sources}: expected at most {MAX_SOURCES} "
             "to train with sources"
         )
-    clips = (clips_with_sources if supervised else training_clips)(config.data)
+    clips = _clips(config.data, bool(supervised))
     require_batch(len(clips), config.train.batch_size)
     run = RunFolder(workdir, settings_with_start(settings_of_run(config), "separator"))
     announce_start(config, "separator")
-    cache = pathlib.Path(config.data.cache or run.path)
+    cache = config.data.cache or run.path
+    recordings = store_clips(clips, cache, "rows" if supervised else "none")
+    report_skipped([*clips.skipped, *recordings.skipped])
+    require_same_clips(recordings, run.path)
     if supervised:
-        recordings = store_with_sources(clips, cache / "clips_with_sources")
         _require_outputs(recordings, num_sources)
-    else:
-        recordings = store_mixtures(clips, cache / "clips")
-    used, held_out = _hold_out(config, recordings.names)
+    stored = stored_clips(clips, recordings)
+    used, held_out = _hold_out(config, stored)
     crop = round(config.train.crop_seconds * config.data.sample_rate)
     batches = RecordingBatches(
         recordings,
@@ -89,6 +90,7 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
         config.train.single_mixture_fraction,
         num_sources,
         supervised,
+        stored.recordings,
     )
     evaluate = _evaluator(config, [recordings.read(i, 0, crop) for i in held_out.tolist()])
     train(run, strategy, make_learner, batches, evaluate, **settings)
@@ -148,25 +150,36 @@ def _require_outputs(recordings: ClipStore, num_sources: int) -> None:
             )
 
 
-def _hold_out(config: ConfigDict, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Which clips to train on, and which to validate on: int [clips] each.
+def _clips(data: ConfigDict, sources: bool) -> Clips:
+    """The clips to train and to validate on."""
+    recordings = open_recordings(data, sources=sources)
+    if data.directory:
+        if recordings.splits is None:
+            recordings = with_splits(recordings, with_labels(recordings))
+        recordings = Subset(recordings, np.flatnonzero(training_roles(recordings) != "test"))
+    return training_parts(recordings, data)
 
-    Of a folder, all parts of a tenth of the recordings are held out, and an even number of them,
-    at most `config.data.num_validation`, is validated on. Of the built-in scenes none is, since
-    they have a validation split.
+
+def _hold_out(config: ConfigDict, stored: Clips) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the stored clips to train on, and which to validate on: int [clips] each.
+
+    Validated is on the clips that the data reserves for it, if there are any; else on recordings
+    held out. Of the built-in scenes none is held out, since they have a validation split.
     """
-    clips = np.arange(len(names))
+    everything = np.arange(len(stored))
     if not config.data.directory:
-        return clips, clips[:0]
-    recordings = [recording_name(name) for name in names]
-    rng = np.random.default_rng([config.seed, 0, 3])
-    order = rng.permutation(sorted(set(recordings)))
-    if len(order) < 20 or config.data.num_validation < 2:
+        return everything, everything[:0]
+    validation = training_roles(stored) == "validation"
+    if validation.any():
+        count = config.data.num_validation
+        chosen = np.random.default_rng([config.seed, 0, 3]).permutation(everything[validation])
+        return everything[~validation], chosen[: min(len(chosen), count) // 2 * 2]
+    used, held_out = hold_out(
+        stored.recordings or stored.names, config.data.num_validation, config.seed
+    )
+    if not len(held_out):
         print("no validation: it needs 20 recordings, of which a tenth is held out", flush=True)
-        return clips, clips[:0]
-    held_out = np.isin(recordings, order[: len(order) // 10])
-    chosen = rng.permutation(clips[held_out])[: config.data.num_validation]
-    return clips[~held_out], chosen[: len(chosen) // 2 * 2]
+    return used, held_out
 
 
 def _evaluator(config: ConfigDict, held_out: list[np.ndarray]):

@@ -15,12 +15,12 @@ import numpy as np
 
 from sepssl import load_encoder
 from sepssl.configs import paper_ablation
-from sepssl.data.sources import scene_config
 from sepssl.evaluation.baselines import baselines
 from sepssl.evaluation.shortcut import shortcut_clips, sources_preferred
 from sepssl.pipelines.ablation import encoder_folder, expected_cells
 from sepssl.representation.build import make_encoder
 from sepssl.representation.embed import embed_recording
+from sepssl.training.clips import scene_config
 
 SCENES = 300
 

@@ -193,12 +193,12 @@ LATE = [
     (
         "train",
         [SEPARATOR_SMOKE, "--workdir=out", "--config.data.directory=none"],
-        "none: does not exist; expected a folder",
+        "none: does not exist; expected a sound file, a folder",
     ),
     (
         "train",
         [SEPARATOR_SMOKE, "--workdir=out", "--config.data.directory=file"],
-        "file: is a file; expected a folder",
+        "file: has the suffix ''; expected a sound file",
     ),
     (
         "train",

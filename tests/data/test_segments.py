@@ -3,7 +3,7 @@ import pytest
 import soundfile
 
 from sepssl.data.folder import Folder
-from sepssl.data.segments import Segments, recording_name
+from sepssl.data.segments import Segments
 from sepssl.errors import InputError
 
 
@@ -15,7 +15,7 @@ def segments(tmp_path):
         if name == "long#er":
             sound[16000:32000] = 0.0
         soundfile.write(tmp_path / f"{name}.wav", sound, 8000)
-    return Segments(Folder(tmp_path, 8000, min_duration=0.1, labels=None), 2.0)
+    return Segments(Folder(tmp_path, 8000, min_duration=0.1), 2.0)
 
 
 def test_parts_are_equal_and_make_up_the_recording(segments):
@@ -24,20 +24,20 @@ def test_parts_are_equal_and_make_up_the_recording(segments):
         *(f"long#er.wav#{start:.2f}" for start in (0, 2.25, 4.5, 6.75)),
         "short.wav",
     ]
-    whole = segments.folder.read(1)
+    whole = segments.clips.read(1)
     parts = [segments.read(i) for i in (1, 3, 4)]
     for i, part in zip((1, 3, 4), parts, strict=True):
         assert len(part) == segments.num_samples(i) == 18000
         np.testing.assert_array_equal(part, whole[18000 * (i - 1) : 18000 * i])
-    np.testing.assert_array_equal(segments.read(5), segments.folder.read(2))
-    assert {recording_name(name) for name in segments.names if "long" in name} == {"long#er.wav"}
+    np.testing.assert_array_equal(segments.read(5), segments.clips.read(2))
+    assert segments.recordings == ["just.wav", *["long#er.wav"] * 4, "short.wav"]
 
 
 def test_a_silent_part_is_an_error(tmp_path):
     sound = np.zeros(8000 * 6)
     sound[:8000] = 0.5
     soundfile.write(tmp_path / "a.wav", sound, 8000)
-    segments = Segments(Folder(tmp_path, 8000, labels=None), 2.0)
+    segments = Segments(Folder(tmp_path, 8000), 2.0)
     segments.read(0)
     with pytest.raises(InputError, match=r"a\.wav#2\.00: is silent"):
         segments.read(1)

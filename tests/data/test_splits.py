@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from sepssl.data.splits import tfds_splits
+from sepssl.data.clips import Clips
+from sepssl.data.sources import open_clips
+from sepssl.data.splits import assigned_splits, hold_out, make_splits, training_roles
 from sepssl.errors import InputError
 from sepssl.evaluation.protocol import evaluate_on_splits
 from sepssl.representation import Encoder, SmallBackbone
@@ -48,6 +50,10 @@ def prepare(folder, **sizes):
     Tones(data_dir=folder).download_and_prepare()
 
 
+def tones(folder):
+    return open_clips("tfds:tones", RATE, labels=True, data_dir=folder)
+
+
 def numbers(clips):
     return [len(clips.read(index)) - RATE for index in range(len(clips.names))]
 
@@ -66,9 +72,7 @@ def numbers(clips):
 )
 def test_own_splits_stay_and_the_others_are_taken_out_of_one(tmp_path, sizes):
     prepare(tmp_path, **sizes)
-    splits = dict(
-        zip(("train", "validation", "test"), tfds_splits("tones", RATE, tmp_path), strict=True)
-    )
+    splits = make_splits(tones(tmp_path), "tones")
     source = next(iter(sizes))
     kept = {
         "validation": "valid" if "valid" in sizes else "dev",
@@ -91,8 +95,64 @@ def test_own_splits_stay_and_the_others_are_taken_out_of_one(tmp_path, sizes):
 
 def test_too_few_clips(tmp_path):
     prepare(tmp_path, train=2)
-    with pytest.raises(InputError, match=r"tfds:tones, train: of 2 labelled clips none falls into"):
-        tfds_splits("tones", RATE, tmp_path)
+    with pytest.raises(InputError, match=r"tfds:tones: of 2 labelled clips none falls into"):
+        make_splits(tones(tmp_path), "tfds:tones")
+
+
+class Named(Clips):
+    """Clips of which only names, splits and folds are known."""
+
+    def __init__(self, names, splits=None, folds=None, recordings=None):
+        self.names, self.splits, self.folds, self.recordings = names, splits, folds, recordings
+
+
+def test_a_split_column_is_followed():
+    names = [f"{i}.wav" for i in range(8)]
+    splits = ["test", "train", "", "validation", "train", "test", "train", ""]
+    clips = Named(names, splits)
+    assert assigned_splits(clips).tolist() == splits
+    roles = ["train" if split == "" else split for split in splits]
+    assert training_roles(clips).tolist() == roles
+    only_test = Named(names, ["test", *["train"] * 7])
+    assert assigned_splits(only_test)[0] == "test"
+    assert set(assigned_splits(only_test)[1:]) <= {"train", "validation"}
+
+
+def test_a_fold_column_is_followed():
+    folds = ["1", "2", "10", "", "2", "9", "10"]
+    clips = Named([f"{i}.wav" for i in range(7)], folds=folds)
+    roles = {"1": "train", "2": "train", "9": "validation", "10": "test", "": ""}
+    assert assigned_splits(clips).tolist() == [roles[fold] for fold in folds]
+    roles = {"1": "test", "2": "train", "9": "train", "10": "validation", "": ""}
+    assert assigned_splits(clips, "1").tolist() == [roles[fold] for fold in folds]
+    assert set(training_roles(clips)) == {"train"}
+    with pytest.raises(InputError, match="test fold '3': expected one of 1, 2, 9, 10"):
+        assigned_splits(clips, "3")
+    with pytest.raises(InputError, match="have no folds"):
+        assigned_splits(Named(["a"]), "3")
+    two = assigned_splits(Named([f"{i}.wav" for i in range(40)], folds=["a", "b"] * 20))
+    assert set(two[1::2]) == {"test"}
+    assert set(two[::2]) == {"train", "validation"}
+
+
+def test_parts_of_a_recording_are_in_one_split():
+    recordings = [f"{i // 5}.wav" for i in range(100)]
+    names = [f"{name}#{i}" for i, name in enumerate(recordings)]
+    assigned = assigned_splits(Named(names, recordings=recordings)).reshape(20, 5)
+    assert (assigned == assigned[:, :1]).all()
+    assert set(assigned[:, 0]) == {"train", "validation", "test"}
+
+
+def test_all_parts_of_a_recording_are_held_out_together():
+    recordings = [f"{r:02d}.wav" for r in range(40) for part in range(5)]
+    used, held_out = hold_out(recordings, 8, seed=0)
+    trained = {recordings[i] for i in used}
+    validated = {recordings[i] for i in held_out}
+    assert len(trained) == 36
+    assert not trained & validated
+    assert len(set(held_out)) == len(held_out) == 8
+    few, none = hold_out(recordings[:50], 8, seed=0)  # 10 recordings: nothing to spare
+    assert (len(few), len(none)) == (50, 0)
 
 
 class Labelled:

@@ -3,6 +3,8 @@
 import importlib.util
 import io
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ import tensorflow_datasets as tfds
 from sepssl.data.scenes import SceneConfig, make_scene
 from sepssl.data.scenes.builder import ScenesBuilderConfig, SepsslScenes
 from sepssl.data.scenes.sources import CLASS_NAMES
-from sepssl.data.tfds_clips import TfdsClips
+from sepssl.data.splits import training_roles
+from sepssl.data.tfds_clips import TfdsClips, open_tfds
 from sepssl.errors import InputError
 from sepssl.representation.embed import embed_clips
 
@@ -236,12 +239,25 @@ def error_of(*arguments):
 
 
 def test_datasets_that_are_not_there(tmp_path):
-    assert "no name of a dataset" in error_of("huggingface:x", "train", RATE, tmp_path)
+    assert "is not a valid dataset name" in error_of("huggingface:x", "train", RATE, tmp_path)
     assert "TFDS knows no dataset 'nosuch'" in error_of("nosuch/a", "train", RATE, tmp_path)
     error = error_of("crema_d", "train", RATE, tmp_path)
-    assert f"tfds:crema_d: is not prepared in {tmp_path}" in error
-    assert f"`tfds build crema_d --data_dir={tmp_path}`" in error
+    assert f"tfds:crema_d: has not been prepared in {tmp_path}" in error
+    assert f"tfds.builder('crema_d', data_dir='{tmp_path}').download_and_prepare()" in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_advice_for_a_dataset_that_is_not_there_makes_it(tmp_path):
+    error = error_of("sepssl_scenes/tiny", "train", RATE, tmp_path)
+    command = error.split('python -c "')[1].removesuffix('"')
+    subprocess.run([sys.executable, "-c", command], check=True, timeout=600, capture_output=True)
+    clips = open_tfds("sepssl_scenes/tiny", RATE, tmp_path, labels=False)
+    assert len(clips) == 64
+    assert len(clips.read(40)) == 2 * RATE
+    assert clips.labels is None
+    assert clips.labelled().class_names == list(CLASS_NAMES)
+    roles = {"unlabelled": "train", "train": "train", "validation": "validation", "test": "test"}
+    assert training_roles(clips).tolist() == [roles[split] for split in clips.splits]
 
 
 @pytest.mark.parametrize(
@@ -249,13 +265,13 @@ def test_datasets_that_are_not_there(tmp_path):
     [
         (
             {"audio": AUDIO, "a": LABEL, "b": LABEL},
-            "labels is not clear: of a, audio, b several can: a, b;",
+            "cannot tell which feature holds the labels: a and b qualify; it has a, audio, b;",
         ),
-        ({"audio": AUDIO}, "labels is not clear: of audio none can;"),
-        ({"label": LABEL}, "sound is not clear: of label none can;"),
+        ({"audio": AUDIO}, "has no feature that holds labels; it has audio;"),
+        ({"label": LABEL}, "has no feature that holds sound; it has label;"),
         (
             {"x": AUDIO, "y": AUDIO, "label": LABEL},
-            "sound is not clear: of label, x, y several can: x, y;",
+            "cannot tell which feature holds the sound: x and y qualify; it has label, x, y;",
         ),
         ({"audio": tfds.features.Audio(dtype=np.int16), "label": LABEL}, "sample rate of 'audio'"),
     ],

@@ -405,11 +405,11 @@ def check_lister(folder: pathlib.Path) -> str:
             if pathlib.Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
         }
     try:
-        listed = Folder(folder, 16000, min_duration=0.0, labels=None)
+        listed = Folder(folder, 16000, min_duration=0.0)
     except InputError as error:
         return "read" if not expected else f"! {error}"
     found = [os.fspath(folder / name) for name in listed.names]
-    found += [os.fspath(path) for path, _ in listed.skipped]
+    found += [os.fspath(folder / name) for name, _ in listed.skipped]
     twice = [path for path, count in collections.Counter(found).items() if count > 1]
     lost = expected - set(found)
     if twice or lost:

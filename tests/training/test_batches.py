@@ -10,7 +10,7 @@ SAMPLES = 400
 def store(folder, clips):
     made = ClipStore(folder)
     names = [f"{i}.wav" for i in range(len(clips))]
-    made.fill("test", names, lambda first: clips[first:], "test")
+    made.fill("test", names, lambda indices: [clips[i] for i in indices], "test")
     return made
 
 

@@ -5,15 +5,16 @@ import pytest
 import soundfile
 
 import sepssl
-from sepssl.configs import encoder_smoke
-from sepssl.data.segments import recording_name
-from sepssl.data.sources import labelled_clips
-from sepssl.data.splits import folder_splits
+from sepssl.configs import encoder_smoke, separator_smoke
+from sepssl.data.sources import open_clips
+from sepssl.data.splits import make_splits
 from sepssl.data.store import ClipStore
 from sepssl.errors import InputError
 from sepssl.separation import TDCN, Separator, STFTBasis
 from sepssl.serialization import save_model
+from sepssl.training.clips import labelled_for_training, open_recordings, training_parts
 from sepssl.training.encoder import train_encoder
+from sepssl.training.separator import train_separator
 
 
 def smoke(**changes):
@@ -61,8 +62,8 @@ def test_all_pairings_of_separators_and_true_sources(tmp_path, separator, online
                                                "channel_channel")]  # fmt: skip
     assert sum(shares) == pytest.approx(1.0)
     assert (run.path / "views.png").stat().st_size > 10000
-    stored = sorted(p.name.split("-")[0] for p in run.path.glob("channels/*"))
-    assert stored == ([] if online else ["separator", "true_sources"])
+    stored = sorted(p.parent.name.split("-")[0] for p in run.path.glob("*/index.jsonl"))
+    assert stored == (["clips"] if online else ["channels", "clips", "sources"])
     assert sepssl.load_encoder(run.final).embedding_size == 16
 
 
@@ -71,8 +72,8 @@ def test_an_oracle_leaves_the_separators_store_of_sources_alone(tmp_path):
     views = {"views.mixture_mixture": 0.0, "views.mixture_channel": 1.0}
     cache = {"data.cache": str(tmp_path / "cache"), "views.separators": "true_sources"}
     train_encoder(smoke(**views, **cache), tmp_path / "run")
-    made = sorted(p.relative_to(tmp_path / "cache").as_posix() for p in tmp_path.glob("cache/*"))
-    assert made == ["channels", "clips"]
+    made = sorted(path.name.split("-")[0] for path in tmp_path.glob("cache/*"))
+    assert made == ["clips", "sources"]
 
 
 def test_a_source_that_only_decoding_finds_broken(tmp_path, capsys):
@@ -107,8 +108,8 @@ def test_stored_channels_are_those_of_whole_parts(tmp_path, separator):
                "train.batch_size": 2, "views.separators": separator,
                "views.mixture_mixture": 0.0, "views.mixture_channel": 1.0}  # fmt: skip
     run = train_encoder(smoke(**changes), tmp_path / "run")
-    mixtures = ClipStore(run.path / "clips")
-    channels = ClipStore(next((run.path / "channels").iterdir()))
+    mixtures = ClipStore(next(run.path.glob("clips-*")))
+    channels = ClipStore(next(run.path.glob("channels-*")))
     for i in range(2):
         expected = np.asarray(sepssl.load_separator(separator)(mixtures.read(i)))[0]
         found = channels.read(i)
@@ -117,22 +118,51 @@ def test_stored_channels_are_those_of_whole_parts(tmp_path, separator):
         np.testing.assert_allclose(found, expected, atol=2 * np.abs(expected).max() / 32767)
 
 
-def test_a_cache_of_recordings_that_have_changed_since_is_refused(tmp_path):
+def test_a_cache_is_shared_and_grows_and_a_run_keeps_its_clips(tmp_path, separator, capsys):
     (tmp_path / "clips").mkdir()
 
-    def write(seed):
-        for i in range(8):
-            sound = 0.1 * np.random.default_rng(seed + i).normal(size=32000)
-            soundfile.write(tmp_path / "clips" / f"{i}.wav", sound, 16000)
+    def write(i, seed):
+        sound = 0.1 * np.random.default_rng(seed).normal(size=32000)
+        soundfile.write(tmp_path / "clips" / f"{i}.wav", sound, 16000)
 
-    write(seed=0)
-    changes = {"data.directory": str(tmp_path / "clips"), "data.cache": str(tmp_path / "cache")}
-    train_encoder(smoke(**changes), tmp_path / "run")
-    write(seed=0)  # only their times
-    train_encoder(smoke(**changes), tmp_path / "again")
-    write(seed=1)  # of the same names and sizes
-    with pytest.raises(InputError, match="of files that have changed since; expected a new folder"):
-        train_encoder(smoke(**changes), tmp_path / "other")
+    def train(run, **changes):
+        changes = {"data.directory": str(tmp_path / "clips"), "views.mixture_mixture": 0.0,
+                   "data.cache": str(tmp_path / "cache"), "views.mixture_channel": 1.0,
+                   "views.separators": separator} | changes  # fmt: skip
+        train_encoder(smoke(**changes), tmp_path / run)
+        lines = [len(p.read_text().splitlines()) for p in sorted(tmp_path.glob("cache/*/*.jsonl"))]
+        return lines, capsys.readouterr().out
+
+    for i in range(8):
+        write(i, seed=i)
+    lines, _ = train("run")
+    assert lines == [8, 8]
+    for i in range(8):
+        write(i, seed=i)  # only their times
+    lines, said = train("run", **{"data.cache": str(tmp_path / "cache")})
+    assert "decoding: " not in said
+    before = [p.stat().st_size for p in sorted(tmp_path.glob("cache/*/samples.int16"))]
+    write(8, seed=8)
+    with pytest.raises(InputError, match=r"run: holds a run on 8 clips, now there are 9, or their"):
+        train("run")
+    # Channels follow: one recording is decoded and separated, where eight are there.
+    train("larger")
+    after = [p.stat().st_size for p in sorted(tmp_path.glob("cache/*/samples.int16"))]
+    assert [9 * b // 8 for b in before] == after
+    write(3, seed=33)  # of the same name and size
+    train("other")
+    after = [p.stat().st_size for p in sorted(tmp_path.glob("cache/*/samples.int16"))]
+    assert [10 * b // 8 for b in before] == after
+
+
+def test_separator_and_encoder_share_scenes_of_one_cache(tmp_path):
+    config = separator_smoke.get_config()
+    config.data.update(num_clips=24, num_validation=0, cache=str(tmp_path / "cache"))
+    config.train.update(steps=1, warmup_steps=0, state_steps=(1,))
+    train_separator(config, tmp_path / "separator")
+    train_encoder(smoke(**{"data.cache": str(tmp_path / "cache")}), tmp_path / "encoder")
+    (index,) = tmp_path.glob("cache/clips-*/index.jsonl")
+    assert len(index.read_text().splitlines()) == 24
 
 
 def test_an_encoder_that_collapses_says_so(tmp_path, capsys):
@@ -172,15 +202,14 @@ def test_labels_of_a_folder_are_those_of_its_recordings(tmp_path, capsys):
     config = smoke(
         task="supervised", **{"data.directory": str(tmp_path / "clips"), "train.batch_size": 4}
     )
-    clips, labels = labelled_clips(config.data)
-    assert list(labels) == clips.names
-    for name, found in labels.items():
+    recordings = open_recordings(config.data, labels=True)
+    clips = training_parts(labelled_for_training(recordings, config.data), config.data)
+    for name, found in zip(clips.names, clips.labels, strict=True):
         assert found.tolist() == ([1, 0] if name.startswith("high/") else [0, 1])
     # Only what is neither validated nor tested on, each recording in two parts of 2 s.
-    train, *others = folder_splits(config.data.directory, 16000)[0]
-    assert {recording_name(name) for name in labels} == set(train.names)
-    assert len(labels) == 2 * len(train.names)
-    assert all(len(split.names) for split in others)
+    train = make_splits(open_clips(tmp_path / "clips", 16000, labels=True), "clips")["train"]
+    assert set(clips.recordings) == set(train.names)
+    assert len(clips) == 2 * len(train)
     run = train_encoder(config, tmp_path / "run")
     assert records(run)[0]["loss"] == pytest.approx(2 * np.log(2), rel=0.5)
 
@@ -195,9 +224,9 @@ def test_labels_of_a_folder_are_those_of_its_recordings(tmp_path, capsys):
 
 
 def test_labels_of_scenes_are_those_of_the_scenes():
-    clips, labels = labelled_clips(smoke().data)
+    clips = open_recordings(smoke().data, labels=True)
     for index in range(3, 6):
-        np.testing.assert_array_equal(labels[clips.names[index]], clips.scene(index).labels)
+        np.testing.assert_array_equal(clips.labels[index], clips.scene(index).labels)
 
 
 def test_separation_in_the_graph_changes_nothing_but_rounding(tmp_path, separator):
@@ -219,7 +248,7 @@ def test_a_label_file_that_cannot_be_used_only_costs_the_probe(tmp_path, capsys)
     (tmp_path / "labels.csv").write_text("fname,label\n0.wav,dog\n")
     changes = {"data.directory": str(tmp_path), "train.probe_clips": 10}
     train_encoder(smoke(**changes), tmp_path / "run")
-    assert "no linear probe: " in capsys.readouterr().out
+    assert "labels and splits are ignored: " in capsys.readouterr().out
 
 
 def test_patches_too_far_apart_for_clips_separated_in_the_graph(tmp_path, separator):

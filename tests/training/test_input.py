@@ -1,6 +1,10 @@
+import collections
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sepssl.data.read_ahead import read_ahead
 from sepssl.data.store import ClipStore
@@ -18,6 +22,44 @@ def test_an_epoch_sees_no_clip_twice_and_all_but_the_rest():
     assert not np.array_equal(epochs[0], epochs[1])
 
 
+def test_parts_of_a_recording_are_spread_over_the_epoch():
+    """100 recordings of 20 parts each and 1000 single ones; batches of 60 of 3000 clips."""
+    groups = [f"{i // 20}" for i in range(2000)] + [f"single{i}" for i in range(1000)]
+    shuffle = Shuffle(3000, 60, 0, groups)
+    for epoch in range(3):
+        batches = [shuffle.indices(50 * epoch + b) for b in range(50)]
+        assert sorted(np.concatenate(batches)) == list(range(3000))
+        counts = [collections.Counter(groups[i] for i in batch).most_common(1) for batch in batches]
+        # 20 parts in 50 batches: one every two and a half.
+        assert max(count for ((_, count),) in counts) == 1
+    assert shuffle.shared_share() == 0.0
+    assert not np.array_equal(shuffle.indices(0), shuffle.indices(50))
+
+    # Four recordings in batches of eight: two parts of each, so that one of seven negatives is its
+    # own. At random it would be 24 / 99 * 7 = 1.7 of them.
+    four = Shuffle(100, 8, 0, [str(i % 4) for i in range(100)])
+    for step in range(24):
+        assert sorted(four.indices(step) % 4) == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert four.shared_share() == pytest.approx(1 / 7)
+
+
+@given(st.integers(1, 60), st.integers(0, 99), st.data())
+def test_single_recordings_are_in_the_order_of_the_permutation(num_clips, seed, data):
+    batch_size = data.draw(st.integers(1, num_clips))
+    names = data.draw(st.permutations([str(i) for i in range(num_clips)]))
+    plain, grouped = (
+        Shuffle(num_clips, batch_size, seed),
+        Shuffle(num_clips, batch_size, seed, names),
+    )
+    for step in range(3):
+        expected = np.random.default_rng([seed, step // (num_clips // batch_size)]).permutation(
+            num_clips
+        )
+        first = step % (num_clips // batch_size) * batch_size
+        np.testing.assert_array_equal(plain.indices(step), expected[first : first + batch_size])
+        np.testing.assert_array_equal(grouped.indices(step), plain.indices(step))
+
+
 def test_a_clip_would_be_its_own_negative_in_a_batch_larger_than_the_data():
     with pytest.raises(InputError, match=r"train\.batch_size=8, but there are 3 clips"):
         Shuffle(num_clips=3, batch_size=8, seed=1)
@@ -33,7 +75,7 @@ def stores(tmp_path):
     found = []
     for name, clips in (("mixtures", mixtures), ("channels", channels)):
         store = ClipStore(tmp_path / name)
-        store.fill("here", names, lambda first, clips=clips: clips[first:], name)
+        store.fill("here", names, lambda indices, clips=clips: [clips[i] for i in indices], name)
         found.append(store)
     return found
 

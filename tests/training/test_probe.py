@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import soundfile
-from ml_collections import ConfigDict
 
-from sepssl.configs import encoder_smoke
+from sepssl.data.labels import with_labels
+from sepssl.data.scenes import SceneConfig
+from sepssl.data.scenes.clips import SceneClips
+from sepssl.data.sources import open_clips
 from sepssl.representation import Encoder, SmallBackbone
 from sepssl.training.probe import LinearProbe, make_probe
 
@@ -34,18 +36,47 @@ def test_labels_of_a_folder_are_probed_and_broken_files_left_out(tmp_path):
     soundfile.write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
     rows.append("silent.wav,low")
     (tmp_path / "labels.csv").write_text("\n".join(rows))
-    data = encoder_smoke.get_config().data
-    data.directory = str(tmp_path)
-    probe = make_probe(data, 400)
+    probe = make_probe(open_clips(tmp_path, RATE, labels=True), 400)
     assert [len(w) for w in probe._waveforms] == [10 * RATE] * 12
     assert probe(Encoder(SmallBackbone(16, width=4)))["probe_map"] == pytest.approx(1.0)
-    (tmp_path / "labels.csv").unlink()
-    assert make_probe(data, 400) is None
+
+
+def test_subfolders_are_probed_too(tmp_path):
+    for i in range(12):
+        (tmp_path / ("low", "high")[i % 2]).mkdir(exist_ok=True)
+        file = tmp_path / ("low", "high")[i % 2] / f"{i:02d}.wav"
+        soundfile.write(file, tone((300, 3000)[i % 2], 1, i), RATE)
+    probe = make_probe(with_labels(open_clips(tmp_path, RATE)), 400)
+    # Sorted by name: six times "high", six times "low", which take turns.
+    np.testing.assert_array_equal(probe._fit, [[1, 0]] * 3 + [[0, 1]] * 3)
+    np.testing.assert_array_equal(probe._score, probe._fit)
+    assert 0 < probe(Encoder(SmallBackbone(16, width=4)))["probe_map"] <= 1
+
+
+def test_splits_and_folds_are_followed(tmp_path):
+    """Test clips are of another class and never seen; validation clips are scored, not fitted."""
+    for column, roles in (("split", ("train", "validation", "test")), ("fold", ("1", "2", "3"))):
+        folder = tmp_path / column
+        folder.mkdir()
+        rows = [f"filename,labels,{column}"]
+        for i in range(18):
+            seconds = 1 + 0.1 * (i % 3)
+            soundfile.write(folder / f"{i:02d}.wav", tone((300, 3000)[i % 2], seconds, i), RATE)
+            rows.append(f"{i:02d}.wav,{('low', 'high')[i % 2]},{roles[i % 3]}")
+        (folder / "labels.csv").write_text("\n".join(rows))
+        probe = make_probe(open_clips(folder, RATE, labels=True), 400)
+        seconds = [len(w) / RATE for w in probe._waveforms]
+        assert seconds == [1.0, 1.1] * 6
+        assert probe._scored.tolist() == [False, True] * 6
+        # Classes "high", "low" of clips 0, 3, 6, ... and 1, 4, 7, ...
+        np.testing.assert_array_equal(probe._fit, [[0, 1], [1, 0]] * 3)
+        np.testing.assert_array_equal(probe._score, [[1, 0], [0, 1]] * 3)
 
 
 def test_no_clips_or_no_class_to_score_means_no_probe():
-    data = ConfigDict(encoder_smoke.get_config().data)
-    assert make_probe(data, 0) is None
+    scenes = SceneClips(SceneConfig(duration=1.0), 0, "probe", 4)
+    assert make_probe(scenes, 0) is None
+    assert make_probe(None, 4) is None
     encoder = Encoder(SmallBackbone(16, width=4))
     same = LinearProbe([tone(300)] * 6, np.ones([6, 2]))
     assert same(encoder) == {}

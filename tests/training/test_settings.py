@@ -7,7 +7,7 @@ from sepssl.files import lock_folder
 from sepssl.separation import TDCN, Separator, STFTBasis, mixit_loss
 from sepssl.training.encoder import train_encoder
 from sepssl.training.loop import LearningRate, loop_settings
-from sepssl.training.separator import _hold_out, train_separator
+from sepssl.training.separator import train_separator
 from sepssl.training.separator_learner import SeparatorLearner
 
 
@@ -102,21 +102,6 @@ def test_snr_compares_the_loss_with_that_of_silence():
     # The loss of silence holds the threshold, 0.1 % of the power: 0.0043 dB.
     expected = silence - 10 * np.log10(1.001) - float(metrics["loss"])
     assert float(metrics["snr"]) == pytest.approx(expected, abs=1e-3)
-
-
-def test_all_parts_of_a_recording_are_held_out_together():
-    config = separator_smoke.get_config()
-    config.data.directory = "somewhere"
-    names = [f"{r:02d}.wav#{part:.2f}" for r in range(40) for part in range(5)]
-    used, held_out = _hold_out(config, names)
-    trained = {names[i][:6] for i in used}
-    validated = {names[i][:6] for i in held_out}
-    assert len(trained) == 36
-    assert not trained & validated
-    assert len(held_out) == config.data.num_validation == 8
-    few, none = _hold_out(config, names[:50])  # 10 recordings: nothing to spare
-    assert (len(few), len(none)) == (50, 0)
-    assert len(set(held_out)) == 8
 
 
 def test_a_short_run_needs_no_other_warm_up():

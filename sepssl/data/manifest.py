@@ -1,0 +1,116 @@
+"""A CSV file that names recordings, or parts of them, as a source of clips."""
+
+import functools
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+
+from sepssl.data.clips import Clips
+from sepssl.data.folder import FileClips, Span
+from sepssl.data.labels import Labelled, NoLabels, Row, parsed_row, read_csv
+from sepssl.errors import InputError
+
+EXPECTED = (
+    "expected a CSV file with the column path, and if need be start, duration, labels, split, fold"
+)
+
+
+class Manifest(FileClips):
+    """The clips that a CSV file names; see `FileClips`.
+
+    Columns, of which only the first must be there:
+
+        path      of a sound file, relative to the CSV file; `filename` means the same
+        start     where the clip begins in it, in seconds; empty for 0
+        duration  in seconds; empty for up to the end
+        labels    separated by `;`; empty for none of the classes
+        split     train, validation, test, or empty for none
+        fold      name of a fold
+
+    Several clips of one file are parts of the same recording: splits that are drawn keep them
+    together.
+
+    Args:
+        file: the CSV file.
+        sample_rate: in Hz, of the clips read.
+        min_duration: shortest clip taken, in seconds.
+        decoder: what decodes them, see `read_audio`.
+
+    Attributes:
+        names: the paths as written; where a row has a start or a duration, `#` and the start in
+            seconds follow.
+
+    Raises:
+        InputError: if the file is not as described, names a clip twice, or no clip is usable.
+    """
+
+    def __init__(
+        self,
+        file: str | os.PathLike,
+        sample_rate: int,
+        min_duration: float = 0.0,
+        decoder: str = "soundfile",
+    ):
+        self.file = pathlib.Path(file)
+        folder = self.file.parent
+        spans: dict[str, Span] = {}
+        self._rows: dict[str, Row] = {}
+        recording_of: dict[str, str] = {}
+        columns, lines = read_csv(self.file, EXPECTED)
+        column = "path" if "path" in columns else "filename"
+        if column not in columns:
+            raise InputError(f"{self.file}: has the columns {columns}; {EXPECTED}")
+        for line, row in lines:
+            where = f"{self.file}, line {line}"
+            path = row[column].strip()
+            if not path:
+                raise InputError(f"{where}: names no file; {EXPECTED}")
+            start = _seconds(row, "start", where) or 0.0
+            duration = _seconds(row, "duration", where)
+            if duration == 0:
+                raise InputError(f"{where}: has the duration 0; expected more, or nothing")
+            recording = pathlib.PurePath(path).as_posix()
+            part = start > 0 or duration is not None
+            name = f"{recording}#{start:.2f}" if part else recording
+            if name in spans:
+                raise InputError(f"{where}: names '{name}' again; expected one row a clip")
+            spans[name] = Span(name, folder / path, start, duration)
+            recording_of[name] = recording
+            self._rows[name] = parsed_row(row, where)
+        if not spans:
+            raise InputError(f"{self.file}: holds no row; {EXPECTED}")
+        super().__init__(list(spans.values()), sample_rate, min_duration, str(file), (), decoder)
+        self._has_labels = "labels" in columns
+        self.recordings = [recording_of[name] for name in self.names]
+        if "split" in columns:
+            self.splits = [self._rows[name].split for name in self.names]
+        if "fold" in columns:
+            self.folds = [self._rows[name].fold for name in self.names]
+
+    @functools.cached_property
+    def origin(self) -> str:
+        return f"{self.file.parent.resolve()} {self._how}"
+
+    def labelled(self) -> Clips:
+        """The clips with labels.
+
+        Raises:
+            NoLabels: if the file has no column `labels`, or nothing in it.
+        """
+        if not self._has_labels or not any(row.labels for row in self._rows.values()):
+            raise NoLabels(f"{self.file}: holds no label; expected a column labels")
+        return Labelled(self, self._rows, str(self.file))
+
+
+def _seconds(row: Mapping[str, str], column: str, where: str) -> float | None:
+    text = row.get(column, "").strip()
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise InputError(f"{where}: has the {column} '{text}'; expected seconds, 0 or more")
+    return value

@@ -1,0 +1,97 @@
+"""The clips that a configuration asks for."""
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from sepssl.data.clips import Clips, Subset
+from sepssl.data.scenes import SceneConfig
+from sepssl.data.scenes.clips import SceneClips
+from sepssl.data.segments import Segments
+from sepssl.data.sources import Scenes, open_clips
+from sepssl.data.spec import SCENES
+from sepssl.data.splits import assigned_splits
+from sepssl.data.store import ClipStore
+from sepssl.errors import InputError
+
+MIN_SECONDS = 0.1  # of a recording; our choice
+
+
+def scene_config(data: ConfigDict) -> SceneConfig:
+    """The built-in scenes as `config.data` describes them."""
+    return SceneConfig(
+        sample_rate=data.sample_rate,
+        duration=data.clip_seconds,
+        ambience_range_db=tuple(data.ambience_range_db) or None,
+    )
+
+
+def settings_of_run(config: ConfigDict) -> dict:
+    """A configuration as nested dicts, without where its cache lies, which changes nothing."""
+    settings = config.to_dict()
+    del settings["data"]["cache"]
+    return settings
+
+
+def open_recordings(data: ConfigDict, labels: bool = False, sources: bool = False) -> Clips:
+    """The recordings that `config.data.directory` names, or the built-in scenes if it is "".
+
+    Args:
+        data: as `config.data`.
+        labels: whether labels are needed.
+        sources: whether true sources are needed.
+
+    Raises:
+        InputError: as `open_clips`, or if there are no sources.
+    """
+    recordings = open_clips(
+        data.directory or SCENES,
+        data.sample_rate,
+        labels=labels,
+        sources=sources,
+        min_seconds=MIN_SECONDS,
+        scenes=Scenes({"unlabelled": data.num_clips}, data.seed, scene_config(data)),
+        data_dir=data.data_dir or None,
+        decoder=data.decoder,
+    )
+    if sources and not recordings.has_sources:
+        raise InputError(
+            f"{data.directory}: holds no mixture with sources; expected files NAME.wav, each "
+            "beside a folder NAME_sources of its sources"
+        )
+    return recordings
+
+
+def labelled_for_training(recordings: Clips, data: ConfigDict) -> Subset:
+    """The labelled recordings that `sepssl-evaluate` trains its classifiers on.
+
+    The encoder can then be tested on the others.
+
+    Raises:
+        InputError: if there are none.
+    """
+    rows = np.flatnonzero(assigned_splits(recordings, data.test_fold) == "train")
+    if not len(rows):
+        raise InputError(
+            f"{data.directory}: of {len(recordings)} labelled recordings none falls into the train "
+            "split; expected more recordings"
+        )
+    return Subset(recordings, rows)
+
+
+def stored_clips(clips: Clips, store: ClipStore) -> Subset:
+    """Those of the clips that could be stored, in the order of the store."""
+    place = {name: index for index, name in enumerate(clips.names)}
+    return Subset(clips, [place[name] for name in store.names])
+
+
+def training_parts(recordings: Clips, data: ConfigDict) -> Clips:
+    """Recordings cut into parts of about `config.data.clip_seconds`.
+
+    Scenes, mixtures with sources and the records of a TFDS dataset stay whole.
+    """
+    inner = recordings
+    while isinstance(inner, Subset):
+        inner = inner.clips
+    if isinstance(inner, SceneClips) or inner.has_sources or inner.in_order:
+        return recordings
+    return Segments(recordings, data.clip_seconds)

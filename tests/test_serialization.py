@@ -253,6 +253,19 @@ def test_a_file_of_the_other_kind_and_a_subclass(good, tmp_path):
         sepssl.load_separator(tmp_path / "encoder.keras")
 
 
+def test_an_encoder_around_a_network_that_was_trained_before(tmp_path):
+    x = keras.Input((96, 64))
+    network = keras.Model(x, layers.Dense(8)(layers.Dropout(0.5)(layers.Flatten()(x))))
+    network.compile("adam", "mse", metrics=["mae"])
+    network.fit(np.zeros([4, 96, 64]), np.zeros([4, 8]), verbose=0)
+    encoder = Encoder(network)
+    waveform = np.ones([1, 16000], np.float32)
+    expected = np.asarray(encoder(waveform))
+    save_model(encoder, tmp_path / "encoder.keras")
+    found = sepssl.load_encoder(tmp_path / "encoder.keras")(waveform)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["zip", "cut", "weights", "config"])
 def test_mutated_files_load_or_are_refused(good, tmp_path, kind):
     """`FILES=1000` in the environment tries as many of each kind."""

@@ -44,7 +44,9 @@ def untrained_like(encoder: Encoder, seed: int) -> Encoder:
         seed: of the weights; becomes Keras's seed.
     """
     keras.utils.set_random_seed(seed)
-    return Encoder.from_config(encoder.get_config())
+    untrained = Encoder.from_config(encoder.get_config())
+    untrained.build()  # now, since that is when the weights are drawn
+    return untrained
 
 
 def log_mel_statistics(log_mel: LogMel, waveform: np.ndarray) -> np.ndarray:

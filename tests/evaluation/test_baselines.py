@@ -1,4 +1,3 @@
-import keras
 import numpy as np
 import pytest
 
@@ -22,14 +21,14 @@ def test_statistics_do_not_depend_on_the_stretches(samples, monkeypatch):
 
 
 def test_baselines_are_those_of_the_encoder():
-    keras.utils.set_random_seed(5)
-    expected = Encoder(SmallBackbone(embedding_size=8, width=2), LogMel(bands=40))
     encoder = Encoder(SmallBackbone(embedding_size=8, width=2), LogMel(bands=40))
-    untrained = untrained_like(encoder, seed=5)
+    untrained, same, other = (untrained_like(encoder, seed) for seed in (5, 5, 6))
     waveform = np.random.default_rng(0).normal(size=20000).astype(np.float32)
     found = baselines.baselines(untrained)
-    np.testing.assert_array_equal(found.untrained_encoder(waveform), expected(waveform[None])[0])
-    assert np.abs(found.untrained_encoder(waveform) - encoder(waveform[None])[0]).max() > 1e-3
+    embedding = found.untrained_encoder(waveform)
+    np.testing.assert_allclose(embedding, same(waveform[None])[0], atol=1e-6)
+    for different in (other, encoder):
+        assert np.abs(embedding - different(waveform[None])[0]).max() > 1e-3
     statistics = log_mel_statistics(encoder.log_mel, waveform)
     np.testing.assert_array_equal(found.log_mel_statistics(waveform), statistics)
     assert statistics.shape == (120,)

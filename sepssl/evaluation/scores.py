@@ -104,7 +104,7 @@ def bootstrap_intervals(
     of 80), so the percentiles are shifted by what the mean of the replicates exceeds the score (our
     choice). BCa and the basic bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap,
     1993, sections 13.3 and 14.3) take that shift for a bias of the score itself and correct for it
-    once more: their nominal 95 % cover the expected score of a test set of this size in 78 to 89 %
+    once more: their nominal 95 % cover the expected score of a test set of this size in 77 to 89 %
     of the cases simulated in `tests/benchmarks/intervals.py`, these intervals in 93 to 97 %.
 
     Args:

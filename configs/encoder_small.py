@@ -67,6 +67,7 @@ def get_config() -> ConfigDict:
             },
             "train": {
                 "strategy": "auto",
+                "precision": "float32",  # or "bfloat16", "float16": mixed, for accelerators
                 # .keras file to start from; its network takes the place of the one described above.
                 "init_from": "",
                 "steps": 3000,

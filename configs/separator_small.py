@@ -46,6 +46,7 @@ def get_config() -> ConfigDict:
             },
             "train": {
                 "strategy": "auto",
+                "precision": "float32",  # or "bfloat16", "float16": mixed, for accelerators
                 # .keras file to start from; its network takes the place of the one described above.
                 "init_from": "",
                 "steps": 10000,

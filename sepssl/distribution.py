@@ -4,7 +4,10 @@ All functions are called in replica context, from a `train_step`; with a single 
 nothing.
 """
 
+import keras
 import tensorflow as tf
+
+STEP_METRICS = ("gradient_norm", "parameter_norm", "loss_scale", "skipped")
 
 
 def replica_id() -> tf.Tensor:
@@ -75,27 +78,38 @@ def mean_over_replicas(values: dict) -> dict:
     return dict(zip(values, means, strict=True))
 
 
-def global_mean_step(model, loss, tape, clip_norm: float) -> dict[str, tf.Tensor]:
+def global_mean_step(
+    model: keras.Model, loss: tf.Tensor, tape: tf.GradientTape, clip_norm: float
+) -> dict[str, tf.Tensor]:
     """Applies the gradient of the mean loss over the global batch, clipped by its global norm.
 
     Gradients are averaged over the replicas *before* they are clipped: the optimizers' own clipping
-    acts on each replica's part and gives another result.
+    acts on each replica's part and gives another result. Where the optimizer scales the loss, for
+    float16, they are also unscaled before: `clip_norm` is that of the true gradient.
 
     Args:
         model: a compiled `keras.Model`; its `trainable_variables` are updated.
-        loss: scalar, mean over this replica's equal share of the global batch.
+        loss: scalar, mean over this replica's equal share of the global batch, not scaled.
         tape: the `tf.GradientTape` that recorded `loss`.
         clip_norm: largest norm of the whole gradient; 0 for no clipping.
 
     Returns:
-        Scalars "gradient_norm" (before clipping), "parameter_norm", "update_norm".
+        Scalars "gradient_norm" (before clipping) and "parameter_norm" (after the update). With a
+        `LossScaleOptimizer` also "loss_scale" (that of this step) and "skipped": 1 if the gradient
+        was not finite, so that the optimizer lowered the scale instead of updating; else 0.
     """
     context = tf.distribute.get_replica_context()
     replicas = context.num_replicas_in_sync
     variables = model.trainable_variables
+    scale = _loss_scale(model.optimizer)
     gradients = tape.gradient(
-        loss, [v.value for v in variables], unconnected_gradients=tf.UnconnectedGradients.ZERO
+        loss,
+        [v.value for v in variables],
+        output_gradients=None if scale is None else tf.cast(scale, loss.dtype),
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
+    if scale is not None:
+        gradients = [gradient / tf.cast(scale, gradient.dtype) for gradient in gradients]
     if replicas > 1:
         gradients = context.all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
     norm = tf.linalg.global_norm(gradients)
@@ -104,11 +118,21 @@ def global_mean_step(model, loss, tape, clip_norm: float) -> dict[str, tf.Tensor
     if replicas > 1:
         # The optimizer sums what the replicas hand in, and all hand in the same.
         gradients = [gradient / replicas for gradient in gradients]
-    before = [tf.identity(v.value) for v in variables]
+    if scale is not None:
+        gradients = [gradient * tf.cast(scale, gradient.dtype) for gradient in gradients]
     model.optimizer.apply(gradients, variables)
-    after = [tf.identity(v.value) for v in variables]
-    return {
+    metrics = {
         "gradient_norm": norm,
-        "parameter_norm": tf.linalg.global_norm(after),
-        "update_norm": tf.linalg.global_norm([a - b for a, b in zip(after, before, strict=True)]),
+        "parameter_norm": tf.linalg.global_norm([v.value for v in variables]),
     }
+    if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
+        finite = tf.math.is_finite(norm)
+        metrics |= {"loss_scale": scale, "skipped": 1.0 - tf.cast(finite, tf.float32)}
+    return metrics
+
+
+def _loss_scale(optimizer: keras.optimizers.Optimizer) -> tf.Tensor | float | None:
+    """What the optimizer is going to divide gradients by, or None."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return tf.convert_to_tensor(optimizer.scale_loss(tf.ones([])))
+    return optimizer.loss_scale_factor

@@ -22,13 +22,14 @@ BACKBONES = {
 FRONT_ENDS = {"log_mel": LogMel, "panns": PannsLogMel}
 
 
-def make_encoder(config: ConfigDict, sample_rate: int = 16000) -> Encoder:
+def make_encoder(config: ConfigDict, sample_rate: int = 16000, dtype: str = "float32") -> Encoder:
     """The network that `config.encoder` describes, with random weights.
 
     Args:
         config: "backbone" names one of `BACKBONES`, "front_end" one of `FRONT_ENDS`; sizes of 0
             are the backbone's own.
         sample_rate: in Hz, of the waveforms it is made for.
+        dtype: Keras's policy for its layers, mixed ones included.
 
     Raises:
         InputError: if there is no such backbone or front end, or none at this rate.
@@ -44,4 +45,4 @@ def make_encoder(config: ConfigDict, sample_rate: int = 16000) -> Encoder:
     with input_errors(f"data.sample_rate={sample_rate}, encoder.front_end={front_end}"):
         log_mel = FRONT_ENDS[front_end](sample_rate, patch_hop_frames=config.patch_hop_frames)
     with input_errors("encoder"):
-        return Encoder(BACKBONES[config.backbone](**sizes), log_mel)
+        return Encoder(BACKBONES[config.backbone](**sizes, dtype=dtype), log_mel, dtype=dtype)

@@ -72,14 +72,15 @@ def coincidence_loss(logits: Tensor, offset: int | Tensor = 0) -> Tensor:
         offset: see `logits`; 0 unless the rows are a slice of the global batch.
 
     Returns:
-        Scalar: mean of -log p over coinciding pairs plus mean of -log(1 - p) over the others.
+        Scalar: mean of -log p over coinciding pairs plus mean of -log(1 - p) over the others, which
+        is 0 where there are none.
     """
     logits = ops.cast(logits, "float32")
     rows, columns = ops.shape(logits)
     own = ops.expand_dims(ops.arange(rows) + offset, 1) == ops.expand_dims(ops.arange(columns), 0)
     own = ops.cast(own, "float32")
     positive = ops.sum(own * ops.softplus(-logits)) / ops.cast(rows, "float32")
-    others = ops.cast(rows * (columns - 1), "float32")
+    others = ops.cast(ops.maximum(rows * (columns - 1), 1), "float32")
     return positive + ops.sum((1.0 - own) * ops.softplus(logits)) / others
 
 
@@ -97,5 +98,5 @@ def coincidence_auc(logits: Tensor, offset: int | Tensor = 0) -> Tensor:
     own = ops.expand_dims(ops.arange(rows) + offset, 1) == ops.expand_dims(ops.arange(columns), 0)
     positive = ops.sum(ops.where(own, logits, 0.0), axis=1, keepdims=True)
     above = ops.cast(positive > logits, "float32") + 0.5 * ops.cast(positive == logits, "float32")
-    others = ops.cast(rows * (columns - 1), "float32")
+    others = ops.cast(ops.maximum(rows * (columns - 1), 1), "float32")
     return ops.sum(ops.where(own, 0.0, above)) / others

@@ -80,10 +80,14 @@ def alignment(a: Tensor, b: Tensor) -> Tensor:
 def uniformity(a: Tensor) -> Tensor:
     """log mean exp(-2 d^2) over pairs of normalised rows: 0 if all are equal, about -4 if spread.
 
+    0 of a single row.
+
     Reference: Wang & Isola (2020), t = 2.
     """
     a = l2_normalize(a)
     count = ops.cast(ops.shape(a)[0], "float32")
     similarity = ops.matmul(a, ops.transpose(a))
     kernel = ops.exp(4.0 * similarity - 4.0)  # d^2 = 2 - 2 cos
-    return ops.log((ops.sum(kernel) - ops.sum(ops.diagonal(kernel))) / (count * (count - 1.0)))
+    others = ops.sum(kernel) - ops.sum(ops.diagonal(kernel))
+    mean = others / ops.maximum(count * (count - 1.0), 1.0)
+    return ops.where(count > 1.0, ops.log(mean), 0.0)

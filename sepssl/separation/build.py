@@ -11,13 +11,14 @@ BASES = {"learned": LearnedBasis, "stft": STFTBasis}
 SEPARATOR_KEYS = ("num_sources", "mixture_consistency", "normalize_input")
 
 
-def make_separator(config: ConfigDict, sample_rate: int) -> Separator:
+def make_separator(config: ConfigDict, sample_rate: int, dtype: str = "float32") -> Separator:
     """The network that `config.separator` describes, with random weights.
 
     Args:
         config: options of `Separator`, of its basis ("basis" names one of `BASES`), and for the
             rest those of `TDCN`, by their names.
         sample_rate: in Hz, of the waveforms it is made for.
+        dtype: Keras's policy for its layers, mixed ones included.
 
     Raises:
         InputError: if a value is not one that the network can have.
@@ -29,9 +30,13 @@ def make_separator(config: ConfigDict, sample_rate: int) -> Separator:
     framing = {key: options.pop(key) for key in ("frame_length", "hop")}
     num_coefficients = options.pop("num_coefficients")
     if basis == "learned":  # an STFT has as many as its frames have bins
-        framing["num_coefficients"] = num_coefficients
+        framing |= {"num_coefficients": num_coefficients, "dtype": dtype}
     own = {key: options.pop(key) for key in SEPARATOR_KEYS}
     with input_errors("separator"):
         return Separator(
-            basis=BASES[basis](**framing), tdcn=TDCN(**options), sample_rate=sample_rate, **own
+            basis=BASES[basis](**framing),
+            tdcn=TDCN(**options, dtype=dtype),
+            sample_rate=sample_rate,
+            dtype=dtype,
+            **own,
         )

@@ -71,9 +71,11 @@ class Separator(keras.Model):
             raise ValueError(
                 f"mixture_consistency={mixture_consistency!r}: expected one of {consistency.KINDS}"
             )
+        tdcn = TDCN(dtype=self.dtype_policy) if tdcn is None else tdcn
+        _require_no_look_ahead(tdcn, mixture_consistency, normalize_input)
         self.num_sources = num_sources
         self.basis = LearnedBasis(dtype=self.dtype_policy) if basis is None else basis
-        self.tdcn = TDCN(dtype=self.dtype_policy) if tdcn is None else tdcn
+        self.tdcn = tdcn
         self.mixture_consistency = mixture_consistency
         self.normalize_input = normalize_input
         self.sample_rate = sample_rate
@@ -195,6 +197,21 @@ class Separator(keras.Model):
             if isinstance(config[key], dict):
                 config[key] = keras.saving.deserialize_keras_object(config[key])
         return cls(**config)
+
+
+def _require_no_look_ahead(tdcn, mixture_consistency: str, normalize_input: bool) -> None:
+    if not getattr(tdcn, "causal", False):
+        return
+    looks_ahead = []
+    if normalize_input:
+        looks_ahead.append("normalize_input=True (the level of the whole waveform)")
+    if mixture_consistency in ("predicted", "power"):
+        looks_ahead.append(f"mixture_consistency={mixture_consistency!r} (a mean over time)")
+    if looks_ahead:
+        raise ValueError(
+            f"causal=True, but {' and '.join(looks_ahead)} looks ahead: expected "
+            "normalize_input=False and mixture_consistency 'uniform' or 'none'"
+        )
 
 
 def load_separator(path: str | os.PathLike) -> Separator:

@@ -73,7 +73,8 @@ class TDCN(keras.layers.Layer):
         long_skips: whether the input of every run is also added, through a dense layer, to the
             input of every later run (FUSS baseline: yes; released MixIT model: no).
         causal: whether a frame depends on no later one: convolutions look back only, and norms take
-            the moments of the frames so far (our choice).
+            the moments of the frames so far (our choice). For a `Separator` that does not look
+            ahead further than a frame's length.
         unroll: whether the graph has every block, or one block in a loop. Outputs are the same.
             Unrolled, XLA makes a training step faster, small networks above all; in a loop, which
             XLA cannot train, a step needs half of the memory and a tenth of the time to compile.
@@ -250,15 +251,28 @@ class TDCN(keras.layers.Layer):
     def _norm(self, x, gain, bias):
         frames = ops.cast(x, "float32")
         if self.causal:
-            count = ops.cumsum(ops.ones_like(frames[:1, :, :1]), axis=1)
-            mean = ops.cumsum(frames, axis=1) / count
-            power = ops.cumsum(ops.square(frames), axis=1) / count
-            variance = ops.maximum(power - ops.square(mean), 0.0)
-        else:
-            mean, variance = ops.moments(frames, axes=1, keepdims=True)
+            return self._causal_norm(frames, gain, bias, x.dtype)
+        mean, variance = ops.moments(frames, axes=1, keepdims=True)
         scale = ops.cast(gain, "float32") * ops.rsqrt(variance + EPSILON)
         shift = ops.cast(bias, "float32") - mean * scale
         return x * ops.cast(scale, x.dtype) + ops.cast(shift, x.dtype)
+
+    def _causal_norm(self, frames, gain, bias, dtype):
+        """By the moments of the frames so far, which stay exact over hours.
+
+        Means are those of the differences from the first frame. Variances add up `(x_n - mean_n-1)
+        (x_n - mean_n)`, none of which is negative, so that nothing cancels.
+
+        Reference: Welford, Note on a Method for Calculating Corrected Sums of Squares and Products
+        (1962).
+        """
+        count = ops.cumsum(ops.ones_like(frames[:1, :, :1]), axis=1)
+        moved = frames - frames[:, :1]
+        mean = ops.cumsum(moved, axis=1) / count
+        before = ops.pad(mean[:, :-1], [[0, 0], [1, 0], [0, 0]])
+        variance = ops.cumsum((moved - before) * (moved - mean), axis=1) / count
+        scale = ops.cast(gain, "float32") * ops.rsqrt(ops.maximum(variance, 0.0) + EPSILON)
+        return ops.cast((moved - mean) * scale + ops.cast(bias, "float32"), dtype)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.bottleneck_channels)

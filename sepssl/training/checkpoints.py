@@ -1,22 +1,37 @@
 """The folder of a run: its configuration, what to resume from, what it keeps."""
 
+import collections
+import contextlib
 import json
 import os
 import pathlib
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import keras
 import tensorflow as tf
+from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
 from sepssl.errors import InputError, OutputError
-from sepssl.files import atomic_file, write_failure
+from sepssl.files import atomic_file, lock_folder, write_failure
 from sepssl.serialization import save_model
 from sepssl.training.added_keys import without_added_keys
+from sepssl.training.learner import Learner
+from sepssl.training.monitors import plain_json
+from sepssl.version import __version__
+
+KEPT_CHECKPOINTS = 2
+VALUE = ".ATTRIBUTES/VARIABLE_VALUE"  # how TensorFlow's checkpoints call a variable's value
 
 
 class RunFolder:
     """A run directory, new or to be continued.
 
-    Holds `config.json`, `metrics.jsonl`, `checkpoints/` (to resume), `states/step-NNNNNNN.keras`
-    with its metrics beside it (the kept convergence states), `final.keras`, `tensorboard/`.
+    Holds `config.json`, `versions.json`, `metrics.jsonl`, `checkpoints/` (to resume),
+    `states/step-NNNNNNN.keras` with its metrics beside it (the kept convergence states),
+    `final.keras`, `tensorboard/`.
 
     Args:
         path: the folder; made if it does not exist.
@@ -29,6 +44,7 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike, config: dict):
         self.path = pathlib.Path(path)
         self.config = json.loads(json.dumps(config))
+        self._locked = False
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: is a file; expected a folder for the run")
         config_path = self.path / "config.json"
@@ -62,6 +78,46 @@ class RunFolder:
                     "configuration to continue it, or another folder"
                 )
 
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps other processes from working in the folder; may be nested.
+
+        Raises:
+            InputError: if another process works in it.
+        """
+        if self._locked:
+            yield
+            return
+        with lock_folder(self.path, wait=False):
+            self._locked = True
+            try:
+                yield
+            finally:
+                self._locked = False
+
+    def record_versions(self, step: int) -> None:
+        """Notes which versions train from a step on, and prints it where they are new to the run.
+
+        `versions.json` is a list of {"step", "sepssl", "keras", "tensorflow"}.
+        """
+        now = {"sepssl": __version__, "keras": keras.__version__, "tensorflow": tf.__version__}
+        path = self.path / "versions.json"
+        try:
+            before = [dict(record) for record in json.loads(path.read_text())]
+        except (OSError, ValueError, TypeError, RecursionError):
+            before = []  # of an older version, or damaged: the run does not depend on it
+        if before and {key: before[-1].get(key) for key in now} == now:
+            return
+        if before:
+            changed = ", ".join(
+                f"{key} {before[-1].get(key)} is now {now[key]}"
+                for key in now
+                if before[-1].get(key) != now[key]
+            )
+            print(f"{self.path}: {changed}; digits may differ from here on", flush=True)
+        with atomic_file(path, overwrite=True) as temporary:
+            temporary.write_text(json.dumps([*before, {"step": step} | now], indent=2) + "\n")
+
     @property
     def final(self) -> pathlib.Path:
         return self.path / "final.keras"
@@ -78,35 +134,44 @@ class RunFolder:
         """Saves a state and its metrics; a state of a resumed run is written anew."""
         save_model(model, self.state(step), overwrite=True)
         with atomic_file(self.state(step).with_suffix(".json"), overwrite=True) as temporary:
-            temporary.write_text(json.dumps({"step": step} | metrics, indent=2) + "\n")
+            temporary.write_text(plain_json({"step": step} | metrics, indent=2) + "\n")
 
 
 class Resume:
     """What is needed to go on exactly where a run stopped.
 
     All variables of model and optimizer, the states of random generators among them, which
-    checkpoints of Keras objects leave out.
+    checkpoints of Keras objects leave out; each under its own path, so that none can take another's
+    value. A checkpoint is `checkpoints/ckpt-STEP.data-*` and then `ckpt-STEP.index`: what has an
+    index is whole.
 
     Args:
-        run: where the checkpoints lie.
+        run: the run's folder.
         learner: a built and compiled model, its optimizer built.
     """
 
-    def __init__(self, run: RunFolder, learner):
+    def __init__(self, run: RunFolder, learner: Learner):
+        self._folder = run.path / "checkpoints"
+        self._learner = learner
         self.step = tf.Variable(0, dtype=tf.int64)
+        model, optimizer = variable_keys(learner.variables, learner.optimizer.variables)
         self._checkpoint = tf.train.Checkpoint(
             step=self.step,
-            model=[v.value for v in learner.variables],
-            optimizer=[v.value for v in learner.optimizer.variables],
-        )
-        self._manager = tf.train.CheckpointManager(
-            self._checkpoint, str(run.path / "checkpoints"), max_to_keep=2
+            model={key: v.value for key, v in model.items()},
+            optimizer={key: v.value for key, v in optimizer.items()},
         )
 
     @property
     def latest(self) -> str | None:
         """Path of the last checkpoint."""
-        return self._manager.latest_checkpoint
+        steps = self._steps()
+        return str(self._folder / f"ckpt-{steps[-1]}") if steps else None
+
+    def _steps(self) -> list[int]:
+        # What is in the folder counts, not what its text file "checkpoint" says, which could name
+        # any other file.
+        found = (re.fullmatch(r"ckpt-(\d+)\.index", p.name) for p in self._folder.glob("*.index"))
+        return sorted(int(match[1]) for match in found if match)
 
     def restore(self) -> int:
         """Restores the last checkpoint, if there is one; returns the steps done.
@@ -114,28 +179,110 @@ class Resume:
         Raises:
             InputError: if the checkpoint is damaged or of another network.
         """
-        if self.latest is None:
+        latest = self.latest
+        if latest is None:
             return 0
         try:
-            self._checkpoint.restore(self.latest).assert_consumed()
-        except (ValueError, AssertionError, tf.errors.OpError) as error:
-            reason = str(error).strip().splitlines()[0][:200]
+            reader = tf.train.load_checkpoint(latest)
+            if reader.has_tensor(f"model/0/{VALUE}"):
+                self._restore_by_position(latest, reader)
+            else:
+                self._checkpoint.read(latest).assert_consumed()
+        except Exception as error:  # TensorFlow raises many kinds for a damaged file.
             raise InputError(
-                f"{self.latest}: could not be restored ({reason}); expected a checkpoint of the "
+                f"{latest}: could not be restored ({_reason(error)}); expected a checkpoint of the "
                 "same network"
             ) from error
         return int(self.step.numpy())
 
+    def _restore_by_position(self, path: str, reader: Any) -> None:
+        """From version 0.1.0, which kept lists: their variables must be today's, in the order."""
+        model, optimizer = self._learner.variables, self._learner.optimizer.variables
+        graph = TrackableObjectGraph.FromString(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
+        names = {a.checkpoint_key: a.full_name for node in graph.nodes for a in node.attributes}
+        kept = [names.get(f"model/{position}/{VALUE}", "") for position in range(len(model))]
+        for ours, theirs in zip(_keys([v.path for v in model]), _keys(kept), strict=True):
+            if ours != theirs:
+                raise ValueError(f"{theirs or 'nothing'} where {ours} was expected")
+        tf.train.Checkpoint(
+            step=self.step, model=[v.value for v in model], optimizer=[v.value for v in optimizer]
+        ).restore(path).assert_consumed()
+
     def save(self, step: int) -> None:
-        """Saves after `step` steps."""
+        """Saves after `step` steps, and removes all but the last checkpoints."""
         self.step.assign(step)
+        writing = self._folder / ".writing"
         try:
-            self._manager.save(checkpoint_number=step)
+            shutil.rmtree(writing, ignore_errors=True)  # of a process that was killed
+            written = pathlib.Path(self._checkpoint.write(str(writing / f"ckpt-{step}")))
+            for file in sorted(writing.glob(f"{written.name}.*")):  # .data before .index
+                os.replace(file, self._folder / file.name)
+            writing.rmdir()
+            for old in self._steps()[:-KEPT_CHECKPOINTS]:
+                # The index first: without it, the rest is no checkpoint.
+                for file in sorted(self._folder.glob(f"ckpt-{old}.*"), reverse=True):
+                    file.unlink()
         except (OSError, tf.errors.OpError) as error:
             raise OutputError(
-                f"{self._manager.directory}: checkpoint could not be written: "
-                f"{write_failure(error)}"
+                f"{self._folder}: checkpoint could not be written: {write_failure(error)}"
             ) from error
+
+
+def variable_keys(
+    model: Sequence[keras.Variable], optimizer: Sequence[keras.Variable]
+) -> tuple[dict[str, keras.Variable], dict[str, keras.Variable]]:
+    """The variables of a model and its optimizer by names that are the same in every process.
+
+    These are their paths, but with the numbers that Keras adds to names ("dense_7") counted anew
+    from 0 among siblings, since they depend on what else a process has made. An optimizer's slot
+    has the key of its variable, a colon and the slot's name.
+    """
+    keys = _keys([v.path for v in model])
+    # Optimizers name a slot by its variable's path, without slashes.
+    flat = {v.path.replace("/", "_"): key for v, key in zip(model, keys, strict=True)}
+    slots = []
+    for variable in optimizer:
+        owner = max((f for f in flat if variable.name.startswith(f + "_")), key=len, default=None)
+        slots.append(f"{flat[owner]}:{variable.name[len(owner) + 1 :]}" if owner else variable.name)
+    return _by_key(keys, model), _by_key(slots, optimizer)
+
+
+def _keys(paths: Sequence[str]) -> list[str]:
+    """Paths with the numbers of names counted anew."""
+    split = [[_numbered(part) for part in path.split("/")] for path in paths]
+    numbers = collections.defaultdict(set)
+    for parts in split:
+        for depth, (name, number) in enumerate(parts):
+            numbers[(*parts[:depth], name)].add(number)
+    keys = []
+    for parts in split:
+        ranked = []
+        for depth, (name, number) in enumerate(parts):
+            rank = sorted(numbers[(*parts[:depth], name)]).index(number)
+            ranked.append(f"{name}_{rank}" if rank else name)
+        keys.append("/".join(ranked))
+    return keys
+
+
+def _numbered(name: str) -> tuple[str, int]:
+    """ "dense_7" -> ("dense", 7); "dense" -> ("dense", 0)."""
+    match = re.fullmatch(r"(.+)_(\d{1,9})", name)
+    return (match[1], int(match[2])) if match else (name, 0)
+
+
+def _by_key(keys: Sequence[str], variables: Sequence[keras.Variable]) -> dict:
+    """Where several have one key, all but the first get a number."""
+    found = {}
+    for key, variable in zip(keys, variables, strict=True):
+        same = sum(other.split("#")[0] == key for other in found)
+        found[f"{key}#{same}" if same else key] = variable
+    return found
+
+
+def _reason(error: Exception) -> str:
+    """The first line of a message, its end if it is long, where the cause is."""
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return "".join(c for c in line if c.isprintable())[-200:]
 
 
 def _flat(config: dict, prefix: str = "") -> dict:

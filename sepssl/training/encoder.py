@@ -30,6 +30,7 @@ from sepssl.training.clips import (
 from sepssl.training.collapse import collapse_warning, projection_warning
 from sepssl.training.input import require_batch
 from sepssl.training.loop import COMMON_MINIMUMS, loop_settings, require_at_least, train
+from sepssl.training.precision import require_precision_that_fits
 from sepssl.training.probe import make_probe
 from sepssl.training.similarity_learner import SimilarityLearner
 from sepssl.training.start import (
@@ -122,6 +123,7 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     keras.utils.set_random_seed(config.seed)
     front_end = _make_learner(config, separators.values() if online else ()).front_end
     strategy = make_strategy(config.train.strategy)
+    require_precision_that_fits(config.train, strategy)
     require_pairs_on_every_replica(config.train.batch_size, strategy)
     oracle = TRUE_SOURCES in separators
     recordings = open_recordings(config.data, labels=supervised, sources=oracle)

@@ -1,41 +1,104 @@
 """What all ways of training an encoder on views share."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
+from sepssl.representation.encoder import Encoder
+from sepssl.training.learner import Learner
 
-class EncoderLearner(keras.Model):
+
+class EncoderLearner(Learner):
     """An encoder and the front end that makes what it is trained on.
+
+    Called, or under `predict`, it embeds: waveforms [batch, samples] as `encoder` does; log-mel
+    patches [batch, frames, bands] and anything else that the front end makes two views from by the
+    backbone, the latter to [batch, 2, embedding_size].
 
     Args:
         encoder: `Encoder`.
-        front_end: `FrontEnd`, which makes the views.
+        front_end: layer that makes two views from a batch, and may return a third value, which
+            channel each view shows (int [batch, 2], as `FrontEnd` does); None if a batch is a pair
+            of views.
+        metric_names: all that `loss_and_metrics` may return.
         clip_norm: largest global gradient norm, 0 for no clipping.
     """
 
     gains_from_xla = False  # it ruins convolutions on CPUs
 
-    def __init__(self, encoder, front_end, clip_norm: float = 0.0, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        encoder: Encoder,
+        front_end: keras.layers.Layer | None = None,
+        metric_names: tuple[str, ...] = (),
+        clip_norm: float = 0.0,
+        **kwargs,
+    ):
+        super().__init__(metric_names, clip_norm, **{"dtype": encoder.dtype_policy, **kwargs})
+        self.supports_jit = False  # for `compile`, as `gains_from_xla` is for the loop
         self.encoder = encoder
         self.front_end = front_end
-        self.clip_norm = clip_norm
 
     @property
-    def product(self) -> keras.Model:
-        """The model that training is for."""
+    def product(self) -> Encoder:
         return self.encoder
 
-    def embed_views(self, a, b):
-        """Two views [batch, frames, bands] -> embeddings [2 batch, embedding_size], float32."""
+    def build(self, input_shape=None):
+        if not self.encoder.built:
+            self.encoder.build((None, None))
+        self.built = True
+
+    def views(self, data: Any) -> tuple:
+        """Two views of every clip in a batch, and which channel each shows, if that is known.
+
+        Returns:
+            Two arrays, log-mel patches [batch, frames, bands] or waveforms [batch, samples], and
+            int [batch, 2] or None.
+
+        Raises:
+            ValueError: if there are not two views.
+        """
+        if isinstance(data, tuple | list) and len(data) == 1:
+            (data,) = data
+        made = data if self.front_end is None else self.front_end(data)
+        if not isinstance(made, tuple | list) or len(made) not in (2, 3):
+            raise ValueError(
+                "expected two views, and which channel each shows if that is known, from "
+                + ("the data" if self.front_end is None else type(self.front_end).__name__)
+            )
+        a, b, *shown = made
+        return a, b, (shown[0] if shown else None)
+
+    def embed_views(self, a, b, training: bool = True):
+        """Two views -> embeddings [2 batch, embedding_size], float32.
+
+        Args:
+            a, b: log-mel patches [batch, frames, bands], or waveforms [batch, samples], of which
+                the mean over patches is taken.
+            training: whether the backbone runs in training mode.
+        """
         # One pass over both views: batch norm then sees mixtures and channels together.
-        return ops.cast(self.encoder.backbone(ops.concatenate([a, b]), training=True), "float32")
+        both = ops.concatenate([a, b])
+        embed = self.encoder.backbone if len(both.shape) == 3 else self.encoder
+        return ops.cast(embed(both, training=training), "float32")
+
+    def call(self, inputs, training=None):
+        training = bool(training)
+        if not isinstance(inputs, dict | tuple | list):
+            if len(inputs.shape) == 2:
+                return self.encoder(inputs, training=training)
+            log_mel = self.encoder.log_mel
+            if tuple(inputs.shape[1:]) == (log_mel.patch_frames, log_mel.bands):
+                return ops.cast(self.encoder.backbone(inputs, training=training), "float32")
+        a, b, _ = self.views(inputs)
+        both = ops.split(self.embed_views(a, b, training), 2)
+        return ops.stack(both, axis=1)
 
     def get_config(self):
         return super().get_config() | {
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "front_end": keras.saving.serialize_keras_object(self.front_end),
-            "clip_norm": self.clip_norm,
         }
 
     @classmethod

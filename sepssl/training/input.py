@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -93,44 +94,85 @@ class Shuffle:
         return self._order(epoch)[batch * self.batch_size : (batch + 1) * self.batch_size]
 
 
+class Batches(Protocol):
+    """What a run is trained on, as a function of the step: it can resume at any step exactly."""
+
+    def load(self, step: int) -> dict[str, np.ndarray]:
+        """The global batch of a step, the same whenever it is asked for.
+
+        Called by several threads. The first axis of every array is the batch, divisible by the
+        number of replicas; none is empty, and shapes do not depend on the step.
+        """
+
+    def names(self, step: int) -> list[str]:
+        """Names of the clips in that batch, for messages; [] if they have none."""
+
+
+class DatasetBatches:
+    """A dataset of global batches, in place of `Batches`: see `train_on_dataset`.
+
+    Args:
+        dataset: what it gives first is step 0; repeated where it ends.
+
+    Raises:
+        InputError: if it is known to be empty.
+    """
+
+    def __init__(self, dataset: tf.data.Dataset):
+        if dataset.cardinality() == 0:
+            raise InputError("the dataset is empty; expected at least one batch")
+        self.dataset = dataset
+
+    def names(self, step: int) -> list[str]:
+        return []
+
+    def distribute(self, strategy: tf.distribute.Strategy, first_step: int, end_step: int) -> Any:
+        """As `distribute`, of the batches skipped to."""
+        part = self.dataset.repeat().skip(first_step).take(end_step - first_step)
+        return strategy.experimental_distribute_dataset(part.prefetch(2))
+
+
 def distribute(
     strategy: tf.distribute.Strategy,
     load: Callable[[int], dict[str, np.ndarray]],
     first_step: int,
     end_step: int,
-):
+    workers: int = 2,
+) -> Any:
     """Global batches of steps [first_step, end_step), each replica with its own slice.
 
     Slices are in the order of the replicas: n replicas together see what one would.
 
     Args:
-        strategy: any data-parallel strategy, also the default one.
-        load: step -> dict of arrays whose first axis is the global batch, divisible by the number
-            of replicas. None may be empty: tf.numpy_function crashes the process on such.
+        strategy: the default one, or one that replicates within this process.
+        load: `Batches.load`.
         first_step, end_step: range of steps.
+        workers: threads that load, and how many batches they load ahead.
 
     Returns:
         An iterable of per-replica batches.
     """
-    example = load(first_step)
     replicas = strategy.num_replicas_in_sync
+    example = load(first_step)
+    loaded = {first_step: example}  # not to be loaded twice
+
+    def load_once(step: np.ndarray) -> list[np.ndarray]:
+        batch = loaded.pop(int(step), None) or load(int(step))
+        return [batch[key] for key in example]
+
     dtypes = [tf.as_dtype(array.dtype) for array in example.values()]
 
-    def per_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        local = replicas // context.num_input_pipelines
-        first = context.input_pipeline_id * local
+    def split(step):
+        arrays = tf.numpy_function(load_once, [step], dtypes)
+        batch = {}
+        for (key, sample), array in zip(example.items(), arrays, strict=True):
+            shape = (replicas, len(sample) // replicas, *sample.shape[1:])
+            batch[key] = tf.reshape(array, shape)
+        return batch
 
-        def split(step):
-            arrays = tf.numpy_function(lambda s: list(load(int(s)).values()), [step], dtypes)
-            batch = {}
-            for (key, sample), array in zip(example.items(), arrays, strict=True):
-                size = len(sample) // replicas
-                parts = tf.reshape(array, (replicas, size, *sample.shape[1:]))
-                batch[key] = parts[first : first + local]
-            return batch
-
+    def parts(_: tf.distribute.InputContext) -> tf.data.Dataset:
         steps = tf.data.Dataset.range(first_step, end_step)
-        batches = steps.map(split, num_parallel_calls=2, deterministic=True)
-        return batches.unbatch().prefetch(2 * local)
+        split_up = steps.map(split, num_parallel_calls=workers, deterministic=True).unbatch()
+        return split_up.prefetch(workers * replicas)
 
-    return strategy.distribute_datasets_from_function(per_worker)
+    return strategy.distribute_datasets_from_function(parts)

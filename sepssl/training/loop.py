@@ -1,9 +1,11 @@
-"""One loop for both stages."""
+"""One loop for both stages, and for data of your own."""
 
 import functools
 import math
+import os
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -11,12 +13,13 @@ from keras import ops
 from ml_collections import ConfigDict
 
 from sepssl.errors import InputError
-from sepssl.files import lock_folder
 from sepssl.progress import Progress
 from sepssl.serialization import save_model
 from sepssl.training.checkpoints import Resume, RunFolder
-from sepssl.training.input import distribute
+from sepssl.training.input import Batches, DatasetBatches, distribute
+from sepssl.training.learner import Learner
 from sepssl.training.monitors import FiniteGuard, MetricsLog
+from sepssl.training.precision import Float32Copy
 
 SCHEDULES = ("constant", "cosine")
 COMMON_MINIMUMS = {  # of the values that the configurations of both stages have
@@ -35,6 +38,9 @@ COMMON_MINIMUMS = {  # of the values that the configurations of both stages have
 @keras.saving.register_keras_serializable(package="sepssl")
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     """Linear warm-up, then constant or a half cosine to zero at the last step.
+
+    Not Keras's `CosineDecay`: its warm-up starts with an update at the initial rate and its cosine
+    one update later, so that no choice of its arguments gives the rates of finished runs.
 
     Args:
         rate: highest learning rate.
@@ -69,11 +75,11 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
 def train(
     run: RunFolder,
     strategy: tf.distribute.Strategy,
-    make_learner: Callable[[], keras.Model],
-    batches,
-    evaluate: Callable[[keras.Model], dict[str, float]],
+    make_learner: Callable[[], Learner],
+    batches: Batches | DatasetBatches,
+    evaluate: Callable[[keras.Model], dict[str, float]] | None,
     steps: int,
-    learning_rate: LearningRate,
+    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
     log_every: int,
     checkpoint_every: int,
     state_steps: Collection[int],
@@ -88,39 +94,45 @@ def train(
     Args:
         run: where everything is written.
         strategy: data parallelism.
-        make_learner: makes the model, called in the strategy's scope. It has a `train_step` that
-            returns scalars, "loss" and "gradient_norm" among them, a `product`, the model to
-            keep, `gains_from_xla`, whether XLA makes its step faster, and
-            `shown_metrics`, those beside the progress bar.
-        batches: `load(step)`, a dict of arrays, and `names(step)`, the clips in them.
+        make_learner: makes the learner, called in the strategy's scope. One that is compiled keeps
+            its optimizer.
+        batches: what every step is trained on.
         evaluate: product -> metrics, called at every kept state and every `evaluate_every` steps.
         steps: how many in all.
-        learning_rate: of Adam.
-        log_every, checkpoint_every: in steps.
-        state_steps: steps whose product is kept; the last is always kept as `final.keras`.
+        learning_rate: of Adam, with which a learner that is not compiled is trained.
+        log_every, checkpoint_every: in steps. Logged are means since the last log, and
+            "update_norm", how far the last step moved the weights.
+        state_steps: steps whose product is kept, 0 to `steps`; the last is always kept as
+            `final.keras`. All are kept in float32, whatever precision they were trained with.
         evaluate_every: in steps; 0 for kept states only.
         warnings: logged metrics -> what is going wrong, or None; asked after the warm-up, and the
-            first thing that each says is printed.
+            first problem that each reports is printed.
         verbose: whether to show progress and warnings.
 
     Returns:
-        The trained product.
+        The trained product, in float32.
 
     Raises:
         TrainingDiverged: if loss or gradient is not finite.
-        InputError: if another process is training in the same folder.
+        InputError: if another process is training in the same folder, or a state is to be kept of
+            a step that there is not.
     """
-    with lock_folder(run.path, wait=False):
+    _require_states("state_steps", state_steps, steps)
+    warmup_steps = getattr(learning_rate, "warmup_steps", 0)
+    with run.lock():
         with strategy.scope():
             learner = make_learner()
             learner.build()
-            learner.compile(
-                optimizer=keras.optimizers.Adam(learning_rate),
-                jit_compile=False,  # decided below, for the step as a whole
-            )
+            if not learner.compiled:
+                learner.compile(
+                    optimizer=keras.optimizers.Adam(learning_rate),
+                    jit_compile=False,  # decided below, for the step as a whole
+                )
             learner.optimizer.build(learner.trainable_variables)
             resume = Resume(run, learner)
+            product = Float32Copy(learner.product)
         done = resume.restore()
+        run.record_versions(done)
         log = MetricsLog(run.path, done)
         guard = FiniteGuard(batches.names)
 
@@ -129,44 +141,50 @@ def train(
 
         @tf.function(jit_compile=learner.gains_from_xla and single)
         def train_step(batch):
-            metrics = strategy.run(learner.train_step, (batch,))
+            metrics = strategy.run(learner.update, (batch,))
             return {k: strategy.reduce("MEAN", v, axis=None) for k, v in metrics.items()}
 
         def evaluate_and_keep(step: int) -> None:
-            metrics = {f"validation/{k}": v for k, v in evaluate(learner.product).items()}
+            metrics = evaluate(product()) if evaluate else {}
+            metrics = {f"validation/{k}": v for k, v in metrics.items()}
             if step in state_steps:
-                run.keep_state(learner.product, step, metrics)
+                run.keep_state(product(), step, metrics)
             if metrics:
                 log.write(step, metrics)
 
         if done == 0 and 0 in state_steps:
             evaluate_and_keep(0)
-        if done and done < steps:
-            start = f"{run.path}: continues after step {done}; the first step compiles, please wait"
-        elif done:
-            start = f"{run.path}: finished already"
+        if done >= steps:
+            start, parts = f"{run.path}: finished already", ()
         else:
-            start = f"{run.path}: {steps} steps; the first one compiles, please wait"
+            going_on = f"continues after step {done}" if done else f"{steps} steps"
+            start = f"{run.path}: {going_on}; the first step compiles, please wait"
+            if isinstance(batches, DatasetBatches):
+                parts = batches.distribute(strategy, done, steps)
+            else:
+                parts = distribute(strategy, batches.load, done, steps)
         silent = list(warnings)
         with Progress("training", steps, "step", done, start=start, verbose=verbose) as progress:
             started, started_at = time.perf_counter(), done
-            for step, batch in enumerate(
-                distribute(strategy, batches.load, done, steps) if done < steps else (), start=done
-            ):
-                guard.add(step, train_step(batch))
-                progress.update()
-                after = step + 1
+            for after, batch in enumerate(parts, start=done + 1):
                 checkpoint_due = (
                     after % checkpoint_every == 0 or after == steps or after in state_steps
                 )
-                if after % log_every == 0 or checkpoint_due:
+                log_due = after % log_every == 0 or checkpoint_due
+                weights = [v.value for v in learner.trainable_variables] if log_due else []
+                before = [tf.identity(weight) for weight in weights]
+                guard.add(after - 1, train_step(batch))
+                progress.update()
+                if log_due:
                     metrics = guard.flush(resume.latest)
+                    moved = [now - then for now, then in zip(weights, before, strict=True)]
+                    metrics["update_norm"] = float(tf.linalg.global_norm(moved))
                     now = time.perf_counter()
                     metrics["steps_per_second"] = (after - started_at) / (now - started)
                     started, started_at = now, after
                     log.write(after, metrics)
                     progress.update(0, **{name: metrics[name] for name in learner.shown_metrics})
-                    for warning in list(silent) if after > learning_rate.warmup_steps else ():
+                    for warning in list(silent) if after > warmup_steps else ():
                         if problem := warning(metrics):
                             silent.remove(warning)
                             progress.note(f"step {after}: {problem}")
@@ -177,8 +195,82 @@ def train(
                 if checkpoint_due:
                     resume.save(after)
         if not run.final.exists():
-            save_model(learner.product, run.final)
-        return learner.product
+            save_model(product(), run.final)
+        return product()
+
+
+def train_on_dataset(
+    dataset: tf.data.Dataset,
+    make_learner: Callable[[], Learner],
+    workdir: str | os.PathLike,
+    steps: int,
+    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 1e-3,
+    log_every: int = 20,
+    checkpoint_every: int = 500,
+    state_steps: Collection[int] = (),
+    evaluate: Callable[[keras.Model], dict[str, float]] | None = None,
+    evaluate_every: int = 0,
+    strategy: tf.distribute.Strategy | None = None,
+    settings: Mapping[str, Any] | None = None,
+    verbose: bool = True,
+) -> keras.Model:
+    """Trains on a dataset of your own, with checkpoints: called again, it goes on.
+
+    The dataset is repeated as often as needed, and a run that goes on skips the batches already
+    seen. That is exact to the last bit if the dataset gives the same batches every time it is read
+    from the start: if nothing in it is random, or every random operation is seeded
+    (`shuffle(..., seed=0)` and `keras.utils.set_random_seed`), or, which needs no time for
+    skipping, if it is a function of the step, `tf.data.Dataset.range(steps).map(batch_of_step)`.
+
+    Args:
+        dataset: batches, all of one size, as the learner takes them.
+        make_learner: makes the learner.
+        workdir: the run's folder, new or to be continued; see `RunFolder`.
+        steps, learning_rate, log_every, checkpoint_every, state_steps, evaluate, evaluate_every:
+            as `train`'s.
+        strategy: data parallelism; one device by default. The batch is split over the replicas.
+        settings: whatever else the run depends on, as plain values: recorded, and a run with others
+            is not continued.
+        verbose: whether to show progress.
+
+    Returns:
+        The trained product.
+
+    Raises:
+        InputError: as `train`; if the dataset is empty, or `workdir` holds another run.
+
+    Example:
+        >>> batches = tf.data.Dataset.from_tensor_slices(waveforms).batch(8, drop_remainder=True)
+        >>> make = lambda: SeparatorLearner(Separator(4, STFTBasis(), TDCN(16, 32, 2, 1)))
+        >>> separator = train_on_dataset(batches, make, "runs/mine", steps=1000)
+    """
+    schedule = keras.optimizers.schedules.LearningRateSchedule
+    if isinstance(learning_rate, schedule):
+        rate = keras.optimizers.schedules.serialize(learning_rate)
+    else:
+        rate = learning_rate
+    batches = DatasetBatches(dataset)
+    run = RunFolder(workdir, {**(settings or {}), "steps": steps, "learning_rate": rate})
+    return train(
+        run,
+        strategy or tf.distribute.get_strategy(),
+        make_learner,
+        batches,
+        evaluate,
+        steps,
+        learning_rate,
+        log_every,
+        checkpoint_every,
+        state_steps,
+        evaluate_every,
+        verbose=verbose,
+    )
+
+
+def _require_states(name: str, state_steps: Collection[int], steps: int) -> None:
+    for step in state_steps:
+        if not 0 <= step <= steps:
+            raise InputError(f"{name}: {step} is not one of the run's steps, 0 to {steps}")
 
 
 def loop_settings(config: ConfigDict) -> dict:
@@ -198,6 +290,7 @@ def loop_settings(config: ConfigDict) -> dict:
     # So that a short run needs no other value than its steps; half is our choice.
     warmup_steps = min(config.warmup_steps, config.steps // 2)
     keys = ("steps", "log_every", "checkpoint_every")
+    _require_states("train.state_steps", config.state_steps, config.steps)
     states = tuple(config.state_steps) or log_spaced_steps(config.steps)
     rate = LearningRate(config.learning_rate, config.schedule, warmup_steps, config.steps)
     settings = {key: config[key] for key in keys}

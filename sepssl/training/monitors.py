@@ -4,6 +4,8 @@ import json
 import math
 import os
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -26,48 +28,68 @@ class MetricsLog:
 
     def __init__(self, folder: str | os.PathLike, first_step: int = 0):
         self.path = pathlib.Path(folder) / "metrics.jsonl"
-        kept = [r for r in read_metrics(self.path) if first_step and r["step"] <= first_step]
+        kept = [r for r in read_metrics(self.path) if r.get("step", first_step) <= first_step]
         with atomic_file(self.path, overwrite=True) as temporary:
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+            temporary.write_text("".join(plain_json(r) + "\n" for r in kept if first_step))
         self._writer = tf.summary.create_file_writer(str(pathlib.Path(folder) / "tensorboard"))
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         with open(self.path, "a") as file:
-            file.write(json.dumps({"step": step} | metrics) + "\n")
+            file.write(plain_json({"step": step} | metrics) + "\n")
         with self._writer.as_default():
             for name, value in metrics.items():
                 tf.summary.scalar(name, value, step=step)
         self._writer.flush()
 
 
+def plain_json(record: dict[str, Any], indent: int | None = None) -> str:
+    """A flat record as JSON, where numbers that are not finite, which JSON has not, are null."""
+    plain = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in record.items()
+    }
+    return json.dumps(plain, indent=indent, allow_nan=False)
+
+
 def read_metrics(path: str | os.PathLike) -> list[dict]:
-    """Records of a `metrics.jsonl`, without a last line that an interruption cut; [] if missing."""
+    """Records of a `metrics.jsonl`, up to a line that is none, as an interruption leaves it.
+
+    Returns:
+        A dict per line, null as NaN; [] if there is no such file.
+    """
     records = []
     path = pathlib.Path(path)
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(record, dict):
+            break
+        records.append({k: math.nan if v is None else v for k, v in record.items()})
     return records
 
 
 class FiniteGuard:
     """Collects the metrics of steps and looks at them later, when they are fetched anyway.
 
+    A gradient that is not finite stops a run, unless the step was "skipped": under float16, that is
+    how the scale of the loss is found, as long as there is room to lower it.
+
     Args:
-        names: step -> names of the clips in its batch.
+        names: step -> names of the clips in its batch, [] if unknown.
     """
 
-    def __init__(self, names):
+    def __init__(self, names: Callable[[int], list[str]]):
         self._names = names
         self._pending = []
 
     def add(self, step: int, metrics: dict) -> None:
+        """Keeps a step's scalars, without waiting for them."""
         self._pending.append((step, metrics))
 
     def flush(self, checkpoint: str | None) -> dict[str, float]:
-        """Means over the collected steps.
+        """Means over the collected steps; of "gradient_norm", over those not skipped.
 
         Args:
             checkpoint: the last good one, for the message.
@@ -79,15 +101,19 @@ class FiniteGuard:
         records = [(s, {k: float(v) for k, v in m.items()}) for s, m in self._pending]
         self._pending = []
         for step, metrics in records:
-            for name in ("loss", "gradient_norm"):
+            lowers_scale = metrics.get("skipped") == 1 and metrics["loss_scale"] > 1
+            for name in ("loss",) if lowers_scale else ("loss", "gradient_norm"):
                 if not math.isfinite(metrics[name]):
                     clips = self._names(step)
                     shown = ", ".join(clips[:8]) + (", ..." if len(clips) > 8 else "")
                     raise TrainingDiverged(
                         f"step {step}: {name} is {metrics[name]}; last good checkpoint: "
-                        f"{checkpoint or 'none'}; clips of the batch: {shown}"
+                        f"{checkpoint or 'none'}; clips of the batch: {shown or 'unknown'}"
                     )
-        if not records:
-            return {}
-        keys = records[0][1]
-        return {k: sum(m[k] for _, m in records) / len(records) for k in keys}
+        means = {}
+        for key in records[0][1] if records else ():
+            values = [m[key] for _, m in records]
+            if key == "gradient_norm" and "skipped" in records[0][1]:
+                values = [value for value in values if math.isfinite(value)] or [math.nan]
+            means[key] = sum(values) / len(values)
+        return means

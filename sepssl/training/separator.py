@@ -27,6 +27,7 @@ from sepssl.training.clips import (
 )
 from sepssl.training.input import require_batch
 from sepssl.training.loop import COMMON_MINIMUMS, loop_settings, require_at_least, train
+from sepssl.training.precision import require_precision_that_fits
 from sepssl.training.separator_learner import SeparatorLearner
 from sepssl.training.start import announce_start, initial_separator, settings_with_start
 from sepssl.training.strategy import make_strategy
@@ -60,6 +61,7 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
     make_learner = functools.partial(_make_learner, config)
     num_sources = make_learner().separator.num_sources  # what cannot be made is found out here
     strategy = make_strategy(config.train.strategy)
+    require_precision_that_fits(config.train, strategy)
     supervised = _supervised_clips(config.train, strategy.num_replicas_in_sync)
     if supervised and num_sources > MAX_SOURCES:
         raise InputError(

@@ -1,10 +1,10 @@
 """Training of a separator: without sources, with sources, or both in one batch."""
 
+from typing import Any
+
 import keras
-import tensorflow as tf
 from keras import ops
 
-from sepssl.distribution import global_mean_step, mean_over_replicas
 from sepssl.separation.mixit import (
     best_mixing,
     least_squares_mixing,
@@ -13,14 +13,16 @@ from sepssl.separation.mixit import (
     num_assignments,
 )
 from sepssl.separation.permutation import pit_loss
+from sepssl.separation.separator import Separator
 from sepssl.separation.signal_losses import SIGNAL_LOSSES, energies, negative_snr
 from sepssl.separation.sparsity import activity_sparsity, covariance_penalty
+from sepssl.training.learner import Learner
 
 SEARCHES = ("exhaustive", "least_squares")
 
 
 @keras.saving.register_keras_serializable(package="sepssl")
-class SeparatorLearner(keras.Model):
+class SeparatorLearner(Learner):
     """Trains a separator by MixIT on recordings, by PIT on mixtures of known sources, or by both.
 
     Args:
@@ -35,20 +37,29 @@ class SeparatorLearner(keras.Model):
         ValueError: if a name is unknown, the separator has fewer than 2 sources, or too many for
             an exhaustive search.
 
-    `train_step` takes a dict of float32 arrays, and works under `model.fit` and `strategy.run`:
+    A batch is a float32 array of recordings, a pair of mixtures and their true sources, or a dict
+    with either or both:
 
         "recordings" [num_mixtures n, samples]: neighbours make a mixture of mixtures.
         "mixtures" [k, samples] and "sources" [k, count, samples]: true sources, silent ones where
             a mixture has fewer than `count`.
 
-    Either kind may be missing. Every mixture that is separated counts the same.
+    Every mixture that is separated counts the same. Called, or under `predict`, it separates
+    waveforms [batch, samples] as `separator` does; of a dict, "recordings" and "mixtures".
+
+    Example:
+        >>> learner = SeparatorLearner(Separator(4, STFTBasis(), TDCN(16, 32, 2, 1)))
+        >>> learner.compile(keras.optimizers.Adam(1e-3))
+        >>> recordings = tf.data.Dataset.from_tensor_slices(waveforms).shuffle(100, seed=0)
+        >>> learner.fit(recordings.batch(8, drop_remainder=True), epochs=2)
+        >>> learner.separator.save("separator.keras")
     """
 
     shown_metrics = ("loss", "snr")
 
     def __init__(
         self,
-        separator,
+        separator: Separator,
         num_mixtures: int = 2,
         signal_loss: str = "log_mse",
         search: str = "exhaustive",
@@ -57,7 +68,8 @@ class SeparatorLearner(keras.Model):
         clip_norm: float = 5.0,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        metric_names = ("snr", "references_used", "sparsity", "covariance")
+        super().__init__(metric_names, clip_norm, **{"dtype": separator.dtype_policy, **kwargs})
         for name, value, known in (
             ("signal_loss", signal_loss, tuple(SIGNAL_LOSSES)),
             ("search", search, SEARCHES),
@@ -74,7 +86,6 @@ class SeparatorLearner(keras.Model):
         self.search = search
         self.sparsity_weight = sparsity_weight
         self.covariance_weight = covariance_weight
-        self.clip_norm = clip_norm
 
     @property
     def gains_from_xla(self) -> bool:
@@ -82,8 +93,7 @@ class SeparatorLearner(keras.Model):
         return self.separator.tdcn.unroll  # XLA has no gradient of a scan
 
     @property
-    def product(self) -> keras.Model:
-        """The model that training is for."""
+    def product(self) -> Separator:
         return self.separator
 
     def _mixing(self, references, estimates):
@@ -97,17 +107,20 @@ class SeparatorLearner(keras.Model):
             self.separator.build((None, None))
         self.built = True
 
-    def call(self, mixtures):
-        return self.separator(mixtures, training=True)
+    def call(self, inputs, training=None):
+        if isinstance(inputs, dict):
+            return {
+                key: self.separator(inputs[key], training=training)
+                for key in ("recordings", "mixtures")
+                if key in inputs
+            }
+        return self.separator(inputs, training=training)
 
-    def train_step(self, data):
-        with tf.GradientTape() as tape:
-            losses, metrics = self._loss_of_each(data)
-            loss = ops.mean(losses)
-        norms = global_mean_step(self, loss, tape, self.clip_norm)
-        return mean_over_replicas({"loss": loss} | metrics | norms)
+    def loss_and_metrics(self, data: Any, training: bool):
+        losses, metrics = self._loss_of_each(_as_dict(data), training)
+        return ops.mean(losses), metrics
 
-    def _loss_of_each(self, data):
+    def _loss_of_each(self, data: dict, training: bool):
         """The loss of every mixture, and what to watch."""
         signal_loss = SIGNAL_LOSSES[self.signal_loss]
         mixtures, references = [], {}
@@ -117,7 +130,8 @@ class SeparatorLearner(keras.Model):
         if "sources" in data:
             references["pit"] = data["sources"]
             mixtures.append(data["mixtures"])
-        estimates = self(ops.concatenate(mixtures) if len(mixtures) > 1 else mixtures[0])
+        separated = ops.concatenate(mixtures) if len(mixtures) > 1 else mixtures[0]
+        estimates = self.separator(separated, training=training)
         unsupervised = ops.shape(references["mixit"])[0] if "mixit" in references else 0
 
         losses, metrics, snr = [], {}, []
@@ -153,13 +167,20 @@ class SeparatorLearner(keras.Model):
             "search": self.search,
             "sparsity_weight": self.sparsity_weight,
             "covariance_weight": self.covariance_weight,
-            "clip_norm": self.clip_norm,
         }
 
     @classmethod
     def from_config(cls, config):
         separator = keras.saving.deserialize_keras_object(config["separator"])
         return cls(**(config | {"separator": separator}))
+
+
+def _as_dict(data: Any) -> dict:
+    """A batch of whatever form, by the names of its parts."""
+    x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+    if isinstance(x, dict):
+        return x
+    return {"recordings": x} if y is None else {"mixtures": x, "sources": y}
 
 
 def _snr(references, estimates):

@@ -1,20 +1,35 @@
 """Training of an encoder: similarity maximization and coincidence prediction, jointly."""
 
 import math
+from typing import Any
 
 import keras
-import tensorflow as tf
 from keras import ops
 
-from sepssl.distribution import gather, global_mean_step, mean_over_replicas, replica_id
+from sepssl.distribution import gather, replica_id
 from sepssl.representation.coincidence import CoincidenceHead, coincidence_auc, coincidence_loss
+from sepssl.representation.encoder import Encoder
 from sepssl.representation.heads import ProjectionHead
 from sepssl.representation.nt_xent import alignment, contrastive_accuracy, nt_xent, uniformity
 from sepssl.training.collapse import spread_and_rank
 from sepssl.training.encoder_learner import EncoderLearner
-from sepssl.views.channels import pairing_shares
+from sepssl.views.channels import PAIRINGS, pairing_shares
 
 MIN_TEMPERATURE = 0.01
+METRICS = (
+    "similarity_loss",
+    "coincidence_loss",
+    "contrastive_accuracy",
+    "coincidence_auc",
+    "temperature",
+    "alignment",
+    "uniformity",
+    "embedding_std",
+    "embedding_spread",
+    "embedding_rank",
+    *(f"{pairing}_share" for pairing in PAIRINGS),
+    "no_channel_share",
+)
 
 
 @keras.saving.register_keras_serializable(package="sepssl")
@@ -23,7 +38,8 @@ class SimilarityLearner(EncoderLearner):
 
     Args:
         encoder: `Encoder`.
-        front_end: `FrontEnd`, which makes the views.
+        front_end: `FrontEnd`, or any other layer that makes two views from a batch; None if a
+            batch is a pair of views.
         similarity_weight, coincidence_weight: of the two objectives in the loss.
         temperature: of NT-Xent, where training starts if it is learned.
         learn_temperature: whether its logarithm is trained with the rest, as in Radford et al.,
@@ -32,8 +48,14 @@ class SimilarityLearner(EncoderLearner):
         hidden_size: of both heads.
         clip_norm: largest global gradient norm, 0 for no clipping.
 
-    `train_step` takes the dict that `FrontEnd` takes; it works under `model.fit` and under
-    `strategy.run`. Negatives come from the global batch.
+    A batch is what the front end takes, or, without one, a pair of views: log-mel patches [batch,
+    frames, bands] or waveforms [batch, samples]. Negatives come from the global batch.
+
+    Example:
+        >>> learner = SimilarityLearner(Encoder(), FrontEnd(LogMel()))
+        >>> learner.compile(keras.optimizers.Adam(1e-3))
+        >>> learner.fit(dataset, epochs=2, validation_data=held_out)
+        >>> learner.encoder.save("encoder.keras")
 
     Reference: Fonseca et al. (2021), joint objective; the weights are our choice.
     """
@@ -42,8 +64,8 @@ class SimilarityLearner(EncoderLearner):
 
     def __init__(
         self,
-        encoder,
-        front_end,
+        encoder: Encoder,
+        front_end: keras.layers.Layer | None = None,
         similarity_weight: float = 1.0,
         coincidence_weight: float = 1.0,
         temperature: float = 0.1,
@@ -53,7 +75,7 @@ class SimilarityLearner(EncoderLearner):
         clip_norm: float = 0.0,
         **kwargs,
     ):
-        super().__init__(encoder, front_end, clip_norm, **kwargs)
+        super().__init__(encoder, front_end, METRICS, clip_norm, **kwargs)
         if not temperature > 0:
             raise ValueError(f"temperature={temperature}: expected above 0")
         if not similarity_weight + coincidence_weight > 0:
@@ -67,56 +89,56 @@ class SimilarityLearner(EncoderLearner):
         self.learn_temperature = learn_temperature
         self.projection_size = projection_size
         self.hidden_size = hidden_size
-        self.projection = ProjectionHead(hidden_size, projection_size, name="projection")
-        self.coincidence = CoincidenceHead(hidden_size, name="coincidence")
+        policy = self.dtype_policy
+        self.projection = ProjectionHead(
+            hidden_size, projection_size, dtype=policy, name="projection"
+        )
+        self.coincidence = CoincidenceHead(hidden_size, dtype=policy, name="coincidence")
+        if learn_temperature:
+            self.log_temperature = self.add_weight(
+                shape=(),
+                initializer=keras.initializers.Constant(math.log(temperature)),
+                dtype="float32",
+                name="log_temperature",
+            )
 
     def build(self, input_shape=None):
-        if not self.encoder.built:
-            self.encoder.build((None, None))
+        super().build(input_shape)
         shape = (None, self.encoder.embedding_size)
-        self.projection.build(shape)
-        self.coincidence.build(shape, shape)
-        if self.learn_temperature:
-            start = keras.initializers.Constant(math.log(self.temperature))
-            self.log_temperature = self.add_weight(
-                shape=(), initializer=start, dtype="float32", name="log_temperature"
-            )
-        self.built = True
+        if not self.projection.built:
+            self.projection.build(shape)
+        if not self.coincidence.built:
+            self.coincidence.build(shape, shape)
 
-    def train_step(self, data):
-        with tf.GradientTape() as tape:
-            a, b, shown = self.front_end(data)
-            batch = ops.shape(a)[0]
-            embeddings = self.embed_views(a, b)
-            projections = self.projection(embeddings)
-            offset = replica_id() * batch
-            za, zb = projections[:batch], projections[batch:]
-            all_a, all_b = gather(za), gather(zb)
-            temperature = self.current_temperature()
-            similarity = ops.mean(nt_xent(za, zb, temperature, all_a, all_b, offset))
-            logits = self.coincidence(embeddings[:batch], gather(embeddings[batch:]), training=True)
-            coincidence = coincidence_loss(logits, offset)
-            loss = self.similarity_weight * similarity + self.coincidence_weight * coincidence
-        norms = global_mean_step(self, loss, tape, self.clip_norm)
+    def loss_and_metrics(self, data: Any, training: bool):
+        a, b, shown = self.views(data)
+        batch = ops.shape(a)[0]
+        embeddings = self.embed_views(a, b, training)
+        projections = ops.cast(self.projection(embeddings), "float32")
+        offset = replica_id() * batch
+        za, zb = projections[:batch], projections[batch:]
+        all_a, all_b = gather(za), gather(zb)
+        temperature = self.current_temperature()
+        similarity = ops.mean(nt_xent(za, zb, temperature, all_a, all_b, offset))
+        # Under evaluation too: it only says that no hidden layer of all pairs is stored.
+        logits = self.coincidence(embeddings[:batch], gather(embeddings[batch:]), training=True)
+        coincidence = coincidence_loss(logits, offset)
+        loss = self.similarity_weight * similarity + self.coincidence_weight * coincidence
         all_embeddings = gather(embeddings)
         spread, rank = spread_and_rank(all_embeddings)
-        return mean_over_replicas(
-            {
-                "loss": loss,
-                "similarity_loss": similarity,
-                "coincidence_loss": coincidence,
-                "contrastive_accuracy": contrastive_accuracy(za, zb, all_b, offset),
-                "coincidence_auc": coincidence_auc(logits, offset),
-                "temperature": temperature,
-                "alignment": alignment(za, zb),
-                "uniformity": uniformity(all_a),
-                "embedding_std": ops.mean(ops.std(all_embeddings, axis=0)),
-                "embedding_spread": spread,
-                "embedding_rank": rank,
-            }
-            | pairing_shares(shown)
-            | norms
-        )
+        metrics = {
+            "similarity_loss": similarity,
+            "coincidence_loss": coincidence,
+            "contrastive_accuracy": contrastive_accuracy(za, zb, all_b, offset),
+            "coincidence_auc": coincidence_auc(logits, offset),
+            "temperature": temperature,
+            "alignment": alignment(za, zb),
+            "uniformity": uniformity(all_a),
+            "embedding_std": ops.mean(ops.std(all_embeddings, axis=0)),
+            "embedding_spread": spread,
+            "embedding_rank": rank,
+        }
+        return loss, metrics | ({} if shown is None else pairing_shares(shown))
 
     def current_temperature(self):
         """Of NT-Xent, scalar; never below `MIN_TEMPERATURE`, where it is learned."""

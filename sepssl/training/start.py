@@ -12,6 +12,7 @@ from sepssl.representation.build import make_encoder
 from sepssl.representation.encoder import Encoder, load_encoder
 from sepssl.separation.build import make_separator
 from sepssl.separation.separator import Separator, load_separator
+from sepssl.training.precision import policy_named
 
 
 def initial_encoder(config: ConfigDict) -> Encoder:
@@ -69,11 +70,18 @@ def _initial(
     config: ConfigDict,
     network: str,
     load: Callable[[str], keras.Model],
-    make: Callable[[ConfigDict, int], keras.Model],
+    make: Callable[[ConfigDict, int, str], keras.Model],
 ) -> keras.Model:
     path, rate = config.train.get("init_from", ""), config.data.sample_rate
+    precision = config.train.get("precision", "float32")
+    dtype = policy_named(precision)
     if not path:
-        return make(config[network], rate)
+        return make(config[network], rate, dtype)
+    if precision != "float32":
+        raise InputError(
+            f"train.init_from={path}, train.precision={precision!r}: a network from a file is "
+            "trained in float32; expected train.precision='float32'"
+        )
     model = load(path)
     if model.sample_rate != rate:
         raise InputError(

@@ -94,3 +94,9 @@ def test_auc_is_the_mean_of_the_rows_own():
 def test_large_logits_stay_finite():
     logits = 1e4 * (1 - 2 * np.eye(3, dtype=np.float32))
     assert float(coincidence_loss(logits)) == pytest.approx(2e4)
+
+
+def test_a_single_pair_has_no_others():
+    logits = np.array([[0.3]], np.float32)
+    assert float(coincidence_loss(logits)) == pytest.approx(np.log1p(np.exp(-0.3)), rel=1e-6)
+    assert float(coincidence_auc(logits)) == 0.0

@@ -54,3 +54,8 @@ def test_alignment_and_uniformity():
     assert float(alignment(a, -a)) == pytest.approx(4.0)
     assert float(uniformity(a)) == pytest.approx(-4.0)  # one pair, squared distance 2
     assert float(uniformity(np.ones([3, 2], np.float32))) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_single_row_is_as_uniform_as_equal_ones():
+    assert float(uniformity(np.ones((1, 4), np.float32))) == 0.0
+    assert float(uniformity(np.ones((3, 4), np.float32))) == pytest.approx(0.0, abs=1e-6)

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 from scipy import signal
@@ -42,3 +43,9 @@ def test_learned_basis_equals_its_formula():
 def test_windows_that_do_not_add_up_are_refused():
     with pytest.raises(ValueError, match="frame_length=512, hop=512"):
         STFTBasis(512, 512)
+
+
+@pytest.mark.parametrize("basis", [LearnedBasis(6, 8, 4), STFTBasis(64, 32)])
+def test_the_shape_is_known_without_a_call(basis):
+    assert basis.compute_output_shape((None, 100)) == (None, 100)
+    assert keras.Sequential([keras.Input((100,)), basis]).output_shape == (None, 100)

@@ -161,3 +161,31 @@ def test_causal_norms_take_the_moments_of_the_frames_so_far():
         past = x[0, : t + 1].astype(np.float64)
         expected = 1.5 * (past[-1] - past.mean(0)) / np.sqrt(past.var(0) + 1e-3) + 0.25
         np.testing.assert_allclose(found[t], expected, atol=1e-4)
+
+
+def test_causal_norms_are_exact_far_from_zero_and_for_long():
+    frames, offset = 30_000, 1000.0
+    x = np.random.default_rng(0).normal(size=(1, frames, 3)) + np.array([offset, -offset, 0.0])
+    x[:, 0] = 0.0  # digital silence first: the first frame says nothing of the mean
+    x = x.astype(np.float32)
+    found = np.asarray(TDCN(4, 5, 2, 1, causal=True)._norm(x, 1.5, 0.25))[0]
+    past = x[0].astype(np.float64)
+    count = np.arange(1, frames + 1)[:, None]
+    mean = np.cumsum(past, axis=0) / count
+    variance = np.cumsum(np.square(past - mean[-1]), axis=0) / count - np.square(mean - mean[-1])
+    expected = 1.5 * (past - mean) / np.sqrt(np.maximum(variance, 0) + 1e-3) + 0.25
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+    assert np.abs(expected).max() > 3
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"mixture_consistency": "uniform", "normalize_input": True}, "normalize_input=True"),
+        ({"mixture_consistency": "predicted"}, "mixture_consistency='predicted'"),
+        ({"mixture_consistency": "power"}, "mixture_consistency='power'"),
+    ],
+)
+def test_options_that_look_ahead_are_refused_for_a_causal_network(options, says):
+    with pytest.raises(ValueError, match=f"causal=True, but {says}.* looks ahead"):
+        Separator(2, STFTBasis(64, 32), TDCN(6, 8, 3, 2, causal=True), **options)

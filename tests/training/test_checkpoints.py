@@ -1,13 +1,17 @@
+import itertools
 import json
+import types
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from sepssl.errors import InputError
 from sepssl.separation import TDCN, Separator, STFTBasis
 from sepssl.training.added_keys import without_added_keys
-from sepssl.training.checkpoints import Resume, RunFolder
+from sepssl.training.checkpoints import Resume, RunFolder, variable_keys
+from sepssl.training.learner import Learner
 from sepssl.training.monitors import FiniteGuard, MetricsLog, TrainingDiverged, read_metrics
 from sepssl.training.separator_learner import SeparatorLearner
 
@@ -87,6 +91,155 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
         Resume(run, learner(10)).restore()
 
 
+class Pair(Learner):
+    """Two layers of one shape, tracked in either order."""
+
+    def __init__(self, order="xy"):
+        super().__init__(name=f"pair_{next(COUNTER)}")
+        layers = {}
+        for letter, name, value in (("x", "dense", 1.0), ("y", "dense_1", 2.0)):
+            layers[letter] = keras.layers.Dense(1, name=name)
+            layers[letter].build((None, 1))
+            layers[letter].kernel.assign([[value]])
+        for letter in order:
+            setattr(self, letter, layers[letter])
+        self.compile(keras.optimizers.Adam(1e-3))
+        self.optimizer.build(self.trainable_variables)
+
+
+COUNTER = itertools.count(3)
+
+
+def test_no_variable_takes_the_value_of_another_of_its_shape(tmp_path):
+    run = RunFolder(tmp_path / "run", CONFIG)
+    first = Pair("xy")
+    Resume(run, first).save(1)
+    second = Pair("yx")
+    for variable in second.variables:
+        variable.assign(np.zeros(variable.shape))
+    Resume(run, second).restore()
+    assert float(second.x.kernel[0, 0]) == 1.0
+    assert float(second.y.kernel[0, 0]) == 2.0
+    keys = variable_keys(first.variables, first.optimizer.variables)
+    assert list(keys[0]) == ["dense/kernel", "dense/bias", "dense_1/kernel", "dense_1/bias"]
+    assert {"dense/kernel:momentum", "dense_1/bias:velocity"} <= set(keys[1])
+
+
+def test_automatic_numbers_count_from_0_among_siblings():
+    paths = [
+        "a_7/dense_12/kernel",
+        "a_7/dense_12/bias",
+        "a_7/dense_30/kernel",
+        "b_2/dense_9/kernel",
+    ]
+    variables = [types.SimpleNamespace(path=path, name=path.split("/")[-1]) for path in paths]
+    slots = [types.SimpleNamespace(path="adam/iteration", name="iteration")]
+    slots += [
+        types.SimpleNamespace(path="", name=f"{path.replace('/', '_')}_momentum") for path in paths
+    ]
+    keys, slot_keys = variable_keys(variables, slots)
+    expected = ["a/dense/kernel", "a/dense/bias", "a/dense_1/kernel", "b/dense/kernel"]
+    assert list(keys) == expected
+    assert list(slot_keys) == ["iteration", *(f"{key}:momentum" for key in expected)]
+    assert list(keys.values()) == variables
+
+
+def test_only_checkpoints_in_the_folder_count(tmp_path):
+    run = RunFolder(tmp_path / "run", CONFIG)
+    first = learner(8)
+    resume = Resume(run, first)
+    for step in (1, 2, 3):
+        resume.save(step)
+    folder = run.path / "checkpoints"
+    assert {p.name for p in folder.iterdir()} == {
+        f"ckpt-{step}.{end}" for step in (2, 3) for end in ("index", "data-00000-of-00001")
+    }
+    # A text file that TensorFlow's own manager would believe: it names files to read and to remove.
+    (tmp_path / "precious.index").write_text("precious")
+    (folder / "checkpoint").write_text(
+        'model_checkpoint_path: "../../precious"\nall_model_checkpoint_paths: "../../precious"\n'
+    )
+    (folder / ".writing").mkdir()  # of a process that was killed
+    (folder / ".writing" / "ckpt-9.index").write_text("half")
+    again = Resume(run, learner(8))
+    assert again.restore() == 3
+    again.save(4)
+    assert (tmp_path / "precious.index").exists()
+    assert Resume(run, learner(8)).restore() == 4
+    data = folder / "ckpt-4.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"ckpt-4: could not be restored \(.*") as raised:
+        Resume(run, learner(8)).restore()
+    assert "\n" not in str(raised.value)
+
+
+def test_a_checkpoint_of_version_0_1_0_is_restored_by_position_and_name(tmp_path):
+    first = learner(8)
+    checkpoint = tf.train.Checkpoint(
+        step=tf.Variable(5, dtype=tf.int64),
+        model=[v.value for v in first.variables],
+        optimizer=[v.value for v in first.optimizer.variables],
+    )
+    folder = str(tmp_path / "run" / "checkpoints")
+    tf.train.CheckpointManager(checkpoint, folder, max_to_keep=2).save(checkpoint_number=5)
+    (tmp_path / "run" / "config.json").write_text(json.dumps(CONFIG))
+    run = RunFolder(tmp_path / "run", CONFIG)
+    second = learner(8)
+    assert Resume(run, second).restore() == 5
+    for a, b in zip(first.variables, second.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(InputError, match=r"where .* was expected"):
+        Resume(run, Pair()).restore()
+
+
+def test_versions_are_recorded_and_a_change_is_reported(tmp_path, capsys):
+    run = RunFolder(tmp_path / "run", CONFIG)
+    path = run.path / "versions.json"
+    run.record_versions(0)
+    run.record_versions(2)
+    (record,) = json.loads(path.read_text())
+    assert record["step"] == 0
+    assert record["keras"] == keras.__version__
+    assert capsys.readouterr().out == ""
+    path.write_text(json.dumps([record | {"keras": "3.9.9"}]))
+    run.record_versions(7)
+    assert f"keras 3.9.9 is now {keras.__version__}" in capsys.readouterr().out
+    assert [r["step"] for r in json.loads(path.read_text())] == [0, 7]
+    path.write_text("{")
+    run.record_versions(8)
+    assert [r["step"] for r in json.loads(path.read_text())] == [8]
+
+
+def test_a_lock_of_ones_own_can_be_nested(tmp_path):
+    run = RunFolder(tmp_path / "run", CONFIG)
+    with run.lock():
+        with run.lock():
+            pass
+        other = RunFolder(tmp_path / "run", CONFIG)
+        with pytest.raises(InputError, match="another process"), other.lock():
+            pass
+    with RunFolder(tmp_path / "run", CONFIG).lock():
+        pass
+
+
+def test_metrics_are_json_for_every_parser(tmp_path):
+    log = MetricsLog(tmp_path)
+    log.write(1, {"loss": 1.5, "uniformity": float("nan"), "rank": float("inf")})
+    refuse = lambda constant: pytest.fail(constant)  # noqa: E731
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line, parse_constant=refuse) == {
+        "step": 1,
+        "loss": 1.5,
+        "uniformity": None,
+        "rank": None,
+    }
+    (record,) = read_metrics(tmp_path / "metrics.jsonl")
+    assert record["loss"] == 1.5
+    assert np.isnan(record["uniformity"])
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n[3]\n{"step": 2}\n')
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1}]
+
+
 def test_records_after_the_checkpoint_are_dropped(tmp_path):
     log = MetricsLog(tmp_path)
     for step in (1, 2, 3):
@@ -105,4 +258,21 @@ def test_the_guard_averages_and_stops():
     assert guard.flush(None) == {}
     guard.add(7, {"loss": 1.0, "gradient_norm": float("inf")})
     with pytest.raises(TrainingDiverged, match=r"step 7: gradient_norm is inf.*none.*7\.wav"):
+        guard.flush(None)
+
+
+def test_a_skipped_step_does_not_stop_a_run_as_long_as_the_scale_can_fall():
+    step = {"loss": 1.0, "gradient_norm": 3.0, "loss_scale": 4.0, "skipped": 0.0}
+    skipped = step | {"gradient_norm": float("nan"), "skipped": 1.0}
+    guard = FiniteGuard(lambda step: [])
+    guard.add(0, step)
+    guard.add(1, skipped)
+    assert guard.flush(None) == step | {"skipped": 0.5}
+    guard.add(2, skipped)
+    assert np.isnan(guard.flush(None)["gradient_norm"])
+    guard.add(3, skipped | {"loss_scale": 1.0})
+    with pytest.raises(TrainingDiverged, match=r"step 3: gradient_norm is nan.*: unknown$"):
+        guard.flush(None)
+    guard.add(4, skipped | {"loss": float("inf")})
+    with pytest.raises(TrainingDiverged, match="step 4: loss is inf"):
         guard.flush(None)

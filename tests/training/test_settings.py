@@ -1,10 +1,12 @@
+import keras
 import numpy as np
 import pytest
 
-from sepssl.configs import encoder_small, encoder_smoke, separator_smoke
+from sepssl.configs import encoder_small, encoder_smoke, separator_small, separator_smoke
 from sepssl.errors import InputError
 from sepssl.files import lock_folder
 from sepssl.separation import TDCN, Separator, STFTBasis, mixit_loss
+from sepssl.separation.build import make_separator
 from sepssl.training.encoder import train_encoder
 from sepssl.training.loop import LearningRate, loop_settings
 from sepssl.training.separator import train_separator
@@ -38,6 +40,11 @@ BAD = [
     ("separator", "train.gain_range_db", (3.0,), "train.gain_range_db=(3.0,)"),
     ("separator", "train.gain_range_db", (), "train.gain_range_db=()"),
     ("separator", "train.supervised_fraction", 0.01, "expected at least one of the"),
+    ("separator", "separator.causal", True, "separator: causal=True, but normalize_input=True"),
+    ("separator", "train.state_steps", (5000,), "train.state_steps: 5000 is not one of"),
+    ("encoder", "train.state_steps", (-3,), "train.state_steps: -3 is not one of the run's steps"),
+    ("separator", "train.precision", "half", "train.precision='half': expected one of float32"),
+    ("encoder", "train.precision", "float64", "train.precision='float64': expected one of"),
     ("separator", "train.signal_loss", "mse", "signal_loss='mse'"),
     ("separator", "train.search", "greedy", "search='greedy'"),
     ("separator", "train.sparsity_weight", -1.0, "train.sparsity_weight=-1"),
@@ -112,3 +119,18 @@ def test_a_short_run_needs_no_other_warm_up():
     assert (rate.warmup_steps, rate.steps) == (30, 60)
     train.update(steps=3000)
     assert loop_settings(train)["learning_rate"].warmup_steps == 100
+
+
+def test_a_causal_separator_of_a_configuration_does_not_look_ahead():
+    config = separator_small.get_config().separator
+    config.update(causal=True, normalize_input=False, mixture_consistency="uniform")
+    config.update(bottleneck_channels=8, conv_channels=12, dilations_per_repeat=3, repeats=2)
+    keras.utils.set_random_seed(0)
+    separator = make_separator(config, 16000)
+    mixture = np.random.default_rng(0).normal(size=(1, 16000)).astype(np.float32)
+    changed = mixture.copy()
+    changed[:, 12000:] *= 10.0
+    # A frame reaches 512 samples ahead of its first.
+    before, after = (np.asarray(separator(x))[..., : 12000 - 512] for x in (mixture, changed))
+    np.testing.assert_array_equal(before, after)
+    assert np.abs(before).max() > 0.1

@@ -1,0 +1,106 @@
+"""What the training loop, and Keras's `fit`, ask of a model that trains another."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from sepssl.distribution import STEP_METRICS, global_mean_step, mean_over_replicas
+
+
+class Learner(keras.Model):
+    """A model that trains another one, its `product`.
+
+    A subclass has `product` and `loss_and_metrics`; everything else is here. It works under
+    `fit`, `evaluate` and `predict`, and in `sepssl.training.loop.train`, on one replica or several:
+
+        learner.compile(keras.optimizers.Adam(1e-3))
+        learner.fit(dataset, validation_data=held_out)
+        learner.product.save("model.keras")
+
+    Logs of an epoch, and what `evaluate` returns, are means over batches, weighted by their size;
+    a batch's own logs are that batch's. Under a float16 policy, a step whose gradient overflows
+    changes nothing but the scale of the loss.
+
+    Args:
+        metric_names: all that `loss_and_metrics` may return.
+        clip_norm: largest global gradient norm, 0 for no clipping.
+        dtype: policy, `keras.Model`'s; decides whether `compile` scales the loss.
+    """
+
+    gains_from_xla: bool = False
+    """Whether XLA makes a training step faster."""
+    shown_metrics: Sequence[str] = ("loss",)
+    """Metrics beside the progress bar."""
+
+    def __init__(self, metric_names: Sequence[str] = (), clip_norm: float = 0.0, **kwargs):
+        # Without autocast: waveforms and losses stay float32, the networks cast for themselves.
+        super().__init__(autocast=False, **kwargs)
+        self.clip_norm = clip_norm
+        self._means = [keras.metrics.Mean(name) for name in ("loss", *metric_names, *STEP_METRICS)]
+
+    @property
+    def product(self) -> keras.Model:
+        """The model that training is for."""
+        raise NotImplementedError
+
+    def loss_and_metrics(self, data: Any, training: bool) -> tuple[tf.Tensor, dict]:
+        """Loss of a batch, or of a replica's equal part of it.
+
+        Args:
+            data: a batch.
+            training: whether the networks run in training mode.
+
+        Returns:
+            A scalar, the mean over the examples, and a dict of scalars to watch.
+        """
+        raise NotImplementedError
+
+    def update(self, data: Any) -> dict[str, tf.Tensor]:
+        """One step of the optimizer, in replica context.
+
+        Args:
+            data: this replica's part of the batch.
+
+        Returns:
+            Scalars, the same on every replica: "loss", what `loss_and_metrics` returns, and what
+            `global_mean_step` does.
+        """
+        with tf.GradientTape() as tape:
+            loss, metrics = self.loss_and_metrics(data, training=True)
+        norms = global_mean_step(self, loss, tape, self.clip_norm)
+        return mean_over_replicas({"loss": loss} | metrics | norms)
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """`update`, for `fit`, which averages over the epoch."""
+        return self._averaged(self.update(data), data)
+
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """Loss and metrics in inference mode, for `evaluate`, which averages over the batches."""
+        loss, metrics = self.loss_and_metrics(data, training=False)
+        return self._averaged(mean_over_replicas({"loss": loss} | metrics), data)
+
+    def _averaged(self, values: dict, data: Any) -> dict:
+        size = ops.cast(ops.shape(keras.tree.flatten(data)[0])[0], "float32")
+        for mean in self._means:
+            if mean.name in values:
+                value, weight = values[mean.name], size
+                if mean.name == "gradient_norm" and "skipped" in values:
+                    used = ops.isfinite(value)
+                    value, weight = ops.where(used, value, 0.0), size * ops.cast(used, "float32")
+                mean.update_state(value, sample_weight=weight)
+        return values
+
+    def get_metrics_result(self) -> dict[str, float]:
+        """Means since the last reset, of what there were values of."""
+        own = {mean.name: mean for mean in self._means}
+        return {
+            name: value
+            for name, value in super().get_metrics_result().items()
+            if name not in own or float(ops.sum(own[name].count)) > 0
+        }
+
+    def get_config(self):
+        return super().get_config() | {"clip_norm": self.clip_norm}

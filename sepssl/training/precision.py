@@ -1,0 +1,80 @@
+"""Mixed precision: asked for by name, and left behind in what training keeps."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+from ml_collections import ConfigDict
+
+from sepssl.errors import InputError
+
+# By name in a configuration, Keras's policies. Weights, waveforms, spectra and losses are float32
+# under each; the mixed ones compute layers in half precision.
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+def policy_named(precision: str) -> str:
+    """The dtype policy that "float32", "bfloat16" or "float16" stands for.
+
+    Raises:
+        InputError: if there is no such precision.
+    """
+    if precision not in POLICIES:
+        raise InputError(f"train.precision={precision!r}: expected one of {', '.join(POLICIES)}")
+    return POLICIES[precision]
+
+
+def require_precision_that_fits(train: ConfigDict, strategy: tf.distribute.Strategy) -> None:
+    """Raises InputError for float16 on several replicas.
+
+    Keras's `LossScaleOptimizer` has no scale that is shared between them.
+
+    Args:
+        train: as `config.train`.
+        strategy: what the run is distributed by.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if train.get("precision", "float32") == "float16" and replicas > 1:
+        raise InputError(
+            f"train.precision='float16': cannot be used on {replicas} replicas; expected "
+            "'bfloat16' or 'float32', or train.strategy='default'"
+        )
+
+
+class Float32Copy:
+    """A model as it is saved: with the same weights, and computing in float32.
+
+    Files do not depend on the precision that a model was trained with: whatever loads, exports or
+    evaluates them does so in float32. Weights are float32 under mixed policies too, so that
+    nothing is rounded.
+
+    Args:
+        model: a built model. One without mixed policies is its own copy.
+    """
+
+    def __init__(self, model: keras.Model):
+        self._model = model
+        config = keras.saving.serialize_keras_object(model)
+        wanted = _in_float32(config)
+        self._copy = model
+        if wanted != config:
+            self._copy = keras.saving.deserialize_keras_object(wanted)
+            if not self._copy.built:
+                self._copy.build((None, None))
+
+    def __call__(self) -> keras.Model:
+        """The copy, with the weights that the model has now."""
+        if self._copy is not self._model:
+            self._copy.set_weights(self._model.get_weights())
+        return self._copy
+
+
+def _in_float32(config: Any) -> Any:
+    """A serialized object with every mixed policy replaced."""
+    if isinstance(config, dict):
+        if config.get("class_name") == "DTypePolicy":
+            return config | {"config": {**config["config"], "name": "float32"}}
+        return {key: _in_float32(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return type(config)(_in_float32(value) for value in config)
+    return "float32" if config in ("mixed_float16", "mixed_bfloat16") else config

@@ -7,8 +7,9 @@ import sys
 
 from absl import flags
 
-from sepssl.cli.checks import require_exists, require_folder_or_new, require_model
+from sepssl.cli.checks import require_folder_or_new, require_model
 from sepssl.cli.main import run as run_command
+from sepssl.data.spec import require_clips
 from sepssl.errors import InputError
 
 
@@ -17,7 +18,11 @@ def define_flags(values: flags.FlagValues) -> None:
         "separator", None, "Separator, a .keras file.", required=True, flag_values=values
     )
     flags.DEFINE_string(
-        "input", None, "A sound file, or a folder of them.", required=True, flag_values=values
+        "input",
+        None,
+        "A sound file, a folder, or a manifest (.csv).",
+        required=True,
+        flag_values=values,
     )
     flags.DEFINE_string(
         "output", None, "Folder for the channels.", required=True, flag_values=values
@@ -43,13 +48,13 @@ def check(values: flags.FlagValues) -> None:
     if not (values.chunk_seconds == 0 or 1 <= values.chunk_seconds < float("inf")):
         raise InputError(f"--chunk_seconds={values.chunk_seconds}: expected 1 or more, or 0")
     require_model(values.separator, "Separator")
-    require_exists(values.input, "a sound file or a folder of them")
+    require_clips(values.input)
     require_folder_or_new(values.output, "to write channels to")
 
 
 def main(values: flags.FlagValues) -> None:
     import sepssl
-    from sepssl.pipelines.separate import list_recordings, separate_recordings
+    from sepssl.pipelines.separate import list_recordings, separate_recordings, unread_files
 
     recordings = list_recordings(values.input, exclude=values.output)
     separator = sepssl.load_separator(values.separator)
@@ -60,11 +65,12 @@ def main(values: flags.FlagValues) -> None:
         keep_input_rate=values.rate == "input",
         chunk_seconds=values.chunk_seconds or None,
     )
+    skipped = unread_files(values.input) + summary.skipped
     print(
         f"{values.output}: separated {summary.separated}, there already {summary.found}, "
-        f"skipped {len(summary.skipped)}"
+        f"skipped {len(skipped)}"
     )
-    for line in summary.again + summary.skipped:
+    for line in summary.again + skipped:
         print(f"  {line}")
     if summary.table:
         print(f"levels and activity of the channels: {summary.table}")

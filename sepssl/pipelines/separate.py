@@ -21,7 +21,9 @@ from sepssl.audio.files import (
     read_blocks,
     write_audio,
 )
-from sepssl.data.folder import list_audio
+from sepssl.data.folder import list_sounds, without_sources
+from sepssl.data.manifest import Manifest
+from sepssl.data.spec import is_path
 from sepssl.errors import InputError, OutputError
 from sepssl.files import lock_folder, scratch_folder, writing_to
 from sepssl.pipelines.channel_record import (
@@ -40,6 +42,7 @@ from sepssl.separation.separator import Separator
 
 FRAME_SECONDS = 0.1  # our choice, as are the other numbers
 ACTIVE_DB = -20.0
+_ANY_RATE = 384_000  # of manifests, of which only the files are used
 QUIET = 10 ** (-30 / 20)  # of 16 bits, so little is left that rounding comes within 60 dB
 EDGE_SECONDS = 0.02  # where a sound starts or ends at once, resampling makes a click
 _FINE = {"PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_20", "ALAC_24", "ALAC_32"}
@@ -50,7 +53,7 @@ _NAME_ERRORS = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ENOTDIR, e
 def list_recordings(
     path: str | os.PathLike, exclude: str | os.PathLike | None = None
 ) -> dict[pathlib.Path, pathlib.Path]:
-    """The sound files at `path` (a file, or all in a folder), each with a name for its outputs.
+    """The sound files at `path` (a file, a folder, a manifest), each with a name for its outputs.
 
     The name is the path within the folder without suffix; with it where two would be the same on
     some file system, which takes upper for lower case, say.
@@ -59,19 +62,24 @@ def list_recordings(
     `separate_recordings` has written into the folder are left out.
 
     Args:
-        path: a file or folder.
+        path: a file, a folder, in which true sources of mixtures are left out, or a manifest (.csv)
+            of whole files.
         exclude: a folder within it to leave out, that of the channels.
 
     Raises:
-        InputError: if there is nothing to read, or `exclude` is the folder itself.
+        InputError: if there is nothing to read, `exclude` is the folder itself, or these are not
+            whole files.
     """
+    if not is_path(path):
+        raise InputError(
+            f"{path}: is not files; expected a sound file, a folder or a manifest to separate"
+        )
     path = pathlib.Path(path)
     if not path.is_dir():
-        audio_info(path)
-        return {path: pathlib.Path(path.stem)}
+        return _listed_in(path)
     if exclude is not None and pathlib.Path(exclude).resolve() == path.resolve():
         raise InputError(f"{path}: is the input and the output; expected another output folder")
-    found = list_audio(path)
+    found = without_sources(list_sounds(path)[0])
     # To be skipped with the reason why they are not read, not passed over in silence.
     found += sorted(
         file
@@ -87,6 +95,43 @@ def list_recordings(
     return {
         path / file: file if taken[_folded(stem)] > 1 else stem
         for file, stem in zip(files, stems, strict=True)
+    }
+
+
+def unread_files(path: str | os.PathLike) -> list[str]:
+    """A line for each file of a folder, or of a manifest, that is left out of `list_recordings`.
+
+    Of a folder, those that hold sound in a format that is not read.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        return [entry.reason for entry in list_sounds(path)[1]]
+    if path.suffix.lower() == ".csv":
+        return [entry.reason for entry in Manifest(path, _ANY_RATE).skipped]
+    return []
+
+
+def _listed_in(path: pathlib.Path) -> dict[pathlib.Path, pathlib.Path]:
+    """The one sound file that `path` is, or those that it lists."""
+    if path.suffix.lower() != ".csv":
+        audio_info(path)
+        return {path: pathlib.Path(path.stem)}
+    clips = Manifest(path, _ANY_RATE)
+    recordings = {}
+    for index, name in enumerate(clips.names):
+        if not clips.is_whole_file(index):
+            raise InputError(
+                f"{path}: names a part of a file, {printable(name)}; expected whole files to "
+                "separate"
+            )
+        file = clips.path(index)
+        if ".." in pathlib.PurePath(name).parts or pathlib.PurePath(name).is_absolute():
+            name = file.name
+        recordings[file] = pathlib.Path(name)
+    taken = collections.Counter(_folded(name.with_suffix("")) for name in recordings.values())
+    return {
+        file: name if taken[_folded(name.with_suffix(""))] > 1 else name.with_suffix("")
+        for file, name in recordings.items()
     }
 
 

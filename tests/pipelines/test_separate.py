@@ -17,6 +17,7 @@ from sepssl.pipelines.separate import (
     ChannelLevels,
     list_recordings,
     separate_recordings,
+    unread_files,
 )
 from sepssl.separation import TDCN, Separator, STFTBasis
 
@@ -474,3 +475,26 @@ def test_a_recording_of_less_than_a_sample_of_the_separators(separator, tmp_path
     soundfile.write(tmp_path / "one.wav", np.full(1, 0.5), 44100)
     recordings = list_recordings(tmp_path / "one.wav")
     assert separate_recordings(separator, recordings, tmp_path / "out").separated == 1
+
+
+def test_a_manifest_is_separated_and_what_is_not_read_is_listed(tmp_path):
+    """A manifest names whole files; sound in other formats is listed with the reason."""
+    for name in ("x/a.wav", "x/a.flac", "b.wav", "film.m4a"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        if name.endswith("m4a"):
+            (tmp_path / name).write_bytes(b"sound elsewhere")
+        else:
+            soundfile.write(tmp_path / name, 0.1 * np.sin(np.arange(8000)), 8000)
+    (tmp_path / "x" / "clips.csv").write_text("path\na.wav\na.flac\n../b.wav\n../none.wav\n")
+    found = list_recordings(tmp_path / "x" / "clips.csv")
+    names = {path.name: name.as_posix() for path, name in found.items()}
+    assert names == {"a.wav": "a.wav", "a.flac": "a.flac", "b.wav": "b"}
+    (line,) = unread_files(tmp_path / "x" / "clips.csv")
+    assert "none.wav: does not exist" in line
+    (line,) = unread_files(tmp_path)
+    assert line.startswith(f"{tmp_path}/film.m4a: .m4a files are not read; expected")
+    (tmp_path / "parts.csv").write_text("path,start\nb.wav,0.5\n")
+    with pytest.raises(InputError, match=r"parts\.csv: names a part of a file, b\.wav#0\.50"):
+        list_recordings(tmp_path / "parts.csv")
+    with pytest.raises(InputError, match="tfds:x: is not files"):
+        list_recordings("tfds:x")

@@ -1,7 +1,7 @@
-"""Two replicas against one, where they have something to agree on; run by test_replicas.py in a process of its own.
+"""Two replicas against one, where they have something to agree on.
 
-Prints one JSON line: for every class, how far outputs and weights after a step are apart, relative
-to the largest value.
+Run by test_replicas.py, in a process of its own. Prints one JSON line: for every class, how far
+outputs and weights after a step are apart, relative to the largest value.
 """
 
 import json

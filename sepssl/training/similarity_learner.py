@@ -52,7 +52,7 @@ class SimilarityLearner(EncoderLearner):
     frames, bands] or waveforms [batch, samples]. Negatives come from the global batch.
 
     Example:
-        >>> learner = SimilarityLearner(Encoder(), FrontEnd(LogMel()))
+        >>> learner = SimilarityLearner(Encoder(), FrontEnd(LogMel(), mixture_mixture=1.0))
         >>> learner.compile(keras.optimizers.Adam(1e-3))
         >>> learner.fit(dataset, epochs=2, validation_data=held_out)
         >>> learner.encoder.save("encoder.keras")

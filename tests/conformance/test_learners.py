@@ -8,7 +8,6 @@ import pytest
 from cases import without_build
 from learners import LEARNERS, compiled
 
-import sepssl
 from sepssl.training.checkpoints import Resume, RunFolder
 
 every_learner = pytest.mark.parametrize("case", LEARNERS, ids=str)
@@ -37,9 +36,9 @@ def test_configuration_round_trip(case):
 @every_learner
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
 def test_a_step_changes_the_product_and_half_precision_takes_about_the_same(case, policy):
-    if case.kind is sepssl.SupervisedLearner and policy != "float32":
-        pytest.xfail("its labels are multiplied with logits of half precision")
     exact, learner = compiled(case), compiled(case, policy)
+    if policy == "mixed_float16":  # Its start value overflows, and such steps change nothing.
+        learner.optimizer.dynamic_scale.assign(256.0)
     learner.product.set_weights(exact.product.get_weights())
     for own, given in zip(learner.trainable_variables, exact.trainable_variables, strict=True):
         own.assign(given)

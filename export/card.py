@@ -8,10 +8,10 @@ import pathlib
 import keras
 import tensorflow as tf
 
-import sepssl
 from sepssl.export.origin import Origin
 from sepssl.representation.encoder import Encoder
 from sepssl.separation.separator import Separator
+from sepssl.version import __version__
 
 MANIFEST = "manifest.sha256"
 
@@ -142,7 +142,7 @@ def write_card(
     card = {
         **about,
         "format": file_format,
-        "sepssl": sepssl.__version__,
+        "sepssl": __version__,
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

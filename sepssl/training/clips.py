@@ -1,17 +1,20 @@
 """The clips that a configuration asks for."""
 
+import os
+
 import numpy as np
 from ml_collections import ConfigDict
 
-from sepssl.data.clips import Clips, Subset
+from sepssl.data.clips import Clips, Subset, report_skipped
 from sepssl.data.scenes import SceneConfig
 from sepssl.data.scenes.clips import SceneClips
 from sepssl.data.segments import Segments
 from sepssl.data.sources import Scenes, open_clips
 from sepssl.data.spec import SCENES
 from sepssl.data.splits import assigned_splits
-from sepssl.data.store import ClipStore
+from sepssl.data.store import ClipStore, require_same_clips, store_clips
 from sepssl.errors import InputError
+from sepssl.training.checkpoints import RunFolder
 
 MIN_SECONDS = 0.1  # of a recording; our choice
 
@@ -23,13 +26,6 @@ def scene_config(data: ConfigDict) -> SceneConfig:
         duration=data.clip_seconds,
         ambience_range_db=tuple(data.ambience_range_db) or None,
     )
-
-
-def settings_of_run(config: ConfigDict) -> dict:
-    """A configuration as nested dicts, without where its cache lies, which changes nothing."""
-    settings = config.to_dict()
-    del settings["data"]["cache"]
-    return settings
 
 
 def open_recordings(data: ConfigDict, labels: bool = False, sources: bool = False) -> Clips:
@@ -78,10 +74,28 @@ def labelled_for_training(recordings: Clips, data: ConfigDict) -> Subset:
     return Subset(recordings, rows)
 
 
-def stored_clips(clips: Clips, store: ClipStore) -> Subset:
-    """Those of the clips that could be stored, in the order of the store."""
+def store_for_run(
+    clips: Clips, run: RunFolder, cache: str | os.PathLike, sources: str
+) -> tuple[Subset, ClipStore]:
+    """Stores the clips that a run trains on, unless they are stored already.
+
+    Args:
+        clips: all of them; those that cannot be read are listed.
+        run: an earlier part of it must have trained on the same clips.
+        cache: folder of stores.
+        sources: as `store_clips` takes it.
+
+    Returns:
+        The clips that could be stored, and their store, in the same order.
+
+    Raises:
+        InputError: if the run has trained on other clips.
+    """
+    store = store_clips(clips, cache, sources)
+    report_skipped([*clips.skipped, *store.skipped])
+    require_same_clips(store, run.path)
     place = {name: index for index, name in enumerate(clips.names)}
-    return Subset(clips, [place[name] for name in store.names])
+    return Subset(clips, [place[name] for name in store.names]), store
 
 
 def training_parts(recordings: Clips, data: ConfigDict) -> Clips:

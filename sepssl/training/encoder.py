@@ -8,13 +8,12 @@ import keras
 import numpy as np
 from ml_collections import ConfigDict
 
-from sepssl.data.clips import Clips, Subset, report_skipped
+from sepssl.data.clips import Clips, Subset
 from sepssl.data.labels import with_labels, with_splits
 from sepssl.data.scenes.clips import SceneClips
 from sepssl.data.splits import training_roles
-from sepssl.data.store import ClipStore, require_same_clips, store_channels, store_clips
+from sepssl.data.store import ClipStore, store_channels, store_clips
 from sepssl.errors import InputError, input_errors
-from sepssl.reports.views import draw_views
 from sepssl.separation import Separator, load_separator
 from sepssl.separation.long_audio import CHUNK_SECONDS
 from sepssl.training.batches import ViewBatches
@@ -23,8 +22,7 @@ from sepssl.training.clips import (
     labelled_for_training,
     open_recordings,
     scene_config,
-    settings_of_run,
-    stored_clips,
+    store_for_run,
     training_parts,
 )
 from sepssl.training.collapse import collapse_warning, projection_warning
@@ -37,12 +35,13 @@ from sepssl.training.start import (
     announce_start,
     file_digest,
     initial_encoder,
-    settings_with_start,
+    settings_of_run,
 )
 from sepssl.training.strategy import make_strategy, require_pairs_on_every_replica
 from sepssl.training.supervised_learner import SupervisedLearner
 from sepssl.views import FrontEnd, OnlineSeparation
 from sepssl.views.channels import no_channel_warning
+from sepssl.views.picture import draw_views
 
 # Keys of `config.views` that say what a pair is cut from; the others are arguments of `FrontEnd`.
 SAMPLING_KEYS = ("separators", "online", "max_distance_seconds", "overlap")
@@ -119,9 +118,9 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     separators = load_separators(config)
     online = config.views.online and bool(separators)
     settings = loop_settings(config.train)
-    _require_views_that_fit(config, separators)
-    keras.utils.set_random_seed(config.seed)
+    # What cannot be made is found out here; trained is another learner, made by the strategy.
     front_end = _make_learner(config, separators.values() if online else ()).front_end
+    _require_views_that_fit(config, separators, front_end.log_mel.patch_samples)
     strategy = make_strategy(config.train.strategy)
     require_precision_that_fits(config.train, strategy)
     require_pairs_on_every_replica(config.train.batch_size, strategy)
@@ -130,7 +129,7 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     labelled = _labelled(config, recordings)
     clips = _clips(config, recordings, labelled)
     require_batch(len(clips), config.train.batch_size)
-    record = settings_with_start(settings_of_run(config), "encoder")
+    record = settings_of_run(config, "encoder")
     record["views"]["separators"] = list(separators)  # what is in the files, not where they lie
     run = RunFolder(workdir, record)
     announce_start(config, "encoder")
@@ -139,10 +138,7 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     cache = config.data.cache or run.path
     # A recording with sources is used only if they can be read too.
     with_sources = "readable" if oracle and config.data.directory else "none"
-    mixtures = store_clips(clips, cache, with_sources)
-    report_skipped([*clips.skipped, *mixtures.skipped])
-    require_same_clips(mixtures, run.path)
-    stored = stored_clips(clips, mixtures)
+    stored, mixtures = store_for_run(clips, run, cache, with_sources)
     # Parts of recordings are no longer than this, so that each is separated in one go, as online.
     chunk_seconds = max(CHUNK_SECONDS, 1.5 * config.data.clip_seconds)
     channels = [
@@ -229,10 +225,9 @@ def _warnings(config: ConfigDict) -> tuple:
     return (collapse_warning, no_channel_warning, *([projection_warning] if projected else []))
 
 
-def _require_views_that_fit(config: ConfigDict, separators: dict) -> None:
-    log_mel = initial_encoder(config).log_mel
-    rate, views = config.data.sample_rate, config.views
-    patch_seconds = log_mel.patch_samples / rate
+def _require_views_that_fit(config: ConfigDict, separators: dict, patch_samples: int) -> None:
+    views = config.views
+    patch_seconds = patch_samples / config.data.sample_rate
     if not views.overlap and views.max_distance_seconds < patch_seconds:
         raise InputError(
             f"views.max_distance_seconds={views.max_distance_seconds}: expected at least "

@@ -7,11 +7,11 @@ import keras
 import numpy as np
 from ml_collections import ConfigDict
 
-from sepssl.data.clips import Clips, Subset, report_skipped
+from sepssl.data.clips import Clips, Subset
 from sepssl.data.labels import with_labels, with_splits
 from sepssl.data.scenes.clips import SceneClips
 from sepssl.data.splits import hold_out, training_roles
-from sepssl.data.store import ClipStore, require_same_clips, store_clips
+from sepssl.data.store import ClipStore
 from sepssl.errors import InputError, input_errors
 from sepssl.separation import Separator
 from sepssl.separation.metrics import SeparationScores, momi
@@ -21,15 +21,14 @@ from sepssl.training.checkpoints import RunFolder
 from sepssl.training.clips import (
     open_recordings,
     scene_config,
-    settings_of_run,
-    stored_clips,
+    store_for_run,
     training_parts,
 )
 from sepssl.training.input import require_batch
 from sepssl.training.loop import COMMON_MINIMUMS, loop_settings, require_at_least, train
 from sepssl.training.precision import require_precision_that_fits
 from sepssl.training.separator_learner import SeparatorLearner
-from sepssl.training.start import announce_start, initial_separator, settings_with_start
+from sepssl.training.start import announce_start, initial_separator, settings_of_run
 from sepssl.training.strategy import make_strategy
 
 MINIMUMS = COMMON_MINIMUMS | {
@@ -70,15 +69,12 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
         )
     clips = _clips(config.data, bool(supervised))
     require_batch(len(clips), config.train.batch_size)
-    run = RunFolder(workdir, settings_with_start(settings_of_run(config), "separator"))
+    run = RunFolder(workdir, settings_of_run(config, "separator"))
     announce_start(config, "separator")
-    cache = config.data.cache or run.path
-    recordings = store_clips(clips, cache, "rows" if supervised else "none")
-    report_skipped([*clips.skipped, *recordings.skipped])
-    require_same_clips(recordings, run.path)
+    cache, sources = config.data.cache or run.path, "rows" if supervised else "none"
+    stored, recordings = store_for_run(clips, run, cache, sources)
     if supervised:
         _require_outputs(recordings, num_sources)
-    stored = stored_clips(clips, recordings)
     used, held_out = _hold_out(config, stored)
     crop = round(config.train.crop_seconds * config.data.sample_rate)
     batches = RecordingBatches(

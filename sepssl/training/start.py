@@ -39,18 +39,25 @@ def announce_start(config: ConfigDict, network: str) -> None:
         print(f"starts from {path}, with its network; {network}.* is not used", flush=True)
 
 
-def settings_with_start(settings: dict, network: str) -> dict:
-    """The settings that a run is known by: with what is in the file it starts from, not its path.
+def settings_of_run(config: ConfigDict, network: str) -> dict:
+    """The settings that a run is known by: a configuration without what changes nothing in it.
+
+    That is where its cache lies and, where the run starts from a file, the path of that file, in
+    place of which its content counts, and the keys of a network of its own.
 
     Args:
-        settings: a configuration as nested dicts.
-        network: "encoder" or "separator", whose keys mean nothing where there is such a file.
+        config: of either stage.
+        network: "encoder" or "separator".
+
+    Returns:
+        Nested dicts.
     """
-    path = settings["train"].get("init_from")
-    if not path:
-        return settings
-    train = settings["train"] | {"init_from": f"sha256:{file_digest(path)}"}
-    return {**settings, network: {}, "train": train}
+    settings = config.to_dict()
+    del settings["data"]["cache"]
+    if path := settings["train"].get("init_from"):
+        settings["train"]["init_from"] = f"sha256:{file_digest(path)}"
+        settings[network] = {}
+    return settings
 
 
 def file_digest(path: str | pathlib.Path) -> str:

@@ -5,10 +5,10 @@ import tensorflow as tf
 
 from sepssl.audio.log_mel import LogMel
 from sepssl.data.store import ClipStore, store_channels
-from sepssl.reports.views import draw_views, view_reasons
 from sepssl.separation import TDCN, Separator, STFTBasis
 from sepssl.training.batches import ViewBatches
 from sepssl.views import FrontEnd, OnlineSeparation
+from sepssl.views.picture import draw_views, view_reasons
 
 SAMPLES = 32000
 PATCH = LogMel().patch_samples

@@ -6,6 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 from sepssl.errors import InputError
+from sepssl.representation.encoder import Encoder
+from sepssl.separation.separator import Separator
 
 # Larger samples are no audio on any scale (32-bit integers end at 2.1e9), and from about 1e17 on
 # the squares in the spectrogram overflow float32.
@@ -45,14 +47,14 @@ def fixed_clips(sample_rate: int, patch: int, hop: int) -> dict[str, np.ndarray]
     return {name: clip.astype(np.float32) for name, clip in clips.items()}
 
 
-def encoder_clips(encoder) -> dict[str, np.ndarray]:
+def encoder_clips(encoder: Encoder) -> dict[str, np.ndarray]:
     """`fixed_clips` around the length of an encoder's patch."""
     log_mel = encoder.log_mel
     hop = log_mel.patch_hop_frames * log_mel.frame_hop
     return fixed_clips(encoder.sample_rate, log_mel.patch_samples, hop)
 
 
-def separator_clips(separator) -> dict[str, np.ndarray]:
+def separator_clips(separator: Separator) -> dict[str, np.ndarray]:
     """`fixed_clips` of about a second."""
     rate = separator.sample_rate
     return fixed_clips(rate, rate, rate // 2)

@@ -183,7 +183,7 @@ def write_saved_model(graph: Graph, folder: str | os.PathLike) -> None:
         raise OSError(errno.EIO, write_failure(error), os.fspath(folder)) from error
 
 
-def require_encoder(encoder) -> None:
+def require_encoder(encoder: object) -> None:
     """Raises InputError unless `encoder` is an `Encoder`; builds it if it is not built."""
     if not isinstance(encoder, Encoder):
         raise InputError(f"encoder: is {_kind(encoder)}; expected a sepssl Encoder")

@@ -12,7 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from sepssl.export import check
+from sepssl.export.clips import encoder_clips, expected_outputs
 from sepssl.export.errors import ExportError
+from sepssl.representation.encoder import Encoder
 
 TIMEOUT_SECONDS = 3600.0  # of a child; the largest models take minutes
 
@@ -40,7 +42,9 @@ class Check(NamedTuple):
 
 
 def check_exports(
-    saved_model_dir: str | os.PathLike | None, tflite_path: str | os.PathLike | None, encoder
+    saved_model_dir: str | os.PathLike | None,
+    tflite_path: str | os.PathLike | None,
+    encoder: Encoder,
 ) -> dict:
     """Compares exports with the encoder they came from, in a fresh process.
 
@@ -59,8 +63,6 @@ def check_exports(
         ExportError: if an export cannot be loaded, or is off by more than 1e-5 (SavedModel) or
             1e-3 (TF Lite), or by a cosine below 0.9999.
     """
-    from sepssl.export.clips import encoder_clips, expected_outputs
-
     clips = encoder_clips(encoder)
     expected = expected_outputs(encoder, clips, "embedding")
     (result,) = check_in_fresh_process(

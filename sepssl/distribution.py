@@ -7,6 +7,8 @@ nothing.
 import keras
 import tensorflow as tf
 
+from sepssl.typing import Tensor
+
 STEP_METRICS = ("gradient_norm", "parameter_norm", "loss_scale", "skipped")
 
 
@@ -37,7 +39,9 @@ def gather(values: tf.Tensor) -> tf.Tensor:
     return tf.reshape(total, [-1, *values.shape[1:]])
 
 
-def batch_norm_over_replicas(x, gamma, beta, epsilon: float):
+def batch_norm_over_replicas(
+    x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Normalises the last axis by mean and variance over all others and over all replicas.
 
     Replicas hold equally much. Outside replica context: over this `x` alone.

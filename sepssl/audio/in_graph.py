@@ -5,7 +5,9 @@
 """
 
 import os
+from types import ModuleType
 
+import numpy as np
 import tensorflow as tf
 
 from sepssl.audio.decoding import Recording
@@ -65,7 +67,7 @@ def decode_audio(
     return tf.reduce_mean(frames, axis=-1)
 
 
-def decode_file(path: str | os.PathLike, recording: Recording, decoder: str):
+def decode_file(path: str | os.PathLike, recording: Recording, decoder: str) -> np.ndarray:
     """Decodes a file that is open and checked: float32 `[samples]`, all of the file.
 
     Args:
@@ -93,7 +95,7 @@ def decode_file(path: str | os.PathLike, recording: Recording, decoder: str):
         ) from error
 
 
-def tensorflow_io():
+def tensorflow_io() -> ModuleType:
     """The module tensorflow_io.
 
     Raises:

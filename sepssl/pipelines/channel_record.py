@@ -8,6 +8,7 @@ import os
 import pathlib
 from typing import IO, Any
 
+import keras
 import numpy as np
 
 from sepssl.audio.decoding import printable
@@ -24,7 +25,7 @@ def channel_files(output: pathlib.Path, name: str, channels: int) -> list[pathli
     return [output / f"{name}_channel{c + 1}.wav" for c in range(channels)]
 
 
-def model_digest(model) -> str:
+def model_digest(model: keras.Model) -> str:
     """16 hex digits that change with the weights or the configuration of a built Keras model.
 
     Not with names of layers, which Keras counts up, or of modules.

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from sepssl.audio.framing import check_framing, frame, overlap_add
+from sepssl.typing import Tensor
 
 
 @keras.saving.register_keras_serializable(package="sepssl")
@@ -25,7 +26,9 @@ class LearnedBasis(keras.layers.Layer):
     Reference: Luo & Mesgarani, Conv-TasNet (2019); sizes of Google's released MixIT model.
     """
 
-    def __init__(self, num_coefficients=256, frame_length=40, hop=20, **kwargs):
+    def __init__(
+        self, num_coefficients: int = 256, frame_length: int = 40, hop: int = 20, **kwargs
+    ):
         super().__init__(**kwargs)
         check_framing(frame_length, hop)
         self.num_coefficients = num_coefficients
@@ -44,12 +47,14 @@ class LearnedBasis(keras.layers.Layer):
         self.decoder.build((None, None, None, self.num_coefficients))
         self.built = True
 
-    def analyze(self, waveform):
+    def analyze(self, waveform: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """[batch, samples] -> features [batch, frames, num_coefficients], coefficients (same,)."""
         coefficients = self.encoder(frame(waveform, self.frame_length, self.hop))
         return coefficients, (coefficients,)
 
-    def synthesize(self, masks, coefficients, num_samples):
+    def synthesize(
+        self, masks: Tensor, coefficients: tuple[Tensor, ...], num_samples: int | Tensor
+    ) -> Tensor:
         """Masks [batch, sources, frames, num_coefficients] -> [batch, sources, num_samples]."""
         (coefficients,) = coefficients
         frames = self.decoder(masks * ops.expand_dims(coefficients, 1))
@@ -91,7 +96,7 @@ class STFTBasis(keras.layers.Layer):
     Reference: the STFT variant of Wisdom et al., FUSS baseline (2021).
     """
 
-    def __init__(self, frame_length=512, hop=256, **kwargs):
+    def __init__(self, frame_length: int = 512, hop: int = 256, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
         check_framing(frame_length, hop)
         if frame_length % (2 * hop):
@@ -111,7 +116,7 @@ class STFTBasis(keras.layers.Layer):
         # Hann windows `hop` apart add up to frame_length / (2 hop).
         self._synthesis_window = (np.sqrt(hann) * scale * 2 * hop / frame_length).astype(np.float32)
 
-    def analyze(self, waveform):
+    def analyze(self, waveform: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """[batch, samples] -> magnitudes [batch, frames, bins], (real, imaginary part) likewise."""
         # Every sample lies in frame_length / hop frames only if frames start before the first
         # sample and end after the last.
@@ -121,7 +126,9 @@ class STFTBasis(keras.layers.Layer):
         real, imag = ops.rfft(frames, fft_length=self.frame_length)
         return ops.sqrt(ops.maximum(real * real + imag * imag, 1e-20)), (real, imag)
 
-    def synthesize(self, masks, coefficients, num_samples):
+    def synthesize(
+        self, masks: Tensor, coefficients: tuple[Tensor, ...], num_samples: int | Tensor
+    ) -> Tensor:
         """Masks [batch, sources, frames, bins] -> [batch, sources, num_samples]."""
         masks = ops.cast(masks, "float32")
         real, imag = (masks * ops.expand_dims(part, 1) for part in coefficients)
@@ -129,7 +136,7 @@ class STFTBasis(keras.layers.Layer):
         edge = self.frame_length - self.hop
         return overlap_add(frames, self.hop, edge + num_samples)[..., edge:]
 
-    def inverse(self, real, imag):
+    def inverse(self, real: Tensor, imag: Tensor) -> Tensor:
         """Bins [..., bins] -> frames [..., frame_length], without a window."""
         return ops.irfft((real, imag), fft_length=self.frame_length)
 

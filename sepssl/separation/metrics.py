@@ -5,12 +5,14 @@ FUSS About Free Universal Sound Separation Data? (2021).
 """
 
 import collections
+from collections.abc import Callable
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from sepssl.separation.mixit import MAX_ASSIGNMENTS, best_mixing, least_squares_mixing
 from sepssl.separation.signal_losses import negative_si_snr
+from sepssl.typing import Tensor
 
 EPSILON = 1e-8
 SILENT_RMS = 1e-8
@@ -112,7 +114,7 @@ class SeparationScores:
         return scores
 
 
-def momi(separate, recordings: np.ndarray) -> float:
+def momi(separate: Callable[[np.ndarray], Tensor], recordings: np.ndarray) -> float:
     """SI-SNR improvement of remixed mixtures of mixtures: needs recordings only, no sources.
 
     The remix is the best one by SI-SNR, as references and estimates are matched by SI-SNR where

@@ -81,7 +81,7 @@ def best_matching(costs: Tensor) -> Tensor:
         totals = ops.take(least, earlier, axis=1) + ops.take(costs[:, row], columns, axis=1)
         steps.append((columns, earlier, ops.argmin(totals, axis=-1)))
         least = ops.min(totals, axis=-1)
-    rows = []
+    rows: list[Tensor] = []
     chosen_set = ops.zeros_like(steps[-1][2][:, 0])  # [batch]: all columns are the only set of n
     for columns, earlier, best in reversed(steps):
         member = ops.take_along_axis(best, chosen_set[:, None], axis=1)[:, 0]
@@ -98,7 +98,8 @@ def _column_sets(n: int) -> list[tuple[np.ndarray, np.ndarray]]:
         The members of each set, and the index, among the sets of k - 1, of what is left of it
         without that member.
     """
-    levels, index = [], {(): 0}
+    levels = []
+    index: dict[tuple[int, ...], int] = {(): 0}
     for k in range(1, n + 1):
         sets = list(itertools.combinations(range(n), k))
         earlier = [[index[s[:j] + s[j + 1 :]] for j in range(k)] for s in sets]

@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ from sepssl.separation.basis import LearnedBasis
 from sepssl.separation.long_audio import CHUNK_SECONDS, separate_stream
 from sepssl.separation.tdcn import TDCN
 from sepssl.serialization import load_model
+from sepssl.typing import Tensor
 
 
 @keras.saving.register_keras_serializable(package="sepssl")
@@ -139,7 +141,7 @@ class Separator(keras.Model):
         return consistency.uniform_weights(sources)
 
     @functools.cached_property
-    def compiled_call(self):
+    def compiled_call(self) -> Callable[[Tensor], Tensor]:
         """The network compiled by XLA, anew for every length: faster for many inputs of one."""
         return tf.function(self.call, jit_compile=True)
 

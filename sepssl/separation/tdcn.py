@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from sepssl.separation.fused import fused
+from sepssl.typing import Tensor
 
 EPSILON = 1e-3  # of the norms
 MAX_DILATIONS = 16  # the last then reaches 65,536 frames back and ahead
@@ -27,7 +28,7 @@ class ScaledDense(keras.layers.Layer):
         initial_scale: start value of the scalar.
     """
 
-    def __init__(self, units, use_bias=False, initial_scale=1.0, **kwargs):
+    def __init__(self, units: int, use_bias: bool = False, initial_scale: float = 1.0, **kwargs):
         super().__init__(**kwargs)
         self.units = units
         self.use_bias = use_bias
@@ -90,14 +91,14 @@ class TDCN(keras.layers.Layer):
 
     def __init__(
         self,
-        bottleneck_channels=256,
-        conv_channels=512,
-        dilations_per_repeat=8,
-        repeats=4,
-        long_skips=False,
-        causal=False,
-        unroll=False,
-        rematerialize=False,
+        bottleneck_channels: int = 256,
+        conv_channels: int = 512,
+        dilations_per_repeat: int = 8,
+        repeats: int = 4,
+        long_skips: bool = False,
+        causal: bool = False,
+        unroll: bool = False,
+        rematerialize: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -186,7 +187,8 @@ class TDCN(keras.layers.Layer):
     def call(self, x, training=None):
         x = self.bottleneck(x)
         weights = [ops.convert_to_tensor(weight) for weight in self._block_weights]
-        run_inputs, skips = [], iter(self.skips)
+        run_inputs: list[Tensor] = []
+        skips = iter(self.skips)
         for run in range(self.repeats if self.long_skips else 1):
             for earlier in run_inputs:
                 x = x + next(skips)(earlier)
@@ -201,8 +203,8 @@ class TDCN(keras.layers.Layer):
         dilations = [2 ** (b % self.dilations_per_repeat) for b in range(first, end)]
         if self.unroll:
             block = functools.partial(self._block, self._between)
-            parts = zip(*(ops.unstack(weight)[first:end] for weight in weights), strict=True)
-            for dilation, part in zip(dilations, parts, strict=True):
+            blocks = zip(*(ops.unstack(weight)[first:end] for weight in weights), strict=True)
+            for dilation, part in zip(dilations, blocks, strict=True):
                 x = wrap(functools.partial(block, dilation))(x, *part)
             return x
         # Compiled for every length of input, which training has one of.

@@ -130,7 +130,7 @@ class RunFolder:
         """The kept states, early to late."""
         return sorted((self.path / "states").glob("step-*.keras"))
 
-    def keep_state(self, model, step: int, metrics: dict[str, float]) -> None:
+    def keep_state(self, model: keras.Model, step: int, metrics: dict[str, float]) -> None:
         """Saves a state and its metrics; a state of a resumed run is written anew."""
         save_model(model, self.state(step), overwrite=True)
         with atomic_file(self.state(step).with_suffix(".json"), overwrite=True) as temporary:
@@ -272,7 +272,7 @@ def _numbered(name: str) -> tuple[str, int]:
 
 def _by_key(keys: Sequence[str], variables: Sequence[keras.Variable]) -> dict:
     """Where several have one key, all but the first get a number."""
-    found = {}
+    found: dict[str, keras.Variable] = {}
     for key, variable in zip(keys, variables, strict=True):
         same = sum(other.split("#")[0] == key for other in found)
         found[f"{key}#{same}" if same else key] = variable
@@ -286,7 +286,7 @@ def _reason(error: Exception) -> str:
 
 
 def _flat(config: dict, prefix: str = "") -> dict:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{key}.")

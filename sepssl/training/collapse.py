@@ -2,12 +2,14 @@
 
 from keras import ops
 
+from sepssl.typing import Tensor
+
 MIN_SPREAD = 0.01  # our choice
 MIN_RANK = 1.5  # our choice
 MAX_UNIFORMITY = -0.01  # our choice
 
 
-def spread_and_rank(embeddings):
+def spread_and_rank(embeddings: Tensor) -> tuple[Tensor, Tensor]:
     """How much embeddings differ, and in how many directions.
 
     Args:

@@ -7,6 +7,7 @@ from keras import ops
 
 from sepssl.representation.encoder import Encoder
 from sepssl.training.learner import Learner
+from sepssl.typing import Tensor
 
 
 class EncoderLearner(Learner):
@@ -70,7 +71,7 @@ class EncoderLearner(Learner):
         a, b, *shown = made
         return a, b, (shown[0] if shown else None)
 
-    def embed_views(self, a, b, training: bool = True):
+    def embed_views(self, a: Tensor, b: Tensor, training: bool = True) -> Tensor:
         """Two views -> embeddings [2 batch, embedding_size], float32.
 
         Args:

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import ops
 
 from sepssl.distribution import STEP_METRICS, global_mean_step, mean_over_replicas
+from sepssl.typing import Tensor
 
 
 class Learner(keras.Model):
@@ -30,8 +31,6 @@ class Learner(keras.Model):
         dtype: policy, `keras.Model`'s; decides whether `compile` scales the loss.
     """
 
-    gains_from_xla: bool = False
-    """Whether XLA makes a training step faster."""
     shown_metrics: Sequence[str] = ("loss",)
     """Metrics beside the progress bar."""
 
@@ -42,11 +41,16 @@ class Learner(keras.Model):
         self._means = [keras.metrics.Mean(name) for name in ("loss", *metric_names, *STEP_METRICS)]
 
     @property
+    def gains_from_xla(self) -> bool:
+        """Whether XLA makes a training step faster."""
+        return False
+
+    @property
     def product(self) -> keras.Model:
         """The model that training is for."""
         raise NotImplementedError
 
-    def loss_and_metrics(self, data: Any, training: bool) -> tuple[tf.Tensor, dict]:
+    def loss_and_metrics(self, data: Any, training: bool) -> tuple[Tensor, dict]:
         """Loss of a batch, or of a replica's equal part of it.
 
         Args:

@@ -17,6 +17,7 @@ from sepssl.separation.separator import Separator
 from sepssl.separation.signal_losses import SIGNAL_LOSSES, energies, negative_snr
 from sepssl.separation.sparsity import activity_sparsity, covariance_penalty
 from sepssl.training.learner import Learner
+from sepssl.typing import Tensor
 
 SEARCHES = ("exhaustive", "least_squares")
 
@@ -116,7 +117,7 @@ class SeparatorLearner(Learner):
             }
         return self.separator(inputs, training=training)
 
-    def loss_and_metrics(self, data: Any, training: bool):
+    def loss_and_metrics(self, data: Any, training: bool) -> tuple[Tensor, dict]:
         losses, metrics = self._loss_of_each(_as_dict(data), training)
         return ops.mean(losses), metrics
 

@@ -13,6 +13,7 @@ from sepssl.representation.heads import ProjectionHead
 from sepssl.representation.nt_xent import alignment, contrastive_accuracy, nt_xent, uniformity
 from sepssl.training.collapse import spread_and_rank
 from sepssl.training.encoder_learner import EncoderLearner
+from sepssl.typing import Tensor
 from sepssl.views.channels import PAIRINGS, pairing_shares
 
 MIN_TEMPERATURE = 0.01
@@ -110,7 +111,7 @@ class SimilarityLearner(EncoderLearner):
         if not self.coincidence.built:
             self.coincidence.build(shape, shape)
 
-    def loss_and_metrics(self, data: Any, training: bool):
+    def loss_and_metrics(self, data: Any, training: bool) -> tuple[Tensor, dict]:
         a, b, shown = self.views(data)
         batch = ops.shape(a)[0]
         embeddings = self.embed_views(a, b, training)
@@ -140,7 +141,7 @@ class SimilarityLearner(EncoderLearner):
         }
         return loss, metrics | ({} if shown is None else pairing_shares(shown))
 
-    def current_temperature(self):
+    def current_temperature(self) -> Tensor:
         """Of NT-Xent, scalar; never below `MIN_TEMPERATURE`, where it is learned."""
         if not self.learn_temperature:
             return ops.convert_to_tensor(self.temperature, "float32")

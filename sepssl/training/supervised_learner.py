@@ -7,6 +7,7 @@ from keras import ops
 
 from sepssl.representation.encoder import Encoder
 from sepssl.training.encoder_learner import EncoderLearner
+from sepssl.typing import Tensor
 
 
 @keras.saving.register_keras_serializable(package="sepssl")
@@ -47,7 +48,7 @@ class SupervisedLearner(EncoderLearner):
         if not self.classifier.built:
             self.classifier.build((None, self.encoder.embedding_size))
 
-    def loss_and_metrics(self, data: Any, training: bool):
+    def loss_and_metrics(self, data: Any, training: bool) -> tuple[Tensor, dict]:
         x, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
         if labels is None:
             labels = x["labels"]

@@ -11,7 +11,7 @@ import io
 import re
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 # "Size not known yet": what a writer leaves when it cannot seek back. 0 and 2^32-1 (ffmpeg),
 # 0x7ffff000 less a rounding to whole frames (sox, espeak-ng), 2^31 (arecord).
@@ -61,10 +61,10 @@ def find_container(file: BinaryIO, maybe_mpeg: bool) -> Found:
     start = tag_end = _after_id3(file)
     kind = _kind(_read_at(file, start, 40))
     if kind == "other" and (maybe_mpeg or tag_end):
-        start = _first_mpeg_frame(file, start)
-        if start is None:
+        frame = _first_mpeg_frame(file, start)
+        if frame is None:
             return Found("other", file, True)
-        kind = "mpeg"
+        start, kind = frame, "mpeg"
     plain = start == 0 or (kind == "mpeg" and start == tag_end)
     if start:
         file = io.BufferedReader(Spliced(b"", file, start, _length(file) - start))
@@ -290,7 +290,7 @@ class Spliced(io.RawIOBase):
         self._position = max(base + offset, 0)
         return self._position
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         wanted = min(len(buffer), max(self._length - self._position, 0))
         if self._position < len(self._head):
             data = self._head[self._position : self._position + wanted]

@@ -218,8 +218,8 @@ def opened(path: str | os.PathLike) -> Iterator[Recording]:
             raise InputError(
                 f"{name}: is not one whole Ogg stream ({fault}); expected a whole file"
             )
-        source = layout and containers.as_libsndfile_reads_it(found.file, found.kind, layout)
-        source = source or (for_libsndfile(path) if found.plain else found.file)
+        spliced = layout and containers.as_libsndfile_reads_it(found.file, found.kind, layout)
+        source = spliced or (for_libsndfile(path) if found.plain else found.file)
         found.file.seek(0)
         try:
             with silenced() if mpeg or (layout and layout.holds_mpeg) else contextlib.nullcontext():

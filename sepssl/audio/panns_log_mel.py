@@ -96,7 +96,7 @@ class PannsLogMel(LogMel):
             bands=bands,
             low_hz=low_hz,
             high_hz=min(14000.0, sample_rate / 2) if high_hz is None else high_hz,
-            offset=None,  # there is a floor instead
+            offset=0.0,  # there is a floor instead
             patch_frames=patch_frames,
             patch_hop_frames=patch_hop_frames,
             **kwargs,

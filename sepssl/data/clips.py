@@ -177,7 +177,7 @@ class Joined(Clips):
         self.names = [name for part in self.parts for name in part.names]
         self.skipped = [entry for part in self.parts for entry in part.skipped]
         self.sample_rate = first.sample_rate
-        self.splits = [split for split, part in parts.items() for _ in part.names]
+        self.splits: list[str] = [split for split, part in parts.items() for _ in part.names]
         self.class_names = first.class_names
         if first.labels is not None:
             self.labels = np.concatenate([part.labels for part in self.parts])

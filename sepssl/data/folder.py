@@ -66,7 +66,9 @@ def list_sounds(
         refuse(error)
     if not directory.is_dir():
         raise InputError(f"{directory}: is a file; expected a folder of sound files")
-    paths, others, visited = [], [], set()
+    paths: list[pathlib.Path] = []
+    others: list[pathlib.Path] = []
+    visited = set()
     for folder, subfolders, files in os.walk(directory, onerror=refuse, followlinks=True):
         real = os.path.realpath(folder)
         if real in visited:  # a link back to a folder above

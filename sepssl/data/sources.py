@@ -98,7 +98,7 @@ def open_clips(
     path = pathlib.Path(text)
     if path.is_dir():
         kind = FussFolder if sources and has_sources(path) else Folder
-        clips = kind(path, sample_rate, min_seconds, decoder=decoder)
+        clips: Clips = kind(path, sample_rate, min_seconds, decoder=decoder)
     elif path.suffix.lower() == ".csv":
         clips = Manifest(path, sample_rate, min_seconds, decoder)
     else:

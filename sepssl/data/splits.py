@@ -78,7 +78,7 @@ def assigned_splits(clips: Clips, test_fold: str = "") -> np.ndarray:
     shared = [split for split in SPLITS if own.get(split) in (None, source)]
     rows = np.flatnonzero(given == source)
     recordings = clips.names if clips.recordings is None else clips.recordings
-    numbers = split_numbers([recordings[row] for row in rows], shared)
+    numbers = split_numbers([recordings[row] for row in rows.tolist()], shared)
     result[rows] = np.array(shared, dtype=object)[numbers]
     return result
 

@@ -7,6 +7,7 @@ import os
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from sepssl.data.read_ahead import read_ahead, value_or_error
 from sepssl.errors import InputError, OutputError
 from sepssl.files import atomic_file, lock_folder
 from sepssl.progress import Progress
+
+if TYPE_CHECKING:
+    from sepssl.separation.separator import Separator
 
 FORMAT = 2
 SYNC_SECONDS = 5.0  # of work that a power cut may cost; our choice
@@ -287,8 +291,9 @@ def _parsed(line: bytes) -> dict | None:
     if "skipped" in entry:
         return entry if isinstance(entry["skipped"], str) else None
     shape, offset, scale = (entry.get(field) for field in ("shape", "offset", "scale"))
-    whole = [*shape, offset] if isinstance(shape, list) and len(shape) == 2 else [None]
-    if not all(type(number) is int and number >= 0 for number in whole) or 0 in shape:
+    if not isinstance(shape, list) or len(shape) != 2 or 0 in shape:
+        return None
+    if not all(type(number) is int and number >= 0 for number in (*shape, offset)):
         return None
     if not isinstance(scale, float) or not 0 < scale < 1e30:
         return None
@@ -336,7 +341,7 @@ def store_clips(clips: Clips, cache: str | os.PathLike, sources: str = "none") -
 
 
 def store_channels(
-    separator,
+    separator: "Separator",
     name: str,
     mixtures: ClipStore,
     sample_rate: int,
@@ -346,7 +351,7 @@ def store_channels(
     """Separates all clips of a store into another one, with a row per channel.
 
     Args:
-        separator: `Separator`.
+        separator: what separates.
         name: of the separator and its weights, in file names.
         mixtures: store with one row per clip.
         sample_rate: of the clips, in Hz; the channels have the same.

@@ -101,7 +101,7 @@ class TfdsClips(Clips):
                 records = _Records(builder, split, [label])
                 for index, row in enumerate(self.labels):
                     _set_classes(row, records[index][label], features[label])
-            needed = {self._audio, self._rate} & set(features)
+            needed = [name for name in features if name in (self._audio, self._rate)]
             self._records = _Records(builder, split, needed)
         self._directory = pathlib.Path(builder.data_dir)
         self._files = [pathlib.Path(path) for path in splits[split].filepaths]
@@ -142,7 +142,7 @@ class TfdsClips(Clips):
             return waveform
 
 
-def prepared_splits(dataset: str, data_dir: str | None = None) -> list[str]:
+def prepared_splits(dataset: str, data_dir: str | os.PathLike | None = None) -> list[str]:
     """Names of the splits of a prepared TFDS dataset that hold records, in its order.
 
     Raises:
@@ -232,7 +232,7 @@ class _TfRecords:
         raise InputError("is not in the files, which end before; expected the whole dataset")
 
 
-def _prepared(dataset: str, data_dir: str | None):
+def _prepared(dataset: str, data_dir: str | os.PathLike | None):
     """The builder of a dataset, made from its files alone.
 
     `tfds.builder` would take the version that the installed code makes, not the one on disk, and

@@ -44,7 +44,7 @@ def coloured_noise(rng: np.random.Generator, num_samples: int, sample_rate: floa
     one octave wide, up to 15 dB high.
     """
     slope = rng.uniform(-9, 0)
-    bumps = rng.integers(1, 4)
+    bumps = int(rng.integers(1, 4))
     centres = np.log2(log_uniform(rng, 100, 0.45 * sample_rate, bumps))
     widths = rng.uniform(0.33, 1.0, bumps)
     heights = rng.uniform(3, 15, bumps)

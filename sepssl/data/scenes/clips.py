@@ -49,7 +49,7 @@ class SceneClips(Clips):
         return scene.mixture, scene.sources[: scene.num_sources]
 
     @functools.cached_property
-    def labels(self) -> np.ndarray:
+    def labels(self) -> np.ndarray:  # type: ignore[override]  # mypy takes it for read-only
         """int8 [clips, classes]."""
         return np.stack(
             [scene_labels(self.config, self.seed, self.split, i) for i in range(len(self))]

@@ -17,7 +17,7 @@ from sepssl.errors import InputError
 
 MIN_SAMPLE_RATE = 8000  # Hz; below it some classes would lose all their partials
 
-SourceFunction = Callable[[np.random.Generator, int, float], np.ndarray]
+SourceFunction = Callable[[np.random.Generator, int, int], np.ndarray]
 
 # Class name -> function. The order is the label index, alphabetical: append a class and the
 # labels of stored data sets change, so the version of the TFDS builder must change with it.
@@ -70,7 +70,7 @@ CLASS_NAMES: tuple[str, ...] = tuple(SOURCE_CLASSES)
 
 
 def render_source(
-    class_name: str, rng: np.random.Generator, num_samples: int, sample_rate: float
+    class_name: str, rng: np.random.Generator, num_samples: int, sample_rate: int
 ) -> np.ndarray:
     """One isolated source as heard in some place: the class, then a random tilt and room.
 
@@ -109,7 +109,7 @@ def place_in_room(rng: np.random.Generator, waveform: np.ndarray, sample_rate: f
     tail = int(min(reverberation_time, len(waveform) / sample_rate) * sample_rate)
     room = rng.standard_normal(tail, dtype=np.float32)
     room *= np.exp(np.linspace(0, -6.9, tail, dtype=np.float32))
-    room *= 10 ** (-rng.uniform(6, 25) / 20) / max(np.linalg.norm(room), 1e-6)
+    room *= 10 ** (-rng.uniform(6, 25) / 20) / np.maximum(np.linalg.norm(room), 1e-6)
     room[0] = 1.0  # the direct sound
 
     size = fft.next_fast_len(len(waveform) + tail, real=True)

@@ -5,7 +5,7 @@ Waveforms and control curves are arrays `[num_samples]`; frequencies are in Hz, 
 positions in samples.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -71,9 +71,9 @@ def resonator(
 
 def ring(
     excitation: np.ndarray,
-    frequencies: npt.ArrayLike,
-    decays: npt.ArrayLike,
-    amplitudes: npt.ArrayLike,
+    frequencies: Iterable[float],
+    decays: Iterable[float],
+    amplitudes: Iterable[float],
     sample_rate: float,
 ) -> np.ndarray:
     """Sum of decaying sinusoids started by the impulses of `excitation [num_samples]`.

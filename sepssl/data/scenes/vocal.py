@@ -1,6 +1,6 @@
 """Voices of people and animals. See `sources.py` for the contract."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -24,16 +24,17 @@ VOWELS = np.array(
 
 def formants(
     waveform: np.ndarray,
-    frequencies: Sequence[float],
+    frequencies: Iterable[float],
     sample_rate: int,
-    gains: Sequence[float] = (1.0, 0.6, 0.35),
+    gains: Iterable[float] = (1.0, 0.6, 0.35),
     bandwidth: float = 0.12,
 ) -> np.ndarray:
     """Parallel formant filter; each bandwidth is a fraction of its frequency."""
-    return sum(
+    parts = [
         gain * syn.resonator(waveform, frequency, 30 + bandwidth * frequency, sample_rate)
         for frequency, gain in zip(frequencies, gains, strict=True)
-    )
+    ]
+    return np.sum(parts, axis=0)
 
 
 def speech(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
@@ -153,7 +154,7 @@ def bird_song(rng: np.random.Generator, num_samples: int, sample_rate: int) -> n
     starts = syn.regular_starts(rng, num_samples, sample_rate, rate, 0.15)
     phrase, pause = rng.integers(2, 12), rng.integers(1, 6)
     sung = np.arange(len(starts)) % (phrase + pause) < phrase
-    motif = rng.integers(1, 4)  # so many different chirps, in turn
+    motif = int(rng.integers(1, 4))  # so many different chirps, in turn
     turn = np.arange(len(starts)) % motif
     sweep = syn.hold(starts, rng.uniform(-0.7, 0.7, motif)[turn], num_samples)
     arch = syn.hold(starts, rng.uniform(-0.5, 0.5, motif)[turn], num_samples)

@@ -46,12 +46,12 @@ class Progress:
         self.total = total
         self.unit = unit
         self.verbose = verbose
-        self._bar = None  # of a terminal or notebook, from the first update
+        self._bar: tqdm | None = None  # of a terminal or notebook, from the first update
         self._interactive = sys.stdout.isatty() or issubclass(tqdm, tqdm_notebook)
         self._done = self._done_before = done
         self._shown = ""
         self._began = self._last_line = time.monotonic()
-        self._counted = None  # (items, time) after the first update
+        self._counted: tuple[int, float] | None = None  # (items, time) after the first update
         if start is not None:
             self.note(start)
 
@@ -82,7 +82,7 @@ class Progress:
             self._bar.set_postfix_str(self._shown, refresh=False)
             self._bar.update(self._done - self._bar.n)
         elif now - self._last_line >= LINE_SECONDS:
-            self._print_line(now, self._rate_and_time_left(now))
+            self._print_line(now, self._rate_and_time_left(now, *self._counted))
 
     def note(self, message: str) -> None:
         """Prints a line of its own, above the bar if there is one."""
@@ -117,8 +117,7 @@ class Progress:
         shown = self._shown and f", {self._shown}"
         print(f"{self.title}: {self._done}/{self.total} {self.unit}s{end}{shown}", flush=True)
 
-    def _rate_and_time_left(self, now: float) -> str:
-        items, since = self._counted
+    def _rate_and_time_left(self, now: float, items: int, since: float) -> str:
         if self._done == items or now == since:
             return ""
         rate = (self._done - items) / (now - since)

@@ -122,13 +122,14 @@ def _comments(source: pathlib.Path) -> dict[str, str]:
         for key, value in zip(node.keys, node.values, strict=True):
             if not isinstance(key, ast.Constant):
                 continue
-            path = f"{prefix}{key.value}"
+            path = prefix + str(key.value)
             if isinstance(value, ast.Dict):
                 walk(value, f"{path}.")
             elif value.end_lineno in found:
                 comments[path] = found[value.end_lineno]
             else:
-                block, line = [], key.lineno - 1
+                block: list[str] = []
+                line = key.lineno - 1
                 while line in above:
                     block.insert(0, found[line])
                     line -= 1

@@ -96,7 +96,7 @@ def check(values: flags.FlagValues) -> None:
             f"--dataset={values.dataset} are evaluated"
         )
     kind = "encoder" if values.encoder else "separator"
-    require_model(values[kind].value, kind.capitalize())
+    require_model(getattr(values, kind), kind.capitalize())
     require_clips(values.dataset)
 
 

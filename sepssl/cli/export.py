@@ -92,7 +92,7 @@ def check(values: flags.FlagValues) -> None:
                 f"--{name}: applies only to --format={model_format} with --{' or --'.join(kinds)}"
             )
     for name, known in (("precision", _PRECISIONS), ("input", _INPUTS)):
-        for value in values[name].value:
+        for value in getattr(values, name):
             if value not in known:
                 raise InputError(f"--{name}: {value!r}: expected some of {', '.join(known)}")
     if values.calibration and "int8" not in values.precision:
@@ -103,7 +103,7 @@ def check(values: flags.FlagValues) -> None:
             "will meet"
         )
     for name in models:
-        require_model(values[name].value, name.capitalize())
+        require_model(getattr(values, name), name.capitalize())
     if values.calibration:
         require_clips(values.calibration)
     require_new_folder(values.output)

@@ -20,7 +20,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from types import ModuleType
 
 from absl import app, flags, logging
 
@@ -37,23 +37,7 @@ _MISSING = re.compile(r"flag --(\w+)=None: .* must have a value other than None"
 _HELP = re.compile(r"--?(help|helpshort|\?)(=(true|t|1|yes|y))?", re.IGNORECASE)
 
 
-class Command(Protocol):
-    """A module of this package that is a command."""
-
-    __doc__: str | None
-    __file__: str
-
-    @staticmethod
-    def define_flags(values: flags.FlagValues) -> None: ...
-
-    @staticmethod
-    def check(values: flags.FlagValues) -> None: ...
-
-    @staticmethod
-    def main(values: flags.FlagValues) -> int | None: ...
-
-
-def run(command: Command) -> None:
+def run(command: ModuleType) -> None:
     """A whole console script: parses the command line, runs the command, exits.
 
     The exit status is 0, or what `main` returns. A wrong flag, a left-over argument or an
@@ -90,7 +74,7 @@ def run(command: Command) -> None:
         sys.exit(128 + received[0])
 
 
-def parse(command: Command, values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+def parse(command: ModuleType, values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     """Defines the command's flags in `values` and parses `argv`, the program's name first.
 
     Returns:
@@ -115,12 +99,12 @@ def parse(command: Command, values: flags.FlagValues, argv: Sequence[str]) -> li
 
         sys.exit(_fail(command, explain(argv, error)))
     if len(rest) > 1:
-        error = f"unexpected argument {rest[1]!r}; expected flags only: --name=value"
-        sys.exit(_fail(command, error))
+        unexpected = f"unexpected argument {rest[1]!r}; expected flags only: --name=value"
+        sys.exit(_fail(command, unexpected))
     return rest
 
 
-def execute(command: Command, values: flags.FlagValues) -> int:
+def execute(command: ModuleType, values: flags.FlagValues) -> int:
     """Runs a command whose flags are parsed; returns the exit status."""
     if "verbosity" not in values or not values["verbosity"].present:
         # absl's INFO has TensorFlow log each step of writing a checkpoint or SavedModel.
@@ -130,7 +114,7 @@ def execute(command: Command, values: flags.FlagValues) -> int:
         import_quietly("tensorflow")
         return command.main(values) or 0
     except InputError as error:
-        if "verbosity" in values and values["verbosity"].value > 0:
+        if "verbosity" in values and values.verbosity > 0:
             traceback.print_exc()
         return _fail(command, error)
 
@@ -190,17 +174,17 @@ def _pass_on(readable: int) -> None:
     os._exit(0)
 
 
-def _program(command: Command) -> str:
+def _program(command: ModuleType) -> str:
     # `python -m sepssl.cli.export` is sepssl-export as well.
-    return f"sepssl-{pathlib.Path(command.__file__).stem.replace('_', '-')}"
+    return f"sepssl-{pathlib.Path(str(command.__file__)).stem.replace('_', '-')}"
 
 
-def _fail(command: Command, error: Exception | str) -> int:
+def _fail(command: ModuleType, error: Exception | str) -> int:
     print(f"{_program(command)}: error: {' '.join(str(error).split())}", file=sys.stderr)
     return 1
 
 
-def _stopped(command: Command, number: int) -> str:
+def _stopped(command: ModuleType, number: int) -> str:
     cause = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
     left = "finished outputs are kept"
     if hasattr(command, "stopped") and flags.FLAGS.is_parsed():
@@ -208,7 +192,7 @@ def _stopped(command: Command, number: int) -> str:
     return f"stopped{cause}; {left}"
 
 
-def _help(command: Command, values: flags.FlagValues, argv: Sequence[str]) -> str:
+def _help(command: ModuleType, values: flags.FlagValues, argv: Sequence[str]) -> str:
     text = values.module_help(command).strip().partition("\n")[2]
     parts = [(command.__doc__ or "").strip(), "Flags:", text.replace("\n    (default: 'None')", "")]
     if "config" in values:

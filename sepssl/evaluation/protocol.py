@@ -1,11 +1,11 @@
 """The whole evaluation of a frozen representation on labelled clips."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 
-from sepssl.data.clips import Skipped
+from sepssl.data.clips import Clips, Skipped
 from sepssl.data.sources import Scenes, open_clips
 from sepssl.data.spec import SCENES
 from sepssl.data.splits import SHARES, SPLITS, make_splits
@@ -54,28 +54,33 @@ def evaluate_representation(
 
 
 def evaluate_on_splits(
-    embed: Callable[[np.ndarray], np.ndarray], splits, seed: int, title: str
-) -> tuple[dict[str, float], list[Skipped]]:
+    embed: Callable[[np.ndarray], np.ndarray], splits: Collection[Clips], seed: int, title: str
+) -> tuple[dict[str, float | None], list[Skipped]]:
     """Embeds the clips of three splits and evaluates them; see `evaluate_representation`.
 
     Returns:
         The results with the numbers of clips and classes, and the clips that could not be read.
     """
+    labels = []
     for name, clips in zip(SPLITS, splits, strict=True):
         try:
+            if clips.labels is None:
+                raise InputError("the clips have no labels; expected labelled ones")
+            labels.append(clips.labels)
             scorable_classes(clips.labels)
             if name == "test":
                 queryable_classes(clips.labels)
         except InputError as error:
             raise InputError(f"{title}, {name} split: {error}") from error
     embedded, skipped = [], []
-    for name, clips in zip(SPLITS, splits, strict=True):
+    for name, clips, known in zip(SPLITS, splits, labels, strict=True):
         embeddings, indices, unread = embed_clips(embed, clips, f"{title}, {name}")
-        embedded.append(Split(embeddings, clips.labels[indices]))
+        embedded.append(Split(embeddings, known[indices]))
         skipped += unread
     counts = {f"{name}_clips": len(e.labels) for name, e in zip(SPLITS, embedded, strict=True)}
-    results = evaluate_representation(*embedded, seed=seed)
-    return counts | {"classes": embedded[0].labels.shape[1]} | results, skipped
+    train, validation, test = embedded
+    results = evaluate_representation(train, validation, test, seed)
+    return {**counts, "classes": test.labels.shape[1], **results}, skipped
 
 
 def evaluate_on(
@@ -86,7 +91,7 @@ def evaluate_on(
     seed: int,
     data_dir: str | None = None,
     test_fold: str = "",
-) -> tuple[dict[str, float], list[Skipped]]:
+) -> tuple[dict[str, float | None], list[Skipped]]:
     """Evaluates on labelled clips; see `open_clips` for what can be named.
 
     Args:

@@ -3,12 +3,15 @@
 import dataclasses
 import warnings
 from collections.abc import Iterator
+from typing import TypeVar
 
 import numpy as np
 from scipy import special
 from sklearn import metrics
 
 from sepssl.errors import InputError
+
+_Numbers = TypeVar("_Numbers", float, np.ndarray)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +69,7 @@ def macro_scores(labels: np.ndarray, predictions: np.ndarray) -> Scores:
     )
 
 
-def d_prime(auc: float | np.ndarray) -> float | np.ndarray:
+def d_prime(auc: _Numbers) -> _Numbers:
     """Sensitivity index d' = sqrt(2) * probit(AUC): 0 at chance, infinite at AUC 1."""
     return np.sqrt(2) * special.ndtri(auc)
 

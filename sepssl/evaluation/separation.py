@@ -1,6 +1,7 @@
 """A separator's scores on a dataset, beside what masks could do at best."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,8 @@ def evaluate_separator(
     order = np.random.default_rng([seed, 4]).permutation(len(clips))[:count].tolist()
     if clips.in_order:
         order.sort()
-    result, skipped = {"clips": 0}, {entry.name: entry for entry in clips.skipped}
+    result: dict[str, Any] = {"clips": 0}
+    skipped = {entry.name: entry for entry in clips.skipped}
     if clips.has_sources:
         result["scores"], result["clips"] = _scores(separator, clips, order, skipped, verbose)
     value, used = _momi(separator, clips, order, skipped, verbose)

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import threadpoolctl
@@ -100,7 +100,8 @@ def _evaluate(
 ) -> ShallowResult:
     scaler = StandardScaler().fit(train.embeddings)
     inputs, validation_inputs = map(scaler.transform, (train.embeddings, validation.embeddings))
-    best, best_map, tried = None, -1.0, []
+    best: tuple[dict, Any] = ({}, None)  # until the first is tried
+    best_map, tried = -1.0, []
     for hyperparameters, classifier in candidates(inputs, train.labels, seed):
         predictions = classifier.predict(validation_inputs)
         validation_map = macro_scores(validation.labels, predictions).map

@@ -180,7 +180,7 @@ def _digest(values: dict) -> str:
 class Cells(Protocol):
     """What makes the cells of one seed."""
 
-    def cell(self, row: dict, settings: str) -> dict[str, float]:
+    def cell(self, row: dict, settings: str) -> dict[str, float | None]:
         """Scores of a row, a value for each of `METRICS` and more."""
 
     def delete_cache(self) -> None:
@@ -217,7 +217,7 @@ class SeedCells(Cells):
         stage.data.cache = str(self._cache)
         return stage
 
-    def cell(self, row: dict, settings: str) -> dict[str, float]:
+    def cell(self, row: dict, settings: str) -> dict[str, float | None]:
         """Trains the encoder of a row, if it is trained, and evaluates it."""
         baseline = row.get("baseline", "")
         keras.utils.set_random_seed(self._seed)

@@ -157,11 +157,11 @@ def _view_separators(config: ConfigDict, paths: Paths) -> list[pathlib.Path]:
     return [states / f"step-{step:07d}.keras" for step in config.view_states]
 
 
-def _evaluate(config: ConfigDict, paths: Paths) -> dict[str, dict[str, float]]:
+def _evaluate(config: ConfigDict, paths: Paths) -> dict[str, dict[str, float | None]]:
     evaluation = config.evaluation
     counts = tuple(evaluation.clips[split] for split in ("train", "validation", "test"))
-    splits = scene_splits(scene_config(config.encoder.data), evaluation.seed, counts)
-    splits = [InMemory(clips) for clips in splits]
+    scenes = scene_splits(scene_config(config.encoder.data), evaluation.seed, counts)
+    splits = [InMemory(clips) for clips in scenes]
     keras.utils.set_random_seed(evaluation.seed)
     Encoder()  # draws seeds, on which the untrained encoder's published figures depend
     statistics, untrained = baselines(
@@ -177,7 +177,7 @@ def _evaluate(config: ConfigDict, paths: Paths) -> dict[str, dict[str, float]]:
     }
 
 
-def _export(paths: Paths, results: dict[str, dict[str, float]]) -> dict:
+def _export(paths: Paths, results: dict[str, dict]) -> dict:
     """Exports the encoder with the higher query-by-example score."""
     best = max(PAIRINGS, key=lambda pairing: results[pairing]["qbe_map"])
     path = paths.encoder(best) / "final.keras"
@@ -220,8 +220,8 @@ def _report(config: ConfigDict, paths: Paths, results, exported: dict, seconds: 
     )
 
 
-def _shown(row: dict[str, float]) -> dict[str, float | str]:
-    shown = {"QbE mAP": row["qbe_map"]}
+def _shown(row: dict[str, float | None]) -> dict[str, float | str | None]:
+    shown: dict[str, float | str | None] = {"QbE mAP": row["qbe_map"]}
     for kind in ("linear", "mlp"):
         shown[f"{kind} mAP"] = row[f"{kind}_map"]
         shown[f"{kind} 95 %"] = f"{row[f'{kind}_map_low']:.3f} to {row[f'{kind}_map_high']:.3f}"

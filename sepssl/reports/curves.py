@@ -5,7 +5,7 @@ import numbers
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,6 +15,7 @@ from sepssl.files import atomic_file
 from sepssl.training.monitors import read_metrics
 
 _LOG_RATIO = 20  # last over first step from which the axis of steps is logarithmic
+_MEAN_LOOK: dict[str, Any] = {"color": "#222222", "linestyle": "--"}
 
 Curve = tuple[list[int], list[float]]  # steps, values
 
@@ -33,7 +34,7 @@ class Panel(NamedTuple):
     curves: dict[str, Curve]
 
 
-def is_finite(value) -> bool:
+def is_finite(value: object) -> bool:
     """Whether a value is a number other than NaN and infinity."""
     return isinstance(value, numbers.Real) and math.isfinite(value)
 
@@ -64,7 +65,7 @@ def draw_panels(panels: Sequence[Panel], dpi: int = 150) -> Figure:
     for i, (title, unit, curves) in enumerate(panels, start=1):
         axes = figure.add_subplot(lines, columns, i)
         for label, (x, y) in curves.items():  # an empty curve uses up its colour all the same
-            look = {"color": "#222222", "linestyle": "--"} if label == "mean" else {}
+            look = _MEAN_LOOK if label == "mean" else {}
             dots = "o" if len(x) <= 20 else ""
             axes.plot(x, y, marker=dots, markersize=3.5, linewidth=1.3, label=label, **look)
         axes.set_title(title, fontsize=10, loc="left")
@@ -120,7 +121,7 @@ def _step_axis(axes: Axes, steps: list[int]) -> None:
     axes.set_xlabel("step")
     positive = [step for step in steps if step > 0]
     if not positive or positive[-1] < _LOG_RATIO * positive[0]:
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params("x", integer=True)
         return
     first, last = positive[0], positive[-1]
     axes.set_xscale("symlog", linthresh=first, linscale=0.5)

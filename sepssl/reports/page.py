@@ -6,6 +6,7 @@ import pathlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jinja2
 import matplotlib
@@ -13,6 +14,7 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 
 from sepssl.audio.files import write_audio
 from sepssl.audio.spectrogram import spectrogram_db
@@ -23,12 +25,12 @@ from sepssl.reports.curves import Panel, curve, draw_panels, is_finite, steps_of
 LOWEST_DB = -70.0  # the dark end of the colour scale; 0 dB is the loudest point of an example
 _COLOURS = "magma"
 _DPI = 150
-_RC = {
+_RC: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.prop_cycle": matplotlib.cycler(
+    "axes.prop_cycle": cycler(
         color=["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#a67c00", "#555555"]
     ),
     "text.parse_math": False,  # a name may hold a dollar sign
@@ -62,7 +64,7 @@ def write_report(
     folder: pathlib.Path,
     title: str,
     introduction: list[str],
-    rows: list[dict[str, float | str]],
+    rows: list[dict[str, float | str | None]],
     separator_metrics: list[dict],
     encoder_metrics: dict[str, list[dict]],
     examples: list[Example],
@@ -267,8 +269,15 @@ def _write_example(
 def _draw_spectrogram(path: pathlib.Path, level: np.ndarray, seconds: float, rate: int) -> None:
     figure = Figure((3.3, 2.2), dpi=120)  # half the size of the files at 150
     axes = figure.add_axes((0.12, 0.19, 0.85, 0.77))
-    size = {"aspect": "auto", "origin": "lower", "extent": (0, seconds, 0, rate / 2000)}
-    axes.imshow(level, _COLOURS, vmin=LOWEST_DB, vmax=0, **size)
+    axes.imshow(
+        level,
+        _COLOURS,
+        vmin=LOWEST_DB,
+        vmax=0,
+        aspect="auto",
+        origin="lower",
+        extent=(0, seconds, 0, rate / 2000),
+    )
     axes.set_xlabel("time (s)")
     axes.set_ylabel("frequency (kHz)")
     figure.savefig(path)

@@ -6,6 +6,7 @@ The released files (zenodo.org/record/3987831, `Cnn14_mAP=0.431.pth` at 32 kHz a
 
 import os
 import zipfile
+from typing import Any
 
 import keras
 import numpy as np
@@ -81,11 +82,11 @@ def import_panns(path: str | os.PathLike) -> Encoder:
             raise InputError(f"{path}: has {key}; expected the keys of PANNs' CNN14 alone")
     filters = slaney_mel_matrix(bands, bins, sample_rate, log_mel.low_hz, log_mel.high_hz)
     window = np.hanning(fft_length + 1)[:-1]  # which the bin of 0 Hz is
-    for key, found, wanted in (
+    for key, found, computed in (
         (MEL, state[MEL], filters),
         (STFT_REAL, state[STFT_REAL][0, 0], window),
     ):
-        if not np.allclose(found, wanted, atol=1e-3 * wanted.max()):
+        if not np.allclose(found, computed, atol=1e-3 * computed.max()):
             raise InputError(
                 f"{path}: {key} holds other values than PANNs' front end at {sample_rate} Hz; "
                 f"expected {bands} bands from {log_mel.low_hz:g} to {log_mel.high_hz:g} Hz of "
@@ -158,8 +159,8 @@ def _numpy_globals() -> list:
 
     The state of the sampler, which PANNs' training saves beside the network's, is made of them.
     """
-    reconstruct = np.empty(0).__reduce__()[0]
-    scalar = np.float64(0.0).__reduce__()[0]
+    reconstruct: Any = np.empty(0).__reduce__()[0]
+    scalar: Any = np.float64(0.0).__reduce__()[0]
     functions = [
         (function, f"numpy.{core}.multiarray.{function.__name__}")
         for function in (reconstruct, scalar)

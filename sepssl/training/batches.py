@@ -178,7 +178,7 @@ class ViewBatches:
                     self.overlap,
                 )
             )
-        batch = {"starts": np.array(starts, np.int32)}
+        batch: dict[str, np.ndarray] = {"starts": np.array(starts, np.int32)}
         if separators:
             batch["separator"] = np.array(drawn, np.int32)
         if self.online_separators:

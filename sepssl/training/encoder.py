@@ -80,7 +80,7 @@ def load_separators(config: ConfigDict) -> dict[str, Separator | None]:
             "--config.views.separators=FILE.keras[,FILE.keras...], or views.mixture_mixture=1 and "
             "views.mixture_channel=0"
         )
-    separators = {}
+    separators: dict[str, Separator | None] = {}
     for path in paths:
         if path == TRUE_SOURCES:
             separators[path] = None
@@ -150,6 +150,7 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
         for name, separator in separators.items()
         if not online
     ]
+    labels = stored.labels if supervised else None
     batches = ViewBatches(
         mixtures,
         channels,
@@ -159,7 +160,7 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
         config.views.overlap,
         front_end.num_uniforms,
         config.seed,
-        stored.labels if supervised else None,
+        labels,
         len(separators) if online else 0,
         round(config.data.clip_seconds * config.data.sample_rate),
         stored.recordings,
@@ -178,7 +179,7 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
         again = load_separators(config).values() if online else ()
         # Loading draws weights too; the encoder's are the same with and without it.
         keras.utils.set_random_seed(config.seed)
-        return _make_learner(config, again, len(stored.class_names) if supervised else 0)
+        return _make_learner(config, again, 0 if labels is None else labels.shape[1])
 
     train(
         run,
@@ -244,11 +245,12 @@ def _require_views_that_fit(config: ConfigDict, separators: dict, patch_samples:
 
 
 def _make_learner(
-    config: ConfigDict, online_separators: Iterable[Separator] = (), num_classes: int = 0
+    config: ConfigDict, online_separators: Iterable[Separator | None] = (), num_classes: int = 0
 ) -> keras.Model:
     """The learner that a configuration describes; with classes, a supervised one."""
     encoder = initial_encoder(config)
-    separators = list(online_separators)
+    # Online, there is none that stands for the true sources.
+    separators = [separator for separator in online_separators if separator is not None]
     patch = encoder.log_mel.patch_samples
     views = {key: value for key, value in config.views.items() if key not in SAMPLING_KEYS}
     with input_errors("views"):

@@ -154,8 +154,9 @@ def train(
 
         if done == 0 and 0 in state_steps:
             evaluate_and_keep(0)
+        parts: Iterable = ()
         if done >= steps:
-            start, parts = f"{run.path}: finished already", ()
+            start = f"{run.path}: finished already"
         else:
             going_on = f"continues after step {done}" if done else f"{steps} steps"
             start = f"{run.path}: {going_on}; the first step compiles, please wait"

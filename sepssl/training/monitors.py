@@ -82,7 +82,7 @@ class FiniteGuard:
 
     def __init__(self, names: Callable[[int], list[str]]):
         self._names = names
-        self._pending = []
+        self._pending: list[tuple[int, dict]] = []
 
     def add(self, step: int, metrics: dict) -> None:
         """Keeps a step's scalars, without waiting for them."""

@@ -85,11 +85,11 @@ def make_probe(clips: Clips | None, num_clips: int, test_fold: str = "") -> Line
     def read(index: int) -> np.ndarray:
         return clips.read(index, 0, longest)
 
-    waveforms = read_ahead(value_or_error(read), which, workers=1 if clips.in_order else 2)
+    sounds = read_ahead(value_or_error(read), which, workers=1 if clips.in_order else 2)
     readable = [
-        (index, waveform)
-        for index, waveform in zip(which, waveforms, strict=True)
-        if not isinstance(waveform, InputError)
+        (index, sound)
+        for index, sound in zip(which, sounds, strict=True)
+        if not isinstance(sound, InputError)
     ]
     if len(readable) < 2:
         return None

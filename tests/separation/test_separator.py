@@ -121,6 +121,8 @@ def loss_and_gradients(separator, mixture, compile_, training=True):
 @pytest.mark.parametrize("long_skips", [False, True])
 def test_a_loop_over_blocks_equals_their_graph(long_skips):
     """Unrolled, in a loop, and with activations computed again: the same loss and gradients."""
+    # The gradient of a scale before a norm is what is left of large terms: little, by some weights.
+    keras.utils.set_random_seed(0)
     mixture = np.random.default_rng(1).normal(size=(2, 900)).astype(np.float32)
     options = {"long_skips": long_skips}
     variants = [{"unroll": True}, {}, {"rematerialize": True}]

@@ -50,7 +50,7 @@ def check(values: flags.FlagValues) -> None:
         prefix = prefix.removesuffix(suffix)
     if not pathlib.Path(f"{prefix}.index").is_file():
         raise InputError(
-            f"{prefix}: no TensorFlow checkpoint; expected the path of PREFIX.index and "
+            f"{prefix}: not a TensorFlow checkpoint; expected the path of PREFIX.index and "
             "PREFIX.data-... without these endings"
         )
 

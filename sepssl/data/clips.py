@@ -25,20 +25,20 @@ class Skipped(NamedTuple):
 class Clips(Protocol):
     """A source of clips: recordings, or parts of them, as mono waveforms at one sample rate.
 
-    What trains, evaluates, embeds or separates takes any of these. A subclass says what it has
-    beyond names and sound; the values below stand for "not known".
+    Training, evaluation, embedding and separation accept any of these. A subclass sets what it has
+    beyond names and sound; the defaults below mean "not known".
 
     Attributes:
         names: of the clips, all different. Two clips of the same name, `origin` and `key` are equal
             in every sample.
-        skipped: what was left out before anything was decoded.
+        skipped: clips and files left out before anything was decoded.
         sample_rate: in Hz, of the clips read.
-        origin: what the clips depend on besides names and files: where they lie, how they are made.
+        origin: what the clips depend on besides names and files: their location, how they are made.
         labels: int8 `[clips, classes]`, 1 where a clip has a class; None without labels.
         class_names: names of the classes, in the order of `labels`; None without labels.
         splits: of each clip, the name of the split it belongs to ("train", "validation", "test", or
-            what a dataset calls it), "" for none; None where nothing says.
-        folds: of each clip, the name of its fold, "" for none; None where nothing says.
+            the dataset's own name), "" for none; None if splits are not known.
+        folds: of each clip, the name of its fold, "" for none; None if folds are not known.
         recordings: of each clip, the name of the recording it was cut from, which other clips may
             share; None where every clip is a recording of its own.
         in_order: whether reading in ascending order, by one thread, is far cheaper than otherwise.
@@ -75,7 +75,7 @@ class Clips(Protocol):
             length: number of samples of the part; None means to the end.
 
         Returns:
-            float32 `[samples]`, fewer than `length` where the clip ends before.
+            float32 `[samples]`, fewer than `length` where the clip ends earlier.
 
         Raises:
             InputError: if the clip cannot be read.
@@ -86,22 +86,22 @@ class Clips(Protocol):
         """A mixture, float32 `[samples]`, and its true sources, float32 `[count, samples]`.
 
         Raises:
-            InputError: if the mixture or a source cannot be read; if it is not `has_sources`.
+            InputError: if the mixture or a source cannot be read, or `has_sources` is False.
         """
         raise InputError(f"{self.names[index]}: its true sources are not known")
 
     def labelled(self) -> "Clips":
-        """Those of the clips that have labels, with them.
+        """The labelled clips, with their labels.
 
         Raises:
-            InputError: if there are no labels, or none that can be used.
+            InputError: if there are no labels, or none is usable.
         """
         if self.labels is None:
             raise InputError("the clips have no labels; expected labelled ones")
         return self
 
     def stamp(self, index: int) -> str:
-        """Changes when the files behind a clip are touched; cheap, nothing is read.
+        """Changes when the files behind a clip are touched; cheap, since nothing is read.
 
         The default, "", is for clips that their name and `origin` determine.
         """
@@ -118,7 +118,7 @@ class Subset(Clips):
     Args:
         clips: the source.
         indices: which of its clips.
-        skipped: what to list as left out; None for what the source lists.
+        skipped: what to list as skipped; None for the source's own list.
     """
 
     def __init__(
@@ -238,13 +238,13 @@ def cut(waveform: np.ndarray, start: int, length: int | None, name: str) -> np.n
     """The part of a whole clip that `Clips.read` was asked for.
 
     Raises:
-        InputError: if it begins behind the end.
+        InputError: if it begins after the end.
     """
     part = waveform[start : None if length is None else start + length]
     if not len(part):
         raise InputError(
-            f"{name}: has no sample from number {start} on; expected an excerpt of its "
-            f"{len(waveform)} samples"
+            f"{name}: has only {len(waveform)} samples; expected an excerpt that starts before "
+            f"sample {len(waveform)}, not at {start}"
         )
     return part
 

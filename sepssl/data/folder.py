@@ -26,8 +26,8 @@ from sepssl.data.labels import labelled_files
 from sepssl.errors import InputError
 
 SOURCES_SUFFIX = "_sources"  # of the folder beside a mixture that holds its sources, as in FUSS
-FILM_SUFFIXES = (".avi", ".mkv", ".mov")  # with sound in them, which is not read either
-END_TOLERANCE = 0.1  # seconds that a span may end behind its recording; our choice
+FILM_SUFFIXES = (".avi", ".mkv", ".mov")  # their soundtracks are not read
+END_TOLERANCE = 0.1  # seconds by which a span may outlast its recording; our choice
 _THREADS = 8  # to wait for the disk, not to compute
 
 
@@ -37,7 +37,7 @@ def list_audio(directory: str | os.PathLike) -> list[pathlib.Path]:
     Hidden files and folders (a leading dot) are skipped; links to folders are followed.
 
     Raises:
-        InputError: if the folder is missing, a file, cannot be read, or holds no sound file.
+        InputError: if the folder is missing, is a file, cannot be read, or has no sound files.
     """
     return list_sounds(directory)[0]
 
@@ -45,9 +45,9 @@ def list_audio(directory: str | os.PathLike) -> list[pathlib.Path]:
 def list_sounds(
     directory: str | os.PathLike,
 ) -> tuple[list[pathlib.Path], list[Skipped]]:
-    """The same, and the files left out that hold sound in a format that is not read.
+    """The same, and the files skipped because their audio format is not supported.
 
-    Those are known by their suffix, or, where the suffix says nothing, by their first bytes.
+    Those are recognised by their suffix or, where it is uninformative, by their first bytes.
     """
     directory = pathlib.Path(directory)
 
@@ -97,7 +97,7 @@ def list_sounds(
 
 
 def _sound_of_another_format(path: pathlib.Path) -> str:
-    """What is wrong with a file that holds sound but does not end in one of `SUFFIXES`; or ""."""
+    """Why a sound file that does not end in one of `SUFFIXES` is not read; "" for other files."""
     suffix = path.suffix.lower()
     if suffix in (*UNREAD_SUFFIXES, *FILM_SUFFIXES):
         return f"{suffix} files are not read"
@@ -120,12 +120,12 @@ def _sound_of_another_format(path: pathlib.Path) -> str:
 
 
 def sources_folder(mixture: pathlib.Path) -> pathlib.Path:
-    """Where the true sources of a mixture lie, if it has any, as in FUSS."""
+    """The folder of a mixture's true sources, if it has any, as in FUSS."""
     return mixture.with_name(mixture.stem + SOURCES_SUFFIX)
 
 
 def without_sources(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
-    """Those of some sound files that are not the sources of another one."""
+    """The sound files that are not sources of a mixture."""
     folders = {sources_folder(path) for path in paths}
     return [path for path in paths if path.parent not in folders]
 
@@ -149,20 +149,20 @@ class Span(NamedTuple):
 class FileClips(Clips):
     """Sound files or parts of them, of any mix of formats, rates, channels and lengths.
 
-    Every header is read once, at construction, and what cannot be used is left out: broken,
-    truncated or empty files, and clips shorter than `min_duration`. What only decoding shows
-    (silence, NaN, damage in the middle) is found by `read`.
+    Every header is read once, at construction, and unusable clips are left out: broken, truncated
+    or empty files, and clips shorter than `min_duration`. Faults that only decoding reveals
+    (silence, NaN, damage in the middle) are raised by `read`.
 
     Args:
         spans: the clips, of different names.
         sample_rate: in Hz, of the clips read.
         min_duration: shortest clip taken, in seconds.
         title: of the source, for errors.
-        skipped: what was left out before.
-        decoder: what decodes them, see `read_audio`.
+        skipped: clips and files left out earlier.
+        decoder: name of the decoder, see `read_audio`.
 
     Raises:
-        InputError: if no usable clip is left, or the decoder cannot be loaded.
+        InputError: if no usable clip remains, or the decoder cannot be loaded.
     """
 
     def __init__(
@@ -200,7 +200,7 @@ class FileClips(Clips):
         if not self.names:
             if len(spans) == 1 and self.skipped:
                 raise InputError(self.skipped[-1].reason)
-            reason = self.skipped[0].reason if self.skipped else "there is none"
+            reason = self.skipped[0].reason if self.skipped else "no file is named"
             raise InputError(
                 f"{title}: holds no usable sound file; {len(self.skipped)} skipped, the first: "
                 f"{reason}"
@@ -244,7 +244,7 @@ class FileClips(Clips):
         return self._paths[index]
 
     def is_whole_file(self, index: int) -> bool:
-        """Whether a clip is all of its file."""
+        """Whether a clip is the whole of its file."""
         return self._extents[index][2]
 
     def start_seconds(self, index: int) -> float:
@@ -265,7 +265,7 @@ class FileClips(Clips):
 
         Returns:
             float32 `[samples]`, mono, at `sample_rate`; `num_samples(index)` of them for a whole
-            clip, fewer than `length` where the clip ends before.
+            clip, fewer than `length` where the clip ends earlier.
 
         Raises:
             InputError: as `sepssl.audio.files.read_audio`; if a whole clip is silent.
@@ -283,8 +283,8 @@ class FileClips(Clips):
         wanted = count - start if length is None else min(length, count - start)
         if wanted <= 0:
             raise InputError(
-                f"{self.names[index]}: has no sample from number {start} on; expected an excerpt "
-                f"of its {count} samples"
+                f"{self.names[index]}: has only {count} samples; expected an excerpt that starts "
+                f"before sample {count}, not at {start}"
             )
         waveform = read_audio(
             self._paths[index],
@@ -312,22 +312,22 @@ class FileClips(Clips):
 class Folder(FileClips):
     """Recordings below a folder; see `FileClips`.
 
-    In a folder laid out as FUSS is, the mixtures are recordings and their sources are not.
+    In a folder laid out like FUSS, only the mixtures are recordings, not their sources.
 
     Args:
         directory: the folder.
         sample_rate: in Hz, of the clips read.
         min_duration: shortest recording taken, in seconds. The default is one patch: 96 frames of
             25 ms, 10 ms apart (our choice).
-        files: paths below the folder to take; None means all sound files.
-        decoder: what decodes them, see `read_audio`.
+        files: paths below the folder to use; None means all sound files.
+        decoder: name of the decoder, see `read_audio`.
 
     Attributes:
         directory: the folder, a `pathlib.Path`.
         names: paths of the usable files relative to the folder, with `/`, sorted.
 
     Raises:
-        InputError: as `list_audio`, or if no usable file is left.
+        InputError: as `list_audio`, or if no usable file remains.
 
     Example:
 
@@ -383,7 +383,8 @@ def _info_or_error(path: pathlib.Path) -> AudioInfo | InputError:
 def file_stamp(path: pathlib.Path) -> str:
     """Changes whenever a file is written, replaced, or moved in place of another.
 
-    By the time of the inode's last change, which unlike the time of modification nobody can set.
+    It uses the time of the inode's last change which, unlike the modification time, no program can
+    set.
     """
     try:
         status = os.stat(path)
@@ -394,11 +395,11 @@ def file_stamp(path: pathlib.Path) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def file_digest(path: pathlib.Path, stamp: str) -> str:
-    """16 hex digits of a file's content.
+    """16 hex digits derived from a file's content.
 
     Args:
-        path: the file; one that cannot be read counts as empty.
-        stamp: its `file_stamp`, so that parts of one file do not read it once each.
+        path: the file; an unreadable one counts as empty.
+        stamp: its `file_stamp`, so that several parts of a file read it only once.
     """
     digest = hashlib.sha256()
     try:

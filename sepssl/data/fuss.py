@@ -1,4 +1,4 @@
-"""A folder of mixtures with their true sources, laid out as the FUSS dataset is."""
+"""A folder of mixtures with their true sources, laid out like the FUSS dataset."""
 
 import functools
 import os
@@ -24,14 +24,14 @@ TOLERANCE_SECONDS = 0.1  # our choice: lossy formats pad
 class FussFolder(Folder):
     """Mixtures `NAME.wav`, each beside a folder `NAME_sources` with a file per source.
 
-    Any format and sample rate is read; sources are as long as their mixture, within 0.1 s.
-    Mixtures that cannot be used, or whose sources cannot, are left out.
+    Any format and sample rate is read; a source must be as long as its mixture, to within 0.1 s.
+    A mixture is left out if it, or one of its sources, is unusable.
 
     Args:
         directory: the folder; mixtures may lie in subfolders of it.
         sample_rate: in Hz, of the clips read.
         min_duration: shortest mixture taken, in seconds.
-        decoder: what decodes the files, see `read_audio`.
+        decoder: name of the decoder, see `read_audio`.
 
     Attributes:
         names: paths of the usable mixtures relative to the folder, sorted.
@@ -56,7 +56,7 @@ class FussFolder(Folder):
         if not mixtures:
             raise InputError(
                 f"{directory}: holds no mixture with sources; expected files NAME.wav, each beside "
-                "a folder NAME_sources of its sources"
+                "a folder NAME_sources with its sources"
             )
         super().__init__(directory, sample_rate, min_duration, mixtures, decoder)
         self._sources: list[list[pathlib.Path]] = []
@@ -104,7 +104,7 @@ class FussFolder(Folder):
 
 
 def has_sources(directory: str | os.PathLike) -> bool:
-    """Whether a folder of sound files holds a mixture with sources.
+    """Whether a folder of sound files contains a mixture with sources.
 
     Raises:
         InputError: as `list_audio`.

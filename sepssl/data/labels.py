@@ -23,7 +23,7 @@ SPLIT_NAMES = {  # what a split column, or a dataset, may call them
 
 
 class NoLabels(InputError):
-    """There is nothing that could be labels, as opposed to labels that cannot be used."""
+    """There are no labels at all, as opposed to labels that cannot be used."""
 
 
 class Row(NamedTuple):
@@ -41,13 +41,13 @@ class Row(NamedTuple):
 
 
 class Labelled(Subset):
-    """Those clips of a source that have a row, with its labels, split and fold.
+    """The clips of a source that have a row, with its labels, split and fold.
 
     Args:
         clips: the source, without labels.
         rows: by the name of a clip.
-        title: of where the rows come from, for the reason of leaving out a clip without one.
-        has_splits, has_folds: whether the rows tell splits and folds.
+        title: where the rows come from, shown as the reason for skipping a clip without one.
+        has_splits, has_folds: whether the rows contain splits and folds.
     """
 
     def __init__(
@@ -78,9 +78,9 @@ class Labelled(Subset):
 
 
 def labelled_files(clips: Clips, directory: pathlib.Path, listed: Iterable[str]) -> Labelled:
-    """A folder's recordings with the labels that the folder gives them.
+    """A folder's recordings, with labels found in the folder.
 
-    From `labels.csv` (columns `filename` and `labels`, and `split` and `fold` if there are such),
+    They come from `labels.csv` (columns `filename` and `labels`, optionally `split` and `fold`),
     else from `meta/esc50.csv`, the layout in which ESC-50 is published, else from the first
     subfolder of each file.
 
@@ -90,7 +90,7 @@ def labelled_files(clips: Clips, directory: pathlib.Path, listed: Iterable[str])
         listed: names of all sound files in the folder, usable or not: a row may name any of them.
 
     Raises:
-        NoLabels: if there is no such file and some recording lies in no subfolder.
+        NoLabels: if there is no such file and some recording is not in a subfolder.
         InputError: if a file is there but is not as described.
     """
     if (directory / LABELS_FILE).is_file():
@@ -101,7 +101,7 @@ def labelled_files(clips: Clips, directory: pathlib.Path, listed: Iterable[str])
     for name in clips.names:
         if "/" not in name:
             raise NoLabels(
-                f"{directory / name}: lies in no subfolder, and {directory} has no {LABELS_FILE}; "
+                f"{directory / name}: is not in a subfolder, and there is no {LABELS_FILE}; "
                 "expected labels in that file, or every file in a subfolder named after its class"
             )
         rows[name] = Row(frozenset([name.split("/")[0]]))
@@ -128,21 +128,21 @@ def _from_csv(
         name = match.find(written)
         if name is None:
             raise InputError(
-                f"{where}: names '{written}', which is no sound file of this folder; "
+                f"{where}: names '{written}', which is not a sound file in this folder; "
                 "expected a path relative to it"
             )
         if name in rows:
             raise InputError(f"{where}: names '{name}' again; expected one row a file")
         rows[name] = parsed_row(row, where, labels_column)
     if not any(row.labels for row in rows.values()):
-        raise InputError(f"{file}: holds no label; {expected}")
+        raise InputError(f"{file}: has no labels; {expected}")
     return Labelled(clips, rows, str(file), "split" in columns, "fold" in columns)
 
 
 def with_labels(recordings: Clips) -> Clips | None:
-    """Recordings with what is known of labels, splits and folds; None where nothing is.
+    """Recordings with whatever labels, splits and folds are known; None if there are none.
 
-    Labels that cannot be used are named, and no reason to stop: what needs no labels goes on.
+    Unusable labels are reported but are not an error here: training does not need them.
     """
     try:
         return recordings.labelled()
@@ -154,11 +154,11 @@ def with_labels(recordings: Clips) -> Clips | None:
 
 
 def with_splits(recordings: Clips, labelled: Clips | None) -> Clips:
-    """Recordings with the splits that are known of some of them.
+    """Recordings with the splits known for some of them.
 
     Args:
         recordings: the source.
-        labelled: those of them that have labels, as from `with_labels`.
+        labelled: the labelled ones among them, from `with_labels`.
     """
     if recordings.splits is not None or labelled is None or labelled.splits is None:
         return recordings
@@ -174,7 +174,7 @@ def read_csv(
     """Reads a CSV file with a header.
 
     Returns:
-        The columns, and of each row its line number and its fields by column.
+        The columns, and for each row its line number and its fields by column.
 
     Raises:
         InputError: if the file cannot be read, is not CSV text in UTF-8, or a row has fewer or more
@@ -212,7 +212,7 @@ def parsed_row(row: Mapping[str, str], where: str, labels_column: str = "labels"
         labels_column: labels are separated by `;`.
 
     Raises:
-        InputError: if the split is none of `SPLIT_NAMES`.
+        InputError: if the split is not one of `SPLIT_NAMES`.
     """
     labels = (label.strip() for label in row.get(labels_column, "").split(";"))
     split = row.get("split", "").strip().lower()
@@ -229,7 +229,7 @@ def parsed_row(row: Mapping[str, str], where: str, labels_column: str = "labels"
 
 
 class NameMatch:
-    """Finds file names that look the same, whichever way accents are encoded.
+    """Matches file names however their accents are encoded.
 
     macOS writes "ü" as two characters (NFD), most other systems as one (NFC).
 
@@ -242,7 +242,7 @@ class NameMatch:
         self._normalized = {unicodedata.normalize("NFC", name): name for name in self._exact}
 
     def find(self, name: str) -> str | None:
-        """The file name as it is on disk, or None if there is none like it."""
+        """The file name as it is on disk, or None if there is no match."""
         if name in self._exact:
             return name
         return self._normalized.get(unicodedata.normalize("NFC", name))

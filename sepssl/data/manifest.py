@@ -12,30 +12,30 @@ from sepssl.data.labels import Labelled, NoLabels, Row, parsed_row, read_csv
 from sepssl.errors import InputError
 
 EXPECTED = (
-    "expected a CSV file with the column path, and if need be start, duration, labels, split, fold"
+    "expected a CSV file with the column path and, optionally, start, duration, labels, split, fold"
 )
 
 
 class Manifest(FileClips):
     """The clips that a CSV file names; see `FileClips`.
 
-    Columns, of which only the first must be there:
+    Columns, of which only the first is required:
 
-        path      of a sound file, relative to the CSV file; `filename` means the same
+        path      of a sound file, relative to the CSV file; also accepted as `filename`
         start     where the clip begins in it, in seconds; empty for 0
-        duration  in seconds; empty for up to the end
+        duration  in seconds; empty means to the end
         labels    separated by `;`; empty for none of the classes
         split     train, validation, test, or empty for none
         fold      name of a fold
 
-    Several clips of one file are parts of the same recording: splits that are drawn keep them
+    Several clips of one file are parts of the same recording: randomly drawn splits keep them
     together.
 
     Args:
         file: the CSV file.
         sample_rate: in Hz, of the clips read.
         min_duration: shortest clip taken, in seconds.
-        decoder: what decodes them, see `read_audio`.
+        decoder: name of the decoder, see `read_audio`.
 
     Attributes:
         names: the paths as written; where a row has a start or a duration, `#` and the start in
@@ -74,7 +74,7 @@ class Manifest(FileClips):
             part = start > 0 or duration is not None
             name = f"{recording}#{start:.2f}" if part else recording
             if name in spans:
-                raise InputError(f"{where}: names '{name}' again; expected one row a clip")
+                raise InputError(f"{where}: names '{name}' again; expected one row per clip")
             spans[name] = Span(name, folder / path, start, duration)
             recording_of[name] = recording
             self._rows[name] = parsed_row(row, where)
@@ -96,10 +96,10 @@ class Manifest(FileClips):
         """The clips with labels.
 
         Raises:
-            NoLabels: if the file has no column `labels`, or nothing in it.
+            NoLabels: if the file has no column `labels`, or it is empty.
         """
         if not self._has_labels or not any(row.labels for row in self._rows.values()):
-            raise NoLabels(f"{self.file}: holds no label; expected a column labels")
+            raise NoLabels(f"{self.file}: has no labels; expected a column labels")
         return Labelled(self, self._rows, str(self.file))
 
 
@@ -112,5 +112,5 @@ def _seconds(row: Mapping[str, str], column: str, where: str) -> float | None:
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        raise InputError(f"{where}: has the {column} '{text}'; expected seconds, 0 or more")
+        raise InputError(f"{where}: {column} is '{text}'; expected seconds, 0 or more")
     return value

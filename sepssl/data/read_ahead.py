@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def value_or_error(read: Callable[[int], T]) -> Callable[[int], T | InputError]:
-    """`read`, but an InputError is returned: a clip among many that is to be skipped."""
+    """`read`, with an InputError returned, not raised, so that one clip among many is skipped."""
 
     def read_or_catch(index: int) -> T | InputError:
         try:
@@ -27,7 +27,7 @@ def read_ahead(read: Callable[[int], T], indices: Iterable[int], workers: int) -
     """Yields `read(index)` for each of `indices`, in their order, computed by threads.
 
     Args:
-        read: what is done for an index; an exception it raises is raised here, in its turn.
+        read: called with each index; an exception it raises is raised here, in order.
         indices: may be endless.
         workers: threads; 0 for none (the calling thread does the work).
     """

@@ -12,13 +12,13 @@ from sepssl.errors import InputError
 class Segments(Clips):
     """Recordings, cut into equal parts of about `seconds` each.
 
-    So that an hour counts as an hour and not as one clip, and no recording has to fit into memory.
-    Recordings up to 1.5 times `seconds` long stay whole (our choice). A part has the labels, split
-    and fold of the whole; its name is the recording's, and `#` and the start in seconds where it
-    was cut.
+    An hour then counts as an hour, not as one clip, and no recording has to fit into memory.
+    Recordings up to 1.5 times `seconds` long stay whole (our choice). A part inherits the labels,
+    split and fold of its recording; its name is the recording's, followed by `#` and the start in
+    seconds if the recording was cut.
 
     Args:
-        clips: the recordings, whose lengths are known without reading them.
+        clips: the recordings; their lengths must be known without reading them.
         seconds: length of a part.
     """
 

@@ -1,4 +1,4 @@
-"""Which clips a string means. The only place that decides it."""
+"""Which clips a string refers to. This is the only place that decides it."""
 
 import dataclasses
 import os
@@ -17,12 +17,12 @@ from sepssl.data.spec import SCENES, TFDS_PREFIX, require_clips
 
 @dataclasses.dataclass(frozen=True)
 class Scenes:
-    """Which built-in scenes the string "scenes" means.
+    """Which built-in scenes the string "scenes" refers to.
 
     Attributes:
         counts: number of scenes by the name of their split.
         seed: of the scenes, 0 or more.
-        config: what they are like, without regard to its sample rate; None for the default.
+        config: what they are like, except that its sample rate is ignored; None for the default.
     """
 
     counts: Mapping[str, int] = dataclasses.field(default_factory=lambda: {"test": 100})
@@ -61,25 +61,25 @@ def open_clips(
               (columns `filename` and `labels`, several separated by `;`, and optionally `split` and
               `fold`), else from `meta/esc50.csv` (ESC-50 as it is published), else from the first
               subfolder of each file;
-            - a folder laid out as FUSS is: mixtures `NAME.wav`, each beside a folder `NAME_sources`
+            - a folder laid out like FUSS: mixtures `NAME.wav`, each beside a folder `NAME_sources`
               with a file per source. The mixtures are the clips;
             - a manifest ending in `.csv`, see `Manifest`;
             - "tfds:NAME[/CONFIG][:VERSION]": all splits of a prepared TFDS dataset.
         sample_rate: in Hz, of the clips read.
         labels: whether labels are needed; clips without a row in the labels are then skipped.
-        sources: whether to open, where there are any, only the mixtures with true sources, for
-            `read_with_sources`; the clips tell by `has_sources`.
+        sources: whether to open only the mixtures with true sources, if there are any, for
+            `read_with_sources`; `has_sources` of the clips shows whether there are.
         min_seconds: shorter recordings in files are skipped.
-        scenes: what "scenes" means; None for 100 scenes of the test split.
+        scenes: what "scenes" refers to; None for 100 scenes of the test split.
         data_dir: the folder of TFDS datasets; None means TFDS's default.
-        decoder: what decodes sound files: "soundfile", "tfio" or "tensorflow", see `read_audio`.
+        decoder: of sound files: "soundfile", "tfio" or "tensorflow", see `read_audio`.
 
     Returns:
-        The clips; those of a dataset with splits of its own tell by `splits`.
+        The clips; `splits` is set if the dataset has splits of its own.
 
     Raises:
-        InputError: if there is nothing of that name, nothing in it is usable, or labels are needed
-            and there are none.
+        InputError: if nothing of that name exists or nothing in it is usable, or if labels are
+            needed and missing.
 
     Example:
 

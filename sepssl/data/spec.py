@@ -1,4 +1,4 @@
-"""What a string that names clips may be. Nothing is opened, and nothing large is imported."""
+"""Which strings may name clips. Nothing is opened, and nothing large is imported."""
 
 import os
 
@@ -18,7 +18,7 @@ def is_path(spec: str | os.PathLike) -> bool:
 
 
 def require_clips(spec: str | os.PathLike) -> None:
-    """Raises InputError if `spec` is empty, or a path where nothing is or can be read."""
+    """Raises InputError if `spec` is empty, or a path that does not exist or cannot be read."""
     if not os.fspath(spec):
         raise InputError(f"no clips are named; {EXPECTED}")
     if not is_path(spec):

@@ -1,4 +1,4 @@
-"""Which clips train, validate and test."""
+"""Which clips are for training, validation and testing."""
 
 import hashlib
 import os
@@ -24,7 +24,7 @@ def scene_splits(config: SceneConfig, seed: int, counts: tuple[int, int, int]) -
 
 
 def split_numbers(names: Sequence[str], splits: Sequence[str] = SPLITS) -> np.ndarray:
-    """Which of some splits each clip is in, by a hash of its name, in the proportions of `SHARES`.
+    """Assigns clips to splits by a hash of their names, in the proportions of `SHARES`.
 
     The hash keeps a clip in its split when others are added (our choice).
 
@@ -45,21 +45,21 @@ def split_numbers(names: Sequence[str], splits: Sequence[str] = SPLITS) -> np.nd
 def assigned_splits(clips: Clips, test_fold: str = "") -> np.ndarray:
     """The split that each clip is in: "train", "validation", "test", or "" for none.
 
-    The source's own splits where it has them; validation may also be called "valid", "val" or
-    "dev", test "eval" or "evaluation". Else its folds: `test_fold` is tested on, the fold before it
-    (before the first, the last) validates, the others train. What is missing then is taken out of
-    the training clips (or, if there are none, of "dev", or else of the first split) by a hash of
-    the recordings' names. All this is our choice.
+    If the source has splits of its own, they are used; validation may also be called "valid",
+    "val" or "dev", test "eval" or "evaluation". Otherwise its folds are: `test_fold` is for
+    testing, the fold before it (cyclically) for validation, the others for training. A split that
+    is still missing is taken out of the training clips (or, if there are none, out of "dev", or
+    else the first split) by a hash of the recordings' names. All this is our choice.
 
     Args:
         clips: the source.
-        test_fold: name of a fold; "" for the last one, in the order of numbers or names.
+        test_fold: name of a fold; "" for the last one, in numerical or alphabetical order.
 
     Returns:
         str [clips].
 
     Raises:
-        InputError: if there is no such fold.
+        InputError: if the fold does not exist.
     """
     if test_fold and not clips.folds:
         raise InputError(f"test fold {test_fold!r}: the clips have no folds; expected none")
@@ -84,7 +84,7 @@ def assigned_splits(clips: Clips, test_fold: str = "") -> np.ndarray:
 
 
 def _own_splits(splits: Sequence[str]) -> tuple[dict[str, str | None], str]:
-    """What a source calls each of `SPLITS` it has, and which of its splits stands for "train"."""
+    """The source's own name for each of `SPLITS`, and which of its splits stands for "train"."""
     there = [name for name in dict.fromkeys(splits) if name]
     own = {
         split: next((known for known in names if known in there), None)
@@ -130,7 +130,7 @@ def make_splits(clips: Clips, title: str, test_fold: str = "") -> dict[str, Subs
         indices = np.flatnonzero(assigned == split)
         if not len(indices):
             raise InputError(
-                f"{title}: of {len(clips)} labelled clips none falls into the {split} split; "
+                f"{title}: none of {len(clips)} labelled clips falls into the {split} split; "
                 "expected more clips"
             )
         subsets[split] = Subset(clips, indices)
@@ -138,7 +138,7 @@ def make_splits(clips: Clips, title: str, test_fold: str = "") -> dict[str, Subs
 
 
 def training_roles(clips: Clips) -> np.ndarray:
-    """What training uses each clip for, with labels or without: str [clips].
+    """What training uses each clip for, labelled or not: str [clips].
 
     "validation" or "test" where the source's own splits reserve a clip for that, else "train". A
     split that stands in for a training split that the source lacks is not reserved.
@@ -156,16 +156,15 @@ def training_roles(clips: Clips) -> np.ndarray:
 def hold_out(recordings: Sequence[str], count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Which clips to train on, and which to validate on.
 
-    All parts of a tenth of the recordings are held out, and an even number of them is validated on.
+    All parts of a tenth of the recordings are held out; an even number of them is for validation.
 
     Args:
         recordings: of each clip, the recording it is a part of.
-        count: clips to validate on, at most.
+        count: largest number of clips to validate on.
         seed: of the choice.
 
     Returns:
-        int [clips] each; none to validate on where there are fewer than 20 recordings, or `count`
-        is below 2.
+        int [clips] each; the latter is empty with fewer than 20 recordings, or `count` below 2.
     """
     clips = np.arange(len(recordings))
     rng = np.random.default_rng([seed, 0, 3])

@@ -32,14 +32,13 @@ class ClipStore:
     quiet clips keep their resolution.
 
     Each processed clip, stored or skipped, gets one index line, written after its samples are on
-    disk; filling a store that was interrupted, by a power cut too, goes on behind the last of them.
-    A clip whose files have changed gets a new line; the last one of a name counts. Runs that need
-    different clips of one origin can thus share a store: an object of this class shows those clips
-    that it was filled with, or all if it was not. Processes that fill the same store do so one
-    after the other.
+    disk; filling that was interrupted, even by a power cut, resumes after the last of them. A clip
+    whose files have changed gets a new line; the last line of a name counts. Runs that need
+    different clips of one origin can thus share a store: an object of this class shows the clips
+    that it was filled with, or all if it was not. Processes that fill the same store take turns.
 
     Args:
-        folder: where it lies; made if it does not exist.
+        folder: location of the store; created if it does not exist.
 
     Raises:
         InputError: if the folder cannot be made or read.
@@ -58,7 +57,7 @@ class ClipStore:
         self._show(self._entries)
 
     def _read_index(self) -> None:
-        """Reads the lines up to the first that is not whole, or whose samples are not there."""
+        """Reads the lines up to the first that is incomplete or lacks its samples."""
         self._entries: dict[str, dict] = {}
         self._index_bytes = self._num_stored = 0
         self._map: np.memmap | None = None
@@ -90,7 +89,7 @@ class ClipStore:
 
     @property
     def names(self) -> list[str]:
-        """Of the clips stored, without those skipped."""
+        """Names of the stored clips, without those skipped."""
         return [entry["name"] for entry in self._clips]
 
     @property
@@ -100,12 +99,12 @@ class ClipStore:
 
     @property
     def digest(self) -> str:
-        """16 hex digits of what is shown: origin, names and the content of the clips' files."""
+        """16 hex digits from origin, names and the content of the clips' files."""
         shown = [[entry["name"], entry["key"]] for entry in self._clips]
         return hashlib.sha256(json.dumps([self.origin, shown]).encode()).hexdigest()[:16]
 
     def key(self, index: int) -> str:
-        """Of a clip: what `Clips.key` was when it was stored."""
+        """`Clips.key` of a clip when it was stored."""
         return self._clips[index]["key"]
 
     def num_rows(self, index: int) -> int:
@@ -115,9 +114,9 @@ class ClipStore:
         return self._clips[index]["shape"][1]
 
     def read(self, index: int, start: int = 0, num_samples: int | None = None) -> np.ndarray:
-        """float32 [rows, num_samples] from sample `start`; a clip that ends before is repeated.
+        """float32 [rows, num_samples] from sample `start`; a clip that ends earlier is repeated.
 
-        Repeating rather than padding is our choice: zeros would be silence that no recording has.
+        Repeating instead of padding is our choice: no recording contains digital silence.
         """
         if self._map is None:
             self._map = np.memmap(self._samples_path, np.int16, "r")
@@ -142,20 +141,20 @@ class ClipStore:
         key: Callable[[int], str] = lambda index: "",
         verbose: bool = True,
     ) -> list[Skipped]:
-        """Writes the clips that are not there yet, with a progress bar, then shows these clips.
+        """Writes the clips not stored yet, with a progress bar, and shows these clips from then on.
 
         Args:
             origin: what the clips depend on besides their names and files.
             names: of all clips, in order.
             clips: given which of the names are to be processed, iterates over those clips in
                 order: arrays [rows, samples], or an error for a clip to be skipped.
-            title: what is shown with the progress.
-            stamp, key: of a clip by its number, see `Clips.stamp` and `Clips.key`. A clip is there
-                if either is what it was.
+            title: label of the progress bar.
+            stamp, key: of a clip by its number, see `Clips.stamp` and `Clips.key`. A stored clip is
+                up to date if either is unchanged.
             verbose: whether to show progress.
 
         Returns:
-            All clips skipped, also those of earlier fillings.
+            All clips skipped, including those of earlier calls.
 
         Raises:
             InputError: if the store belongs to clips of another origin, no clip is usable, or it
@@ -164,7 +163,7 @@ class ClipStore:
         try:
             with lock_folder(self.folder, wait=True):
                 self._claim(origin)
-                self._read_index()  # another process may have gone on with it
+                self._read_index()  # another process may have added to it
                 self._fill(names, clips, title, stamp, key, verbose)
         except OSError as error:
             raise OutputError(f"{self.folder}: could not be written: {error.strerror}") from error
@@ -180,7 +179,8 @@ class ClipStore:
                 temporary.write_text(json.dumps(content))
         elif self._content() != content:
             raise InputError(
-                f"{self.folder}: holds other clips, or clips made otherwise; expected a new folder"
+                f"{self.folder}: holds other clips, or clips made differently; expected a new "
+                "folder"
             )
 
     def _content(self) -> dict:
@@ -225,9 +225,9 @@ class ClipStore:
 
 
 class _Writer:
-    """Appends clips to a store: a few seconds' samples onto the disk, and then their lines.
+    """Appends clips to a store: a few seconds' worth of samples, synced to disk, then their lines.
 
-    However the block ends, what was added before is kept.
+    However the block ends, what was added so far is kept.
     """
 
     def __init__(self, store: ClipStore):
@@ -239,7 +239,7 @@ class _Writer:
         self._samples = open(self._store._samples_path, "ab")
         self._index = open(self._store._index_path, "ab")
         self._offset = self._store._num_stored
-        # What an interruption left behind the last whole line.
+        # Remains of an interruption after the last complete line.
         self._samples.truncate(2 * self._offset)
         self._index.truncate(self._store._index_bytes)
         self._synced = time.monotonic()
@@ -301,19 +301,19 @@ def _parsed(line: bytes) -> dict | None:
 
 
 def store_folder(cache: str | os.PathLike, kind: str, origin: str) -> pathlib.Path:
-    """Where the clips of an origin lie in a cache: those of another one lie elsewhere."""
+    """The folder in a cache for the clips of one origin."""
     return pathlib.Path(cache, f"{kind}-{hashlib.sha256(os.fsencode(origin)).hexdigest()[:8]}")
 
 
 def store_clips(clips: Clips, cache: str | os.PathLike, sources: str = "none") -> ClipStore:
-    """Decodes all clips into a store of a cache; those that cannot be read are skipped.
+    """Decodes all clips into a store in a cache; those that cannot be read are skipped.
 
     Args:
         clips: what to decode.
         cache: folder of stores.
         sources: "none": a clip is one row, the recording. "readable": the same, but a clip whose
-            true sources cannot be read is skipped. "rows": its true sources are the other rows.
-            "only": they are all rows.
+            true sources cannot be read is skipped. "rows": the true sources are further rows.
+            "only": they are the only rows.
     """
 
     def read(index: int) -> np.ndarray:
@@ -352,7 +352,7 @@ def store_channels(
 
     Args:
         separator: what separates.
-        name: of the separator and its weights, in file names.
+        name: identifies the separator and its weights, in file names.
         mixtures: store with one row per clip.
         sample_rate: of the clips, in Hz; the channels have the same.
         cache: folder of stores.
@@ -378,9 +378,9 @@ def store_channels(
 
 
 def require_same_clips(store: ClipStore, run: str | os.PathLike) -> None:
-    """Raises InputError if a run that is continued began with other clips than those in a store.
+    """Raises InputError if a resumed run began with other clips than those in a store.
 
-    What the run began with is noted in its folder, in `clips.json`.
+    The clips that a run began with are recorded in its folder, in `clips.json`.
     """
     file = pathlib.Path(run, "clips.json")
     clips = {"count": len(store), "digest": store.digest}
@@ -395,6 +395,6 @@ def require_same_clips(store: ClipStore, run: str | os.PathLike) -> None:
     if began != clips:
         count = began.get("count") if isinstance(began, dict) else None
         raise InputError(
-            f"{run}: holds a run on {count} clips, now there are {len(store)}, or their files have "
-            "changed since; expected the same clips to continue it, or another folder"
+            f"{run}: holds a run on {count} clips; now there are {len(store)}, or their files have "
+            "changed; expected the same clips to continue it, or another folder"
         )

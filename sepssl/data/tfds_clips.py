@@ -23,22 +23,21 @@ from sepssl.errors import InputError
 
 
 class TfdsClips(Clips):
-    """One split of a TFDS dataset with sound, and with labels if they are asked for.
+    """One split of a TFDS dataset with sound and, on request, labels.
 
-    The sound is a `tfds.features.Audio`, or else a string feature that holds encoded sound files
-    (what `SepsslScenes` writes); of several, the one named "audio". Channels are averaged.
-    Integers of 8 and 16 bits are scaled to [-1, 1) by their type, wider ones by the smallest of
-    16, 32 and 64 bits that holds the clip's peak (our choice): unless told otherwise, TFDS keeps
-    16-bit sound in int64. The sample rate is the Audio feature's, or else that of each clip in a
-    scalar feature "sample_rate" or "rate".
+    The sound is a `tfds.features.Audio`, or else a string feature with encoded sound files (as
+    `SepsslScenes` writes them); among several, the one named "audio". Channels are averaged. 8-bit
+    and 16-bit integers are scaled to [-1, 1) by their type, wider ones by the smallest of 16, 32
+    and 64 bits that can represent the clip's peak (our choice): by default, TFDS keeps 16-bit sound
+    in int64. The sample rate is the Audio feature's, or else comes with each clip in a scalar
+    feature "sample_rate" or "rate".
 
     The labels are a `ClassLabel`, a sequence of them, or a multi-hot tensor [classes] of integers
-    or bools; of several, the one named "label" or "labels". A label of -1 means no class.
+    or bools; among several, the one named "label" or "labels". A label of -1 means no class.
 
-    Construction reads the labels without decoding the sound. `read` is random access where the
-    records are stored as array_record; through tfrecord files it goes in order, and begins anew
-    when asked for an earlier clip. The length of a clip is known by reading it. Nothing is
-    downloaded or built.
+    Construction reads the labels without decoding the sound. `read` is random access if the records
+    are stored as array_record; tfrecord files are read in order, starting over for an earlier clip.
+    Finding the length of a clip means reading it. Nothing is downloaded or built.
 
     Args:
         dataset: "NAME" or "NAME/CONFIG"; ":VERSION" may follow.
@@ -50,14 +49,14 @@ class TfdsClips(Clips):
 
     Attributes:
         names: "NAME/CONFIG/VERSION/SPLIT[INDEX]" of each clip, in the order of the records.
-        skipped: empty, since only `read` finds what is broken.
-        class_names: of a multi-hot tensor, numbers.
+        skipped: empty, since damage is found only by `read`.
+        class_names: numbers, if the labels are a multi-hot tensor.
 
     Raises:
-        NoLabels: if labels are asked for and no feature can be them.
-        InputError: if the dataset is unknown, not prepared, damaged or of another format, or has
-            no such split; if no feature, or more than one, can be the sound, or more than one the
-            labels, or none tells the rate.
+        NoLabels: if labels are requested and no feature qualifies.
+        InputError: if the dataset is unknown, not prepared, damaged or in an unsupported format, or
+            lacks the split; if no feature, or more than one, qualifies as the sound, more than one
+            as the labels, or the sample rate is unknown.
 
     Example:
 
@@ -143,7 +142,7 @@ class TfdsClips(Clips):
 
 
 def prepared_splits(dataset: str, data_dir: str | os.PathLike | None = None) -> list[str]:
-    """Names of the splits of a prepared TFDS dataset that hold records, in its order.
+    """Names of the non-empty splits of a prepared TFDS dataset, in its order.
 
     Raises:
         InputError: as `TfdsClips`.
@@ -151,7 +150,7 @@ def prepared_splits(dataset: str, data_dir: str | os.PathLike | None = None) -> 
     splits = _prepared(dataset, data_dir).info.splits
     names = [name for name, split in splits.items() if split.num_examples]
     if not names:
-        raise InputError(f"tfds:{dataset}: holds no record; expected labelled clips")
+        raise InputError(f"tfds:{dataset}: has no records; expected labelled clips")
     return names
 
 
@@ -162,7 +161,7 @@ def open_tfds(
     labels: bool = True,
     decoder: str = "soundfile",
 ) -> Joined:
-    """All splits of a prepared TFDS dataset that hold records, one after the other.
+    """All non-empty splits of a prepared TFDS dataset, one after the other.
 
     Args:
         dataset: "NAME" or "NAME/CONFIG"; ":VERSION" may follow.
@@ -199,7 +198,7 @@ class _Records:
             self._raw = builder.as_data_source(split, deserialize_method=raw)
         elif file_format == "tfrecord":
             self._raw = _TfRecords(builder.info.splits[split].filepaths)
-        else:  # reading Parquet by tf.data was seen to wait forever
+        else:  # reading Parquet with tf.data can hang
             raise InputError(f"is stored as {file_format}; expected tfrecord or array_record")
 
     def __getitem__(self, index: int) -> dict:
@@ -209,7 +208,7 @@ class _Records:
 class _TfRecords:
     """The bytes of each record of TFRecord files, one file after the other.
 
-    (`as_dataset` would interleave the files, in an order that depends on where it begins.)
+    (`as_dataset` would interleave the files, in an order that depends on the starting point.)
     """
 
     def __init__(self, files: Sequence[os.PathLike]):
@@ -229,14 +228,14 @@ class _TfRecords:
                 if self._next > index:
                     self._stream = stream
                     return record
-        raise InputError("is not in the files, which end before; expected the whole dataset")
+        raise InputError("is missing: the files end earlier; expected the whole dataset")
 
 
 def _prepared(dataset: str, data_dir: str | os.PathLike | None):
     """The builder of a dataset, made from its files alone.
 
-    `tfds.builder` would take the version that the installed code makes, not the one on disk, and
-    looks some names up in the net.
+    `tfds.builder` would use the version of the installed code, not the one on disk, and looks some
+    names up online.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import read_only_builder
@@ -261,7 +260,7 @@ def _prepared(dataset: str, data_dir: str | os.PathLike | None):
         tfds.builder_cls(name)
     except tfds.core.DatasetNotFoundError as error:
         raise InputError(
-            f"{title}: TFDS knows no dataset '{name}', and there is none of that name in {folder}; "
+            f"{title}: '{name}' is neither a dataset known to TFDS nor one prepared in {folder}; "
             "expected the name of a TFDS dataset"
         ) from error
     # Not `tfds build`, which does not start without Apache Beam, whether the dataset needs it or
@@ -269,7 +268,7 @@ def _prepared(dataset: str, data_dir: str | os.PathLike | None):
     where = f", data_dir={os.fspath(data_dir)!r}" if data_dir else ""
     make = f"import {modules}; tfds.builder('{dataset}'{where}).download_and_prepare()"
     raise InputError(
-        f"{title}: has not been prepared in {folder}; expected it there, as this makes it: "
+        f"{title}: has not been prepared in {folder}; expected it there, prepared with: "
         f'python -c "{make}"'
     )
 
@@ -283,15 +282,15 @@ def _audio_feature(features) -> str:
 
 
 def _holds_files(feature) -> bool:
-    """Whether a feature holds encoded files. An Audio may, which TFDS would decode by pydub."""
+    """Whether a feature contains encoded files, also an Audio (TFDS would decode it with pydub)."""
     import tensorflow_datasets as tfds
 
-    # TFDS has no public way to ask an Audio, but one that logs a warning.
+    # The only public way to ask an Audio logs a warning.
     return isinstance(feature, tfds.features.Text) or getattr(feature, "_lazy_decode", False)
 
 
 def _rate_or_its_feature(features, audio: str) -> int | str | None:
-    """In Hz, or the feature that tells it; None for encoded files, which say it themselves."""
+    """In Hz, or the feature that contains it; None for encoded files, whose headers do."""
     if _holds_files(features[audio]):
         return None
     if features[audio].sample_rate:
@@ -300,8 +299,8 @@ def _rate_or_its_feature(features, audio: str) -> int | str | None:
         if name in features and features[name].shape == ():
             return name
     raise InputError(
-        f"the sample rate of '{audio}' is unknown; expected it in the Audio feature, or a scalar "
-        "feature 'sample_rate' or 'rate'"
+        f"the sample rate of '{audio}' is unknown; expected it in the Audio feature, or in a "
+        "scalar feature 'sample_rate' or 'rate'"
     )
 
 
@@ -334,7 +333,7 @@ def _only(what: str, candidates: list[str], preferred: tuple[str, ...], features
     named = f"named {' or '.join(preferred)}"
     if not found:
         kind = NoLabels if what == "labels" else InputError
-        raise kind(f"has no feature that holds {what}{has}; expected one, for instance {named}")
+        raise kind(f"has no feature with {what}{has}; expected one, for instance {named}")
     raise InputError(
         f"cannot tell which feature holds the {what}: {' and '.join(sorted(found))} qualify{has}; "
         f"expected one, or one {named}"
@@ -359,9 +358,9 @@ def _set_classes(row: np.ndarray, value, feature) -> None:
 
 
 def _mono(sound: np.ndarray) -> np.ndarray:
-    """[samples] or [samples, channels] of any type of number -> checked float32 [samples]."""
+    """[samples] or [samples, channels] of any numeric type -> checked float32 [samples]."""
     if not sound.size:
-        raise InputError("holds no sample; expected a recording")
+        raise InputError("is empty; expected a recording")
     if sound.dtype.kind == "f":
         offset, full_scale = 0.0, 1.0
     elif sound.dtype.itemsize > 2:
@@ -379,7 +378,7 @@ def _mono(sound: np.ndarray) -> np.ndarray:
 
 
 def _read_encoded(file: bytes, sample_rate: int, decoder: str) -> np.ndarray:
-    """The bytes of a sound file, decoded with every check that a file on disk gets."""
+    """Decodes the bytes of a sound file, with all the checks made for a file on disk."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "clip.wav")  # libsndfile looks at the content, not the name
         path.write_bytes(file)
@@ -391,7 +390,7 @@ def _read_encoded(file: bytes, sample_rate: int, decoder: str) -> np.ndarray:
 
 @contextlib.contextmanager
 def _named(name: str) -> Iterator[None]:
-    """What goes wrong within becomes an InputError of one line that begins with `name`."""
+    """Turns any error inside into a one-line InputError that begins with `name`."""
     try:
         yield
     except InputError as error:

@@ -1,4 +1,4 @@
-"""What an embedding has to beat."""
+"""Baselines that an embedding has to beat."""
 
 import functools
 from collections.abc import Callable
@@ -11,16 +11,16 @@ from sepssl.audio.log_mel import LogMel
 from sepssl.representation.embed import embed_recording
 from sepssl.representation.encoder import Encoder
 
-_STRETCH_FRAMES = 6000  # computed at once: a minute
+_STRETCH_FRAMES = 6000  # computed at once: one minute
 
 Embed = Callable[[np.ndarray], np.ndarray]  # waveform [samples] -> [dim]
 
 
 class Baselines(NamedTuple):
-    """What an encoder has to beat, each a function waveform [samples] -> [dim].
+    """Baselines of an encoder, each a function waveform [samples] -> [dim].
 
     Attributes:
-        log_mel_statistics: of the encoder's front end.
+        log_mel_statistics: with the encoder's front end.
         untrained_encoder: the same network with random weights.
     """
 
@@ -29,7 +29,7 @@ class Baselines(NamedTuple):
 
 
 def baselines(untrained: Encoder) -> Baselines:
-    """The baselines of an encoder that is given with random weights."""
+    """The baselines, from an encoder that has random weights."""
     return Baselines(
         log_mel_statistics=functools.partial(log_mel_statistics, untrained.log_mel),
         untrained_encoder=functools.partial(embed_recording, untrained),
@@ -41,11 +41,11 @@ def untrained_like(encoder: Encoder, seed: int) -> Encoder:
 
     Args:
         encoder: the encoder; not changed.
-        seed: of the weights; becomes Keras's seed.
+        seed: of the weights; set as Keras's global seed.
     """
     keras.utils.set_random_seed(seed)
     untrained = Encoder.from_config(encoder.get_config())
-    untrained.build()  # now, since that is when the weights are drawn
+    untrained.build()  # under this seed, since building draws the weights
     return untrained
 
 

@@ -1,4 +1,4 @@
-"""Is one method better than another, over seeds that both were run on?"""
+"""Is one method better than another, over the seeds that both were run with?"""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class PairedDifference(NamedTuple):
     Attributes:
         mean: of the differences.
         low, high: ends of the interval; infinite with a single seed.
-        seeds: number of seeds that both have.
+        seeds: number of common seeds.
     """
 
     mean: float
@@ -29,11 +29,11 @@ def paired_difference(
 ) -> PairedDifference:
     """`first - second`, seed by seed, with Student's t interval of the mean.
 
-    A seed stands for everything that is drawn anew: training, separator and test data. The interval
-    holds for the mean over such seeds, if differences are roughly normal.
+    A seed determines everything random: training, separator and test data. The interval is for the
+    mean over seeds, and valid if differences are roughly normal.
 
     Args:
-        first, second: scores by seed; seeds that only one has are left out.
+        first, second: scores by seed; seeds that only one of them has are ignored.
         confidence: probability mass of the interval.
 
     Raises:

@@ -22,15 +22,15 @@ def evaluate_representation(
     """Query by example and shallow classifiers on frozen embeddings.
 
     Args:
-        train, validation, test: embeddings with labels; the test split is read once, by
+        train, validation, test: embeddings with labels; the test split is used once, with
             hyperparameters chosen on the validation split.
         seed: of queries, classifiers and bootstrap.
 
     Returns:
         "qbe_map" (query by example on the test split) and "qbe_chance"; for "linear" and "mlp"
-        "<kind>_map"; of all three "..._low" and "..._high" (95 % bootstrap interval over test
+        "<kind>_map"; for all three "..._low" and "..._high" (95 % bootstrap interval over test
         clips); "<kind>_auc", "<kind>_d_prime" (None if infinite); and the hyperparameters chosen,
-        as "linear_C".
+        such as "linear_C".
     """
     retrieval = query_by_example(test.embeddings, test.labels, seed=seed)
     results = {
@@ -49,7 +49,7 @@ def evaluate_representation(
             f"{kind}_auc": result.scores.auc,
             f"{kind}_d_prime": result.scores.d_prime,
         } | {f"{kind}_{name}": value for name, value in result.hyperparameters.items()}
-    # d' of a perfect ranking is infinite, which JSON cannot say.
+    # d' of a perfect ranking is infinite, which JSON cannot represent.
     return {key: float(v) if math.isfinite(v) else None for key, v in results.items()}
 
 
@@ -59,7 +59,7 @@ def evaluate_on_splits(
     """Embeds the clips of three splits and evaluates them; see `evaluate_representation`.
 
     Returns:
-        The results with the numbers of clips and classes, and the clips that could not be read.
+        The results, with the numbers of clips and classes, and the clips that could not be read.
     """
     labels = []
     for name, clips in zip(SPLITS, splits, strict=True):
@@ -95,14 +95,14 @@ def evaluate_on(
     """Evaluates on labelled clips; see `open_clips` for what can be named.
 
     Args:
-        dataset: what to open. Its own splits or folds are used; what it lacks is taken out of its
-            training clips, see `assigned_splits`.
+        dataset: the clips, see `open_clips`. Their own splits or folds are used; missing splits are
+            taken out of the training clips, see `assigned_splits`.
         embed: waveform [samples] -> embedding [dim].
         sample_rate: in Hz.
-        num_clips: scenes to make, in all splits together.
+        num_clips: scenes to make, over all splits.
         seed: of scenes, queries and classifiers.
         data_dir: the folder of TFDS datasets; None means TFDS's default.
-        test_fold: of a dataset with folds, the one to test on; "" for the last.
+        test_fold: the fold to test on, if the dataset has folds; "" for the last.
 
     Returns:
         The results, and the clips that were skipped.

@@ -1,4 +1,4 @@
-"""Query by example: do the embeddings of a class lie nearer to each other than to the rest?"""
+"""Query by example: are the embeddings of a class closer to each other than to the rest?"""
 
 import dataclasses
 import warnings
@@ -22,11 +22,11 @@ class RetrievalResult:
 
     Attributes:
         map: mean over the classes of `per_class`, in [0, 1].
-        chance: what `map` would be, on average, if every pool were ranked at random.
+        chance: expected `map` if every pool were ranked at random.
         per_class: float64 `[classes]`, mean average precision of the queries of a class; NaN for a
             class left out.
-        num_queries: int `[classes]`, queries made of each class.
-        left_out: indices of the classes with fewer than two clips, or that every clip has.
+        num_queries: int `[classes]`, number of queries per class.
+        left_out: indices of the classes that fewer than two clips, or all clips, have.
         low, high: 95 % bootstrap interval of `map` over clips.
     """
 
@@ -51,32 +51,32 @@ def query_by_example(
 
     For each class, clips of the class are queries. The pool of a query is `num_same` other clips
     that have the class and `num_other` clips that do not, drawn at random for each query (all of
-    them where there are not that many). The ranking's average precision is averaged over the
+    them if there are not that many). The ranking's average precision is averaged over the
     queries of the class, then over the classes. The counts are our choice.
 
     Chance is not the share of the class in the pool but a little above it: a random order of `n`
     clips with `m` of the class has the expected average precision `q + (1 - q) H(n) / n`, with
     `q = (m - 1) / (n - 1)` and the harmonic number `H(n) = 1 + 1/2 + ... + 1/n`: 0.521 for the
-    default 50 and 50. It rises where a class has few clips without it, falls where it has few with
-    it; `chance` in the result is the mean over the classes that were scored.
+    default 50 and 50. It is higher if there are fewer clips without the class, lower if there are
+    fewer with it; `chance` in the result is the mean over the classes that were scored.
 
-    Clips of equal similarity (to 1e-9) count as one step of the ranking, so embeddings that have
-    collapsed to one point score `m / n`, not more. An embedding of zeros has similarity 0 to all.
+    Clips of equal similarity (to 1e-9) count as one step of the ranking, so embeddings collapsed to
+    one point score `m / n`, not more. An embedding of zeros has similarity 0 to all others.
 
-    The interval is a bootstrap over clips, as queries and in the pools: a clip that is drawn again
-    counts again in both. It is centred on `map`, as `bootstrap_intervals` does.
+    The interval is a bootstrap over clips, both as queries and in the pools: a clip drawn twice
+    counts twice in both. It is centred on `map`, as in `bootstrap_intervals`.
 
     Args:
         embeddings: float `[clips, dim]`.
         labels: multi-hot `[clips, classes]`.
-        num_same: clips of the class in a pool, at most.
-        num_other: clips without the class in a pool, at most.
-        num_queries: queries of each class, at most, drawn at random; None makes every clip one.
+        num_same: largest number of clips with the class in a pool.
+        num_other: largest number of clips without the class in a pool.
+        num_queries: largest number of queries per class, drawn at random; None uses every clip.
         seed: of the draws.
 
     Raises:
-        InputError: if an array has another shape, embeddings are not finite, labels not 0 or 1, a
-            count is below 1, or no class can be scored.
+        InputError: if an array has the wrong shape, embeddings are not finite, labels are not 0 or
+            1, a count is below 1, or no class can be scored.
     """
     embeddings = np.asarray(embeddings, np.float64)
     if embeddings.ndim != 2 or embeddings.size == 0:
@@ -92,7 +92,7 @@ def query_by_example(
             f"num_same, num_other, num_queries are {num_same}, {num_other}, {num_queries}; "
             "expected 1 or more"
         )
-    # By the largest value first: squares of very small or large values leave the range.
+    # Scaled by the largest value first: squares of tiny or huge values under- or overflow.
     embeddings = _divided(embeddings, np.abs(embeddings).max(axis=1, keepdims=True))
     embeddings = _divided(embeddings, np.linalg.norm(embeddings, axis=1, keepdims=True))
 
@@ -139,14 +139,14 @@ def queryable_classes(labels: np.ndarray) -> np.ndarray:
     """Indices of the classes that two or more clips have and one or more have not.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there are no such classes.
     """
     positives = labels.sum(axis=0)
     queryable = np.flatnonzero((positives > 1) & (positives < len(labels)))
     if not len(queryable):
         raise InputError(
-            f"no class of {labels.shape[1]} can be queried among {len(labels)} clips; expected one "
-            "with two clips that have it and one that does not"
+            f"none of {labels.shape[1]} classes can be queried in {len(labels)} clips; expected "
+            "one that at least two clips have and at least one does not"
         )
     return queryable
 
@@ -154,8 +154,8 @@ def queryable_classes(labels: np.ndarray) -> np.ndarray:
 def expected_random_ap(relevant: int, total: int) -> float:
     """Expected average precision of a random order of `total` clips, `relevant` of them relevant.
 
-    The clip at rank k is relevant with probability m/n; of the k - 1 above it, a share of
-    (m - 1)/(n - 1) is expected to be.
+    The clip at rank k is relevant with probability m/n; given that, so is an expected fraction
+    (m - 1)/(n - 1) of the k - 1 clips above it.
     """
     if total == 1:
         return 1.0
@@ -166,13 +166,13 @@ def expected_random_ap(relevant: int, total: int) -> float:
 def _mean_of_queries(precisions: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Both `[queries, replicates]` -> `[replicates]`; NaN precisions do not count."""
     counts = np.where(np.isnan(precisions), 0.0, counts)
-    with np.errstate(invalid="ignore"):  # of a replicate that has no query of the class
+    with np.errstate(invalid="ignore"):  # a replicate may have no query of the class
         return np.sum(counts * np.nan_to_num(precisions), axis=0) / counts.sum(axis=0)
 
 
 def _interval(replicates: np.ndarray, mean: float) -> tuple[float, float]:
     """2.5 and 97.5 % quantiles of the mean over classes of `[classes, replicates]`."""
-    with warnings.catch_warnings():  # of a replicate without a class to score, which is NaN
+    with warnings.catch_warnings():  # a replicate without a class to score gives NaN
         warnings.simplefilter("ignore", RuntimeWarning)
         means = np.nanmean(replicates, axis=0)
     low, high = centred_interval(means, mean, 0.95)

@@ -21,13 +21,13 @@ class Scores:
     Attributes:
         map: mean average precision, in [0, 1].
         auc: mean area under the ROC curve, in [0, 1]; chance is 0.5.
-        d_prime: d' of `auc` (not the mean of the classes' d'; as in the AudioSet literature);
+        d_prime: d' of `auc`, as in the AudioSet literature (not the mean of the classes' d');
             chance is 0, a perfect ranking gives infinity.
-        chance_map: mean over the classes of the share of positive clips, which the average
-            precision of a random ranking tends to as clips grow many.
+        chance_map: mean over the classes of the share of positive clips, the limit of a random
+            ranking's average precision for many clips.
         per_class_ap: float64 `[classes]`, NaN for a class left out.
         per_class_auc: float64 `[classes]`, NaN for a class left out.
-        left_out: indices of the classes without a positive, or without a negative, clip.
+        left_out: indices of the classes without a positive or without a negative clip.
     """
 
     map: float
@@ -40,7 +40,7 @@ class Scores:
 
 
 def macro_scores(labels: np.ndarray, predictions: np.ndarray) -> Scores:
-    """Scores predictions of which only the order of the clips within a class matters.
+    """Scores predictions; only the order of the clips within a class matters.
 
     Args:
         labels: multi-hot `[clips, classes]`.
@@ -75,10 +75,10 @@ def d_prime(auc: _Numbers) -> _Numbers:
 
 
 def average_precision(relevant: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Average precision of one ranking, clips of equal score taken as one step.
+    """Average precision of one ranking, with clips of equal score taken as one step.
 
-    The same as scikit-learn's, at a fraction of its time per call. Counting ties as one step gives
-    a constant score the share of relevant clips, in whatever order the clips come.
+    Equals scikit-learn's, at a fraction of its time per call. Since ties count as one step, a
+    constant score gives the share of relevant clips, whatever the order of the clips.
 
     Args:
         relevant: 0 or 1, `[clips]`, at least one 1.
@@ -99,16 +99,17 @@ def bootstrap_intervals(
     """Bootstrap over clips of the macro scores: percentiles, centred on the score itself.
 
     Each replicate draws as many clips as there are, with replacement, and averages over the
-    classes that have a positive and a negative clip in the draw. It measures the chance in the
-    choice of the test clips, not that in training. 1000 replicates take 0.2 s for 200 clips and 28
-    classes, half a minute for 10,000 clips and 200 classes.
+    classes that have a positive and a negative clip in the draw. It measures the variation due to
+    the choice of test clips, not that due to training. 1000 replicates take 0.2 s for 200 clips and
+    28 classes, half a minute for 10,000 clips and 200 classes.
 
-    Clips drawn twice raise average precision where a class has few positives (by about 0.05 with 5
-    of 80), so the percentiles are shifted by what the mean of the replicates exceeds the score (our
-    choice). BCa and the basic bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap,
-    1993, sections 13.3 and 14.3) take that shift for a bias of the score itself and correct for it
-    once more: their nominal 95 % cover the expected score of a test set of this size in 77 to 89 %
-    of the cases simulated in `tests/benchmarks/intervals.py`, these intervals in 93 to 97 %.
+    Clips drawn twice raise average precision if a class has few positives (by about 0.05 with 5 of
+    80), so the percentiles are shifted by the difference between the replicates' mean and the score
+    (our choice). BCa and the basic bootstrap (Efron and Tibshirani, An Introduction to the
+    Bootstrap, 1993, sections 13.3 and 14.3) mistake that shift for a bias of the score itself and
+    correct for it once more: in the cases simulated in `tests/benchmarks/intervals.py`, their
+    nominal 95 % intervals cover the expected score of a test set of this size in 77 to 89 % of the
+    cases, these intervals in 93 to 97 %.
 
     Args:
         labels: multi-hot `[clips, classes]`.
@@ -148,16 +149,16 @@ def bootstrap_intervals(
         "map": centred_interval(ap, scores.map, confidence),
         "auc": centred_interval(auc, scores.auc, confidence),
     }
-    intervals["d_prime"] = d_prime(intervals["auc"])  # monotone: quantiles carry over
+    intervals["d_prime"] = d_prime(intervals["auc"])  # monotone, so quantiles carry over
     return {name: (float(low), float(high)) for name, (low, high) in intervals.items()}
 
 
 def centred_interval(replicates: np.ndarray, score: float, confidence: float) -> np.ndarray:
-    """Percentiles of bootstrap replicates of a score in [0, 1], moved so that their mean is it.
+    """Percentiles of bootstrap replicates of a score in [0, 1], centred on the score.
 
     Args:
-        replicates: float `[replicates]`; NaN, of one without a class to score, is left out.
-        score: what the clips themselves give.
+        replicates: float `[replicates]`; NaN, from one without a class to score, is ignored.
+        score: the score of the clips themselves.
         confidence: probability mass of the interval.
 
     Returns:
@@ -172,20 +173,20 @@ def scorable_classes(labels: np.ndarray) -> np.ndarray:
     """Indices of the classes with a positive and a negative clip.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there are no such classes.
     """
     positives = labels.sum(axis=0)
     scored = np.flatnonzero((positives > 0) & (positives < len(labels)))
     if not len(scored):
         raise InputError(
-            f"no class of {labels.shape[1]} has both a positive and a negative clip among "
-            f"{len(labels)} clips; expected at least one class that has"
+            f"none of {labels.shape[1]} classes has both a positive and a negative clip among "
+            f"{len(labels)} clips; expected at least one such class"
         )
     return scored
 
 
 def check_multi_hot(labels: np.ndarray, clips: int) -> np.ndarray:
-    """Returns labels as int8 `[clips, classes]`, or raises InputError if they are not one."""
+    """Returns labels as int8 `[clips, classes]`; raises InputError if they are not multi-hot."""
     labels = np.asarray(labels)
     if labels.ndim != 2 or len(labels) != clips or labels.shape[1] == 0:
         raise InputError(f"labels have the shape {list(labels.shape)}; expected [{clips}, classes]")
@@ -203,12 +204,12 @@ def resampled_scores(relevant: np.ndarray, scores: np.ndarray, counts: np.ndarra
         counts: float `[replicates, clips]`.
 
     Returns:
-        `[replicates, 2]`, NaN where a replicate has no relevant clip or no other one.
+        `[replicates, 2]`, NaN if a replicate has no relevant clip or no other one.
     """
     order, ends = _ranking(scores)
     starts = np.append(0, ends[:-1] + 1)
     relevant, counts = relevant[order], counts[:, order]
-    # Only runs of equal scores that hold a positive contribute: few, where the class is rare.
+    # Only runs of equal scores with a positive contribute: few, if the class is rare.
     holds = np.add.reduceat(relevant, starts) > 0
     starts, ends, positions = starts[holds], ends[holds], np.flatnonzero(relevant)
     clips = np.cumsum(counts, axis=1)
@@ -237,7 +238,7 @@ def _ranking(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _blocks(replicates: int, clips: int) -> Iterator[int]:
-    """Sizes of blocks of replicates, of about 16 MB an array each."""
+    """Sizes of blocks of replicates, such that each array takes about 16 MB."""
     block = max(1, 2_000_000 // clips)
     for start in range(0, replicates, block):
         yield min(block, replicates - start)

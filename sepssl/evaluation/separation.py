@@ -1,4 +1,4 @@
-"""A separator's scores on a dataset, beside what masks could do at best."""
+"""A separator's scores on a dataset, next to those of oracle masks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -34,18 +34,18 @@ def evaluate_separator(
 
     Args:
         separator: `Separator`.
-        dataset: what to open, see `open_clips`. Without true sources only MoMi is reported. Of data
-            with a test split of its own, that split is evaluated.
-        num_clips: how many clips at most, 0 for all; scenes: 500 by default.
+        dataset: the clips, see `open_clips`. Without true sources, only MoMi is reported. If the
+            data has a test split of its own, only that split is evaluated.
+        num_clips: largest number of clips, 0 for all; 500 by default for scenes.
         seed: of the scenes and of the pairs for MoMi.
         verbose: whether to show progress.
         data_dir: the folder of TFDS datasets; None means TFDS's default.
 
     Returns:
         {"clips": their number, "scores": {system: scores as in `SeparationScores.result`, for
-        "separator", "mixture", "oracle binary mask" and "oracle ratio mask"; the rates of
-        separation for the first only}, "MoMi": dB}, and the clips that were skipped. "scores" is
-        absent without sources, "MoMi" with a single clip.
+        "separator", "mixture", "oracle binary mask" and "oracle ratio mask"; "under", "equal" and
+        "over" only for the first}, "MoMi": dB}, and the clips that were skipped. "scores" is absent
+        without sources, "MoMi" with a single clip.
 
     Raises:
         InputError: as `open_clips`; if no clip can be read.
@@ -115,7 +115,7 @@ def _scores(
                 used += 1
             progress.update()
     results = {name: score.result() for name, score in scores.items()}
-    for name in set(results) - {"separator"}:  # which are given the number of sources
+    for name in set(results) - {"separator"}:  # these know the number of sources
         for rate_name in ("under", "equal", "over"):
             results[name].pop(rate_name, None)
     return results, used
@@ -142,7 +142,7 @@ def _momi(
                 used += 1
                 length = min(len(first), len(clip))
                 pair = np.stack([first[:length], clip[:length]])
-                if separator.num_sources > 1:  # one cannot make up two recordings
+                if separator.num_sources > 1:  # a single one cannot be split over two recordings
                     gains.append(momi(lambda x: separator.separate(x[0], rate)[None], pair))
                 first = None
             progress.update()
@@ -150,7 +150,7 @@ def _momi(
 
 
 def format_scores(scores: dict[str, dict[str, float]]) -> str:
-    """A table of text, a row per system; in dB, and in percent of clips."""
+    """A text table, one row per system; in dB, and in percent of clips."""
     columns = list(dict.fromkeys(name for row in scores.values() for name in row))
     width = max(len(name) for name in scores)
     lines = [" " * width + "".join(f"{name:>11}" for name in columns)]

@@ -1,4 +1,4 @@
-"""Shallow classifiers on frozen clip embeddings: how much of the labels do they hold?"""
+"""Shallow classifiers on frozen clip embeddings: how well do these predict the labels?"""
 
 import copy
 import dataclasses
@@ -34,11 +34,11 @@ class Split(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ShallowResult:
-    """What a shallow classifier reached.
+    """The result of a shallow classifier.
 
     Attributes:
-        scores: on the test split, of the one classifier chosen on the validation split.
-        hyperparameters: those chosen: `{"C": ...}`, or `{"alpha": ..., "epochs": ...}`.
+        scores: on the test split, for the classifier chosen on the validation split.
+        hyperparameters: the chosen ones: `{"C": ...}`, or `{"alpha": ..., "epochs": ...}`.
         validation: macro mAP on the validation split of every setting tried, as
             `(hyperparameters, mAP)` in the order tried.
         test_predictions: float `[test clips, classes]`, logits ("linear") or probabilities ("mlp"),
@@ -61,13 +61,13 @@ def evaluate_shallow(
     """Trains shallow classifiers on frozen embeddings and scores the best one on the test split.
 
     Embeddings are standardised with the mean and deviation of the training split. Each setting of
-    the hyperparameters is trained on the training split and its macro mAP read on the validation
-    split; the best (the more regularised one of equals) is read once on the test split.
+    the hyperparameters is trained on the training split and scored by macro mAP on the validation
+    split; the best (among equals, the more regularised) is scored once on the test split.
 
     "linear": one-vs-rest logistic regression, L2 penalty, `C` from `INVERSE_PENALTIES`.
     "mlp": one hidden layer of 512 ReLU units, a sigmoid for each class, Adam at 1e-3, batches of
-    200; weight decay from `WEIGHT_DECAYS`, stopped at one of `EPOCHS`. All values are our choice
-    but the width of the hidden layer.
+    200; weight decay from `WEIGHT_DECAYS`, stopped at one of `EPOCHS`. All values except the width
+    of the hidden layer are our choice.
 
     600 training clips of 128 dimensions and 28 classes take about 1 s ("linear") or 3 s ("mlp") on
     one core.
@@ -129,8 +129,8 @@ def _linear(
 ) -> Iterator[tuple[dict[str, float], _Classifier]]:
     """Yields (hyperparameters, classifier), the most regularised first."""
     del seed  # a convex problem
-    # A class that no training clip has, or all have, keeps zeros: the same score for all clips.
-    # Each penalty starts from the solution of the one before.
+    # A class that no or every training clip has keeps zeros: the same score for all clips.
+    # Each penalty starts from the solution for the previous one.
     models = {
         k: LogisticRegression(max_iter=1000, warm_start=True) for k in scorable_classes(labels)
     }
@@ -188,6 +188,6 @@ def _checked(split: Split, name: str, like: Split | None = None) -> Split:
     ):
         raise InputError(
             f"{name} split has {embeddings.shape[1]} dimensions and {labels.shape[1]} classes; "
-            f"expected {like.embeddings.shape[1]} and {like.labels.shape[1]}, as the train split"
+            f"expected {like.embeddings.shape[1]} and {like.labels.shape[1]}, as in the train split"
         )
     return Split(embeddings, labels)

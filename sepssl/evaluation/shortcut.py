@@ -1,4 +1,4 @@
-"""Does an encoder hear what sounds, or the ambience of the recording?"""
+"""Does an encoder respond to the sound sources, or to the ambience of the recording?"""
 
 from collections.abc import Callable
 
@@ -10,19 +10,19 @@ from sepssl.errors import InputError
 
 
 def shortcut_clips(config: SceneConfig, seed: int, count: int) -> np.ndarray:
-    """Scenes, each before two others that share its sources or its ambience.
+    """Scenes, each followed by two others that share its sources or its ambience.
 
     Two patches of one recording share its sources and its ambience, and an encoder may learn to
-    associate them by either. Here every scene is put before its own sources under the ambience of
-    the next scene, and the sources of the next scene under its own ambience, as loud over the
-    sources as it was. Sources keep the colour of the microphone they were recorded by, so an
-    encoder that goes by colour prefers the same sources too. Neighbours that have a class in common
-    are left out.
+    associate them by either. Here every scene is followed by its own sources with the ambience of
+    the next scene, and by the sources of the next scene with its own ambience, both at the
+    ambience's original level relative to the sources. Sources keep the spectral colour of their
+    microphone, so an encoder that relies on colour prefers the same sources too. Neighbouring
+    scenes with a class in common are left out.
 
     Args:
         config: of the scenes; with ambience.
         seed: of the scenes.
-        count: of the scenes, at least 2.
+        count: number of scenes, at least 2.
 
     Returns:
         [scenes, 3, samples]: scene, same sources, same ambience.
@@ -44,15 +44,15 @@ def shortcut_clips(config: SceneConfig, seed: int, count: int) -> np.ndarray:
 
 
 def sources_preferred(embed: Callable[[np.ndarray], np.ndarray], clips: np.ndarray) -> float:
-    """How often the same sources in another ambience are nearer than others in the same one.
+    """How often the same sources in another ambience are closer than others in the same one.
 
     Args:
         embed: waveform [samples] -> [dim].
-        clips: of `shortcut_clips`.
+        clips: from `shortcut_clips`.
 
     Returns:
         The share of scenes whose embedding has the larger cosine with that of the same sources,
-        all without the mean over the scenes: between 0 (only the ambience counts) and 1 (only the
+        after subtracting the mean embedding: from 0 (only the ambience counts) to 1 (only the
         sources do).
 
     Reference: our choice.
@@ -66,7 +66,7 @@ def sources_preferred(embed: Callable[[np.ndarray], np.ndarray], clips: np.ndarr
 
 
 def _mixed(sources, ambience):
-    """The sources of one scene in the ambience of another, as loud as that was in its own."""
+    """The sources of one scene in the ambience of another, at the ambience's relative level."""
     sound = sources.sources.sum(axis=0)
     level = 10 ** (ambience.ambience_db / 20) * np.linalg.norm(sound)
     mixture = sound + ambience.ambience * (level / np.linalg.norm(ambience.ambience))

@@ -1,4 +1,4 @@
-"""Patch in, embedding out, and the objectives that train it."""
+"""Patch in, embedding out, and the training objectives."""
 
 from sepssl.representation.backbones.cnn14 import Cnn14Backbone
 from sepssl.representation.backbones.efficientnet_b0 import EfficientNetB0Backbone

@@ -26,13 +26,13 @@ def make_encoder(config: ConfigDict, sample_rate: int = 16000, dtype: str = "flo
     """The network that `config.encoder` describes, with random weights.
 
     Args:
-        config: "backbone" names one of `BACKBONES`, "front_end" one of `FRONT_ENDS`; sizes of 0
-            are the backbone's own.
+        config: "backbone" is one of `BACKBONES`, "front_end" one of `FRONT_ENDS`; a size of 0 means
+            the backbone's default.
         sample_rate: in Hz, of the waveforms it is made for.
-        dtype: Keras's policy for its layers, mixed ones included.
+        dtype: Keras's policy for its layers, possibly a mixed one.
 
     Raises:
-        InputError: if there is no such backbone or front end, or none at this rate.
+        InputError: if the backbone or front end is unknown, or not available at this rate.
     """
     front_end = config.get("front_end", "log_mel")
     for key, name, known in (

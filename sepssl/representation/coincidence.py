@@ -16,8 +16,8 @@ class CoincidenceHead(keras.layers.Layer):
     """A two-layer perceptron on every pair of embeddings.
 
     The first layer is split, `W [z; z'] = W1 z + W2 z'`, so that no pair is ever concatenated. In
-    training, where the shapes are known, no hidden layer of all pairs is stored either; see
-    `pair_logits`. What follows the split layer is in float32 under every dtype policy.
+    training, if the shapes are known, the hidden layer of all pairs is not stored either; see
+    `pair_logits`. Everything after the split layer is float32 under every dtype policy.
 
     Args:
         hidden_size: units of the hidden layer.
@@ -65,15 +65,15 @@ class CoincidenceHead(keras.layers.Layer):
 
 
 def coincidence_loss(logits: Tensor, offset: int | Tensor = 0) -> Tensor:
-    """Binary cross entropy over all pairs, coinciding and other pairs weighing the same in sum.
+    """Binary cross entropy over all pairs, with equal total weight of coinciding and other pairs.
 
     Args:
         logits: [rows, columns]; row i and column `offset + i` come from one clip, others do not.
         offset: see `logits`; 0 unless the rows are a slice of the global batch.
 
     Returns:
-        Scalar: mean of -log p over coinciding pairs plus mean of -log(1 - p) over the others, which
-        is 0 where there are none.
+        Scalar: mean of -log p over coinciding pairs plus mean of -log(1 - p) over the others (0 if
+        there are none).
     """
     logits = ops.cast(logits, "float32")
     rows, columns = ops.shape(logits)
@@ -85,13 +85,12 @@ def coincidence_loss(logits: Tensor, offset: int | Tensor = 0) -> Tensor:
 
 
 def coincidence_auc(logits: Tensor, offset: int | Tensor = 0) -> Tensor:
-    """Share of the other pairs of a row that its coinciding pair is above, mean over rows, scalar.
+    """Share of a row's other pairs that score below its coinciding pair, mean over rows, scalar.
 
-    The area under the ROC curve row by row: 0.5 is chance, 1 perfect. Pairs of equal logits count
-    half.
+    The area under the ROC curve of each row: 0.5 is chance, 1 is perfect. Equal logits count half.
 
     Args:
-        logits, offset: as of `coincidence_loss`.
+        logits, offset: as in `coincidence_loss`.
     """
     logits = ops.cast(logits, "float32")
     rows, columns = ops.shape(logits)

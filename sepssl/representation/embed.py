@@ -12,14 +12,14 @@ from sepssl.representation.encoder import Encoder
 
 
 def embed_recording(encoder: Encoder, waveform: np.ndarray, max_patches: int = 256) -> np.ndarray:
-    """The encoder's embedding of a recording, computed over stretches of at most `max_patches`.
+    """The encoder's embedding of a recording, computed in parts of at most `max_patches` patches.
 
-    The same as `encoder(waveform)`, whose mean over patches does not care how they are grouped.
+    Equals `encoder(waveform)`, since the mean over patches does not depend on their grouping.
 
     Args:
         encoder: `Encoder`.
         waveform: [samples], at the encoder's sample rate.
-        max_patches: patches computed at once; bounds the memory.
+        max_patches: patches computed at once; limits the memory.
 
     Returns:
         float32 [embedding_size].
@@ -44,7 +44,7 @@ def embed_clips(
     Args:
         embed: waveform [samples] -> embedding [dim].
         clips: what to embed.
-        title: what the progress bar says.
+        title: label of the progress bar.
         verbose: whether to show progress.
 
     Returns:

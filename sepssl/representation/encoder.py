@@ -20,23 +20,23 @@ class Encoder(keras.Model):
     Args:
         backbone: layer or model, functional ones included, that maps log-mel patches [batch,
             frames, bands] to [batch, embedding_size]; `SmallBackbone()` by default.
-        log_mel: `LogMel()` by default; holds the sample rate and the hop between patches.
-        dtype: policy of the default backbone. Log-mel patches and the mean over them are float32
-            under every policy, and so are the embeddings.
+        log_mel: `LogMel()` by default; determines the sample rate and the hop between patches.
+        dtype: policy of the default backbone. Log-mel patches, the mean over them and embeddings
+            are float32 under every policy.
 
     Shapes: waveform [batch, samples] in [-1, 1] -> [batch, embedding_size], any number of samples
-    from 1 up (shorter than a patch: padded with zeros to one). ValueError for any other number of
-    axes. `patch_embeddings` gives the embeddings before the mean.
+    from 1 up (if shorter than a patch, padded with zeros to its length). ValueError for any other
+    number of axes. `patch_embeddings` gives the embeddings before the mean.
 
     Raises:
-        ValueError: when `embedding_size` is asked for or the encoder is built, if the backbone's
-            output is not [batch, embedding_size].
+        ValueError: when `embedding_size` is read or the encoder is built, if the backbone's output
+            is not [batch, embedding_size].
 
     Example:
         >>> Encoder()(np.zeros([1, 16000])).shape
         (1, 256)
 
-        With a network of `keras.applications`, which wants a channel axis:
+        With a network from `keras.applications`, which needs a channel axis:
 
         >>> patches = keras.Input((96, 64))
         >>> network = keras.applications.MobileNetV2(
@@ -54,7 +54,7 @@ class Encoder(keras.Model):
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
-        self.jit_compile = False  # XLA ruins convolutions on CPUs
+        self.jit_compile = False  # XLA makes convolutions much slower on CPUs
         self.backbone = SmallBackbone(dtype=self.dtype_policy) if backbone is None else backbone
         self.log_mel = LogMel() if log_mel is None else log_mel
 
@@ -65,7 +65,7 @@ class Encoder(keras.Model):
 
     @functools.cached_property
     def embedding_size(self) -> int:
-        """Dimensions of an embedding: those of the backbone's output."""
+        """Dimension of an embedding, that of the backbone's output."""
         if hasattr(self.backbone, "embedding_size"):
             return self.backbone.embedding_size
         shape = self.backbone.compute_output_shape(self._patch_shape)
@@ -104,7 +104,7 @@ class Encoder(keras.Model):
 
     def get_config(self) -> dict:
         backbone = keras.saving.serialize_keras_object(self.backbone)
-        backbone.pop("compile_config", None)  # of a model that was trained before it came here
+        backbone.pop("compile_config", None)  # of a model that was trained earlier
         return super().get_config() | {
             "backbone": backbone,
             "log_mel": keras.saving.serialize_keras_object(self.log_mel),
@@ -123,6 +123,6 @@ def load_encoder(path: str | os.PathLike) -> Encoder:
     """Loads an encoder saved as `.keras`, in safe mode.
 
     Raises:
-        InputError: if there is no such file, or it holds something other than an encoder.
+        InputError: if the file does not exist, or contains something other than an encoder.
     """
     return load_model(path, Encoder)

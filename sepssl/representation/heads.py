@@ -1,4 +1,4 @@
-"""The head that similarity is measured behind."""
+"""The projection head, on whose output similarity is measured."""
 
 import keras
 
@@ -7,7 +7,7 @@ from sepssl.typing import Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="sepssl")
 class ProjectionHead(keras.layers.Layer):
-    """Embedding to projection: dense, ReLU, dense. Left behind after training.
+    """Embedding to projection: dense, ReLU, dense. Discarded after training.
 
     Args:
         hidden_size: units of the hidden layer.

@@ -9,7 +9,7 @@ from sepssl.typing import Tensor
 
 
 def l2_normalize(x: Tensor) -> Tensor:
-    """Rows of length 1, in float32: [batch, dim] -> [batch, dim]; a row of zeros stays."""
+    """Scales rows to length 1, in float32: [batch, dim] -> [batch, dim]; zeros stay zeros."""
     x = ops.cast(x, "float32")
     return x * ops.rsqrt(ops.maximum(ops.sum(ops.square(x), axis=-1, keepdims=True), 1e-12))
 
@@ -24,14 +24,14 @@ def nt_xent(
 ) -> Tensor:
     """Cross entropy of finding each projection's counterpart among all others.
 
-    Both directions are averaged: a_i looks for b_i among all b and all a but itself, and the other
-    way round. Computed in float32.
+    The average of both directions: a_i is to find b_i among all b and all a except itself, and vice
+    versa. Computed in float32.
 
     Args:
         a, b: projections of two views of the same clips, [batch, dim]; need not be normalised.
         temperature: above 0; cosine similarities are divided by it.
-        all_a, all_b: projections of the global batch [global batch, dim], if it is larger than
-            `a` and `b`: where negatives come from.
+        all_a, all_b: projections of the global batch [global batch, dim], from which negatives are
+            taken, if it is larger than `a` and `b`.
         offset: row of `all_a` and `all_b` at which `a` and `b` start.
 
     Returns:
@@ -80,7 +80,7 @@ def alignment(a: Tensor, b: Tensor) -> Tensor:
 def uniformity(a: Tensor) -> Tensor:
     """log mean exp(-2 d^2) over pairs of normalised rows: 0 if all are equal, about -4 if spread.
 
-    0 of a single row.
+    0 for a single row.
 
     Reference: Wang & Isola (2020), t = 2.
     """

@@ -1,4 +1,4 @@
-"""A hidden layer over all pairs of rows, never stored: what coincidence prediction costs."""
+"""Logits of all pairs of rows without storing the hidden layer, for coincidence prediction."""
 
 import math
 
@@ -13,8 +13,8 @@ BLOCK = 16  # rows at a time: 16 x 1024 x 256 floats are 16 MB
 def pair_logits(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
     """`logits[i, j] = weights . relu(left[i] + right[j])` and its gradient, in blocks of rows.
 
-    XLA compiles a block to one pass that keeps no pair's hidden layer; the gradient computes it
-    again. Compiled anew for every shape.
+    XLA compiles a block to one pass that does not store hidden layers; the gradient recomputes
+    them. Recompiled for every shape.
 
     Args:
         left: float32 [rows, hidden].
@@ -25,7 +25,7 @@ def pair_logits(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
         float32 [rows, columns].
     """
 
-    # Or a tape outside would ask XLA for a gradient of its own.
+    # Otherwise, an outer tape would request XLA's own gradient.
     left, right, weights = (tf.stop_gradient(x) for x in (left, right, weights))
 
     def gradient(upstream):
@@ -69,5 +69,5 @@ def _backward(upstream, left, right, weights):
 
 
 def _blocks(rows):
-    """[rows, ...] -> [blocks, rows of a block, ...], blocks of equal size."""
+    """[rows, ...] -> [blocks, rows per block, ...], blocks of equal size."""
     return tf.reshape(rows, [-1, math.gcd(rows.shape[0], BLOCK), *rows.shape[1:]])

@@ -1,7 +1,7 @@
-"""Weights of the released CNN14 models of PANNs, as an encoder.
+"""Weights of PANNs' released CNN14 models, as an encoder.
 
 The released files (zenodo.org/record/3987831, `Cnn14_mAP=0.431.pth` at 32 kHz and
-`Cnn14_16k_mAP=0.438.pth` at 16 kHz) hold PyTorch's state of the network, its front end included.
+`Cnn14_16k_mAP=0.438.pth` at 16 kHz) contain PyTorch's state of the network and its front end.
 """
 
 import os
@@ -30,15 +30,15 @@ TO_TORCH = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}  # axes of Keras's weights in P
 def import_panns(path: str | os.PathLike) -> Encoder:
     """Reads a PyTorch checkpoint of PANNs' CNN14.
 
-    Sizes and the sample rate are read off the shapes. The classifier is left out: the embedding is
-    what it sees. The encoder takes it of patches of 0.98 s, and their mean (our choice), where
-    PANNs take it of a whole clip.
+    Sizes and the sample rate are inferred from the shapes. The classifier is omitted: its input is
+    the embedding. The encoder averages the embeddings of patches of 0.98 s (our choice), whereas
+    PANNs embed a whole clip.
 
     Args:
-        path: a `.pth` file that holds a dictionary with the state at "model".
+        path: a `.pth` file that contains a dictionary with the state under "model".
 
     Raises:
-        InputError: if PyTorch is not installed, there is no such checkpoint, or a key, a shape or
+        InputError: if PyTorch is not installed, the checkpoint does not exist, or a key, a shape or
             the front end is not that of CNN14.
     """
     path = os.fspath(path)
@@ -49,7 +49,7 @@ def import_panns(path: str | os.PathLike) -> Encoder:
             raise InputError(f"{path}: has no {key}; expected a checkpoint of PANNs' CNN14")
         if state[key].ndim != rank:
             raise InputError(
-                f"{path}: {key} is of shape {list(state[key].shape)}; expected {rank} axes"
+                f"{path}: {key} has the shape {list(state[key].shape)}; expected {rank} axes"
             )
         return state[key].shape
 
@@ -74,23 +74,23 @@ def import_panns(path: str | os.PathLike) -> Encoder:
     for key, wanted in expected.items():
         if shape(key, len(wanted)) != wanted:
             raise InputError(
-                f"{path}: {key} is of shape {list(state[key].shape)}; expected {list(wanted)}, "
-                "which the other shapes imply"
+                f"{path}: {key} has the shape {list(state[key].shape)}; expected {list(wanted)}, "
+                "as the other shapes imply"
             )
     for key in state:
         if key not in expected and key not in UNUSED and not key.endswith(".num_batches_tracked"):
-            raise InputError(f"{path}: has {key}; expected the keys of PANNs' CNN14 alone")
+            raise InputError(f"{path}: has {key}; expected only the keys of PANNs' CNN14")
     filters = slaney_mel_matrix(bands, bins, sample_rate, log_mel.low_hz, log_mel.high_hz)
-    window = np.hanning(fft_length + 1)[:-1]  # which the bin of 0 Hz is
+    window = np.hanning(fft_length + 1)[:-1]  # equals the kernel of the bin at 0 Hz
     for key, found, computed in (
         (MEL, state[MEL], filters),
         (STFT_REAL, state[STFT_REAL][0, 0], window),
     ):
         if not np.allclose(found, computed, atol=1e-3 * computed.max()):
             raise InputError(
-                f"{path}: {key} holds other values than PANNs' front end at {sample_rate} Hz; "
-                f"expected {bands} bands from {log_mel.low_hz:g} to {log_mel.high_hz:g} Hz of "
-                "frames with a Hann window"
+                f"{path}: {key} differs from PANNs' front end at {sample_rate} Hz; "
+                f"expected {bands} bands from {log_mel.low_hz:g} to {log_mel.high_hz:g} Hz, "
+                "computed from frames with a Hann window"
             )
 
     for key, variable in variables.items():
@@ -121,8 +121,7 @@ def _load_state(path: str) -> dict[str, np.ndarray]:
         if error.name != "torch":
             raise
         raise InputError(
-            f"{path}: is read with PyTorch, which is not installed; expected "
-            "pip install 'sepssl[panns]'"
+            f"{path}: needs PyTorch, which is not installed; expected pip install 'sepssl[panns]'"
         ) from error
     expected = "expected a PyTorch checkpoint of PANNs' CNN14"
     if not os.path.isfile(path):
@@ -138,14 +137,14 @@ def _load_state(path: str) -> dict[str, np.ndarray]:
     if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
         raise InputError(f'{path}: has no tensors at "model"; {expected}')
     for key, value in state.items():
-        # A view that repeats what it holds could claim any size.
+        # A view that repeats its data could claim any size.
         if value.layout != torch.strided or value.nbytes > value.untyped_storage().nbytes():
-            raise InputError(f"{path}: {key} is no plain tensor; {expected}")
+            raise InputError(f"{path}: {key} is not a plain tensor; {expected}")
     return {key: value.numpy() for key, value in state.items()}
 
 
 def _require_stored_members(path: str) -> None:
-    """Raises ValueError if a checkpoint would grow when read; PyTorch does not compress them."""
+    """Raises ValueError for a compressed checkpoint, which could expand; PyTorch's are not."""
     if not zipfile.is_zipfile(path):
         return  # the format before PyTorch 1.6
     with zipfile.ZipFile(path) as archive:
@@ -155,9 +154,9 @@ def _require_stored_members(path: str) -> None:
 
 
 def _numpy_globals() -> list:
-    """What NumPy's arrays and scalars are unpickled with, under the names of NumPy 1 and 2.
+    """Functions that unpickle NumPy's arrays and scalars, under their names in NumPy 1 and 2.
 
-    The state of the sampler, which PANNs' training saves beside the network's, is made of them.
+    They occur in the state of the sampler, which PANNs' training saves next to the network's.
     """
     reconstruct: Any = np.empty(0).__reduce__()[0]
     scalar: Any = np.float64(0.0).__reduce__()[0]

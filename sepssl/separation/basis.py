@@ -80,8 +80,8 @@ class STFTBasis(keras.layers.Layer):
     """Short-time Fourier transform: magnitudes are the features, the mask acts on the complex bins.
 
     Square-root Hann windows on both sides, so that a mask of ones gives the waveform back exactly;
-    scaled so that bins are of the waveform's RMS (our choice). Computed in float32 under every
-    dtype policy.
+    scaled so that the bins of white noise have the waveform's RMS (our choice). Computed in float32
+    under every dtype policy.
 
     Args:
         frame_length: samples in a frame, a multiple of `2 * hop`.
@@ -101,16 +101,16 @@ class STFTBasis(keras.layers.Layer):
         check_framing(frame_length, hop)
         if frame_length % (2 * hop):
             raise ValueError(
-                f"frame_length={frame_length}, hop={hop}: expected a multiple of twice the hop, "
-                "which the windows need to add up to one"
+                f"frame_length={frame_length}, hop={hop}: expected a multiple of twice the hop, so "
+                "that the windows add up to one"
             )
         self.frame_length = frame_length
         self.hop = hop
         self.num_coefficients = frame_length // 2 + 1
         n = np.arange(frame_length)
         hann = 0.5 - 0.5 * np.cos(2 * np.pi * n / frame_length)
-        # Bins of white noise have its RMS. Were they frame_length ** 0.5 times that, they would
-        # drown the mask network's blocks and saturate its sigmoids from the start.
+        # Unscaled, bins would be frame_length ** 0.5 times as large, swamp the mask network's
+        # blocks and saturate its sigmoids from the start.
         scale = np.sqrt(np.sum(hann))
         self._window = (np.sqrt(hann) / scale).astype(np.float32)
         # Hann windows `hop` apart add up to frame_length / (2 hop).
@@ -118,7 +118,7 @@ class STFTBasis(keras.layers.Layer):
 
     def analyze(self, waveform: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """[batch, samples] -> magnitudes [batch, frames, bins], (real, imaginary part) likewise."""
-        # Every sample lies in frame_length / hop frames only if frames start before the first
+        # For every sample to be in frame_length / hop frames, frames must start before the first
         # sample and end after the last.
         edge = self.frame_length - self.hop
         waveform = ops.pad(ops.cast(waveform, "float32"), [[0, 0], [edge, edge]])

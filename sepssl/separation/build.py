@@ -15,13 +15,13 @@ def make_separator(config: ConfigDict, sample_rate: int, dtype: str = "float32")
     """The network that `config.separator` describes, with random weights.
 
     Args:
-        config: options of `Separator`, of its basis ("basis" names one of `BASES`), and for the
-            rest those of `TDCN`, by their names.
+        config: options of `Separator`, of its basis ("basis" is one of `BASES`) and of `TDCN`, by
+            name.
         sample_rate: in Hz, of the waveforms it is made for.
-        dtype: Keras's policy for its layers, mixed ones included.
+        dtype: Keras's policy for its layers, possibly a mixed one.
 
     Raises:
-        InputError: if a value is not one that the network can have.
+        InputError: if a value is invalid.
     """
     options = config.to_dict()
     basis = options.pop("basis")

@@ -12,12 +12,12 @@ KINDS = ("predicted", "uniform", "power", "none")
 
 
 def make_consistent(mixture: Tensor, estimates: Tensor, weights: Tensor) -> Tensor:
-    """Shares what the estimates miss of the mixture out among them: s_m + w_m (x - sum s).
+    """Distributes the part of the mixture that estimates miss over them: s_m + w_m (x - sum s).
 
     Args:
         mixture: [batch, samples].
         estimates: [batch, sources, samples].
-        weights: [batch, sources], adding up to 1 over the sources.
+        weights: [batch, sources], which add up to 1 over the sources.
 
     Returns:
         [batch, sources, samples] that add up to `mixture`.
@@ -33,9 +33,9 @@ def uniform_weights(estimates: Tensor) -> Tensor:
 
 
 def power_weights(estimates: Tensor, epsilon: float = 1e-8) -> Tensor:
-    """Shares by the estimates' power: [batch, sources, samples] -> [batch, sources].
+    """Shares proportional to the estimates' power: [batch, sources, samples] -> [batch, sources].
 
-    Near-silent estimates (all powers far below `epsilon`) share alike.
+    Near-silent estimates (all powers far below `epsilon`) get equal shares.
     """
     power = ops.mean(ops.square(estimates), axis=-1) + epsilon
     return power / ops.sum(power, axis=-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Parts of a network that XLA compiles on their own, forward and backward."""
+"""Parts of a network that XLA compiles separately, forward and backward."""
 
 from collections.abc import Callable
 
@@ -6,16 +6,16 @@ import tensorflow as tf
 
 
 def fused(function: Callable) -> Callable:
-    """Compiles `function(setting, *tensors)` to one operation that keeps only its inputs.
+    """Compiles `function(setting, *tensors)` to one operation that stores only its inputs.
 
     For chains of elementwise operations and reductions between matrix products: XLA fuses dozens of
     memory passes into a few and recomputes activations in the backward pass, which takes less time
-    than storing and reading them. Matrix products stay outside, where TensorFlow's are faster than
+    than storing and reading them. Matrix products stay outside, since TensorFlow's are faster than
     XLA's.
 
     Args:
-        function: returns one tensor; compiled anew for every shape of its inputs. No gradient is
-            taken with respect to `setting`, an integer tensor.
+        function: returns one tensor; recompiled for every shape of its inputs. `setting`, an
+            integer tensor, gets no gradient.
 
     Returns:
         A function of the same arguments with the same value and gradient.

@@ -30,19 +30,19 @@ def import_google_checkpoint(
 ) -> Separator:
     """Reads a TensorFlow 1 checkpoint of the MixIT network.
 
-    What training left in it besides (optimizer slots, the global step) is ignored.
+    Other variables left by training (optimizer slots, the global step) are ignored.
 
     Args:
         prefix: path of the checkpoint without `.index` and `.data-...`.
-        sample_rate: in Hz, of the recordings the model was trained on: 16000 for the YFCC100M
+        sample_rate: in Hz, of the recordings that the model was trained on: 16000 for the YFCC100M
             model, 22050 for the bird models.
         hop: samples from one frame to the next; None: 1.25 ms, as in the released models.
         dilations_per_repeat: blocks with dilations 1, 2, 4, ... before they start over; None: 8, as
             in the released models.
 
     Raises:
-        InputError: if there is no such checkpoint, a variable is missing or of another shape than
-            the rest of the network implies, or the sizes do not fit together.
+        InputError: if the checkpoint does not exist, a variable is missing or its shape does not
+            match the rest of the network, or the sizes do not fit together.
     """
     prefix = os.fspath(prefix)
     for suffix in (".index", ".meta", ".data-00000-of-00001"):
@@ -51,8 +51,8 @@ def import_google_checkpoint(
         reader = tf.train.load_checkpoint(prefix)
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"{prefix}: no TensorFlow checkpoint ({str(error).splitlines()[0]}); expected the path "
-            "of PREFIX.index and PREFIX.data-... without these endings"
+            f"{prefix}: not a TensorFlow checkpoint ({str(error).splitlines()[0]}); expected the "
+            "common path of PREFIX.index and PREFIX.data-... without these endings"
         ) from error
     shapes = reader.get_variable_to_shape_map()
     expected = "expected a checkpoint of Google's MixIT network"
@@ -63,9 +63,9 @@ def import_google_checkpoint(
         return shapes[name]
 
     def sizes(name: str) -> list[int]:
-        """Inputs and outputs of a dense layer."""
+        """Numbers of inputs and outputs of a dense layer."""
         if len(shape(name)) < 2 or min(shape(name)) < 1:
-            raise InputError(f"{prefix}: {name} is of shape {shape(name)}; {expected}")
+            raise InputError(f"{prefix}: {name} has the shape {shape(name)}; {expected}")
         return shape(name)[-2:]
 
     frame_length, num_coefficients = sizes("conv_encoder/dense/kernel")
@@ -76,7 +76,7 @@ def import_google_checkpoint(
         if frame_length != round(FRAME_SECONDS * sample_rate):
             raise InputError(
                 f"{prefix}: has frames of {frame_length} samples, which at {sample_rate} Hz are "
-                "not the 2.5 ms of the released models; expected another rate, or a hop as well"
+                "not the 2.5 ms of the released models; expected another sample rate, or a hop too"
             )
         hop = round(FRAME_SECONDS / 2 * sample_rate)
     blocks = [re.match(r"improved_tdcn/conv_block_(\d{1,6})/", name) for name in shapes]
@@ -84,8 +84,8 @@ def import_google_checkpoint(
     per_repeat = 8 if dilations_per_repeat is None else dilations_per_repeat
     if per_repeat < 1 or num_blocks % per_repeat:
         raise InputError(
-            f"{prefix}: has {num_blocks} blocks, dilations_per_repeat is {per_repeat}; expected a "
-            "number of dilations that divides that of blocks"
+            f"{prefix}: has {num_blocks} blocks, but dilations_per_repeat is {per_repeat}; "
+            "expected a divisor of the number of blocks"
         )
     with input_errors(prefix):
         separator = Separator(
@@ -99,7 +99,7 @@ def import_google_checkpoint(
             ),
             sample_rate=sample_rate,
         )
-    # What an index claims must be in the data, before memory is taken for it.
+    # Before memory is allocated, the data files must be as large as the index claims.
     path = pathlib.Path(prefix)
     size = sum(f.stat().st_size for f in path.parent.glob(f"{glob.escape(path.name)}.data-*"))
     with input_errors(prefix), no_more_weights_than(size, "bytes of the checkpoint"):
@@ -107,25 +107,25 @@ def import_google_checkpoint(
     for variable, names in variable_names(separator):
         expected = variable.shape[1:] if len(names) > 1 else variable.shape
         for name in names:
-            # A checkpoint has axes of size 1 besides.
+            # A checkpoint has additional axes of size 1.
             if [n for n in shape(name) if n != 1] != [n for n in expected if n != 1]:
                 raise InputError(
-                    f"{prefix}: {name} is of shape {shape(name)}; expected {list(expected)}, "
-                    "which the other variables imply"
+                    f"{prefix}: {name} has the shape {shape(name)}; expected {list(expected)}, as "
+                    "the other variables imply"
                 )
         try:
             values = np.stack([reader.get_tensor(name) for name in names])
         except (tf.errors.OpError, IndexError) as error:
             raise InputError(
                 f"{prefix}: {names[0]} cannot be read ({str(error).splitlines()[0]}); expected a "
-                "whole checkpoint, with its PREFIX.data-... files"
+                "complete checkpoint, with its PREFIX.data-... files"
             ) from error
         variable.assign(np.reshape(values, variable.shape))
     return separator
 
 
 def variable_names(separator: Separator) -> list[tuple]:
-    """Every variable of the separator, and what it, or its part for each block, is called."""
+    """Every variable of the separator, with its name (or one per block) in a checkpoint."""
     tdcn = separator.tdcn
     stacked = {
         "dense1/dense/kernel": tdcn.up_kernel,

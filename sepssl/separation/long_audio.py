@@ -29,7 +29,7 @@ def separate_stream(
     keep_rate: bool = True,
     on_mixture: Callable[[np.ndarray], None] | None = None,
 ) -> Iterator[np.ndarray]:
-    """Separates a recording that arrives in blocks, yielding its channels piece by piece.
+    """Separates a recording read in blocks, yielding its channels piece by piece.
 
     Args:
         separator: `Separator`.
@@ -37,12 +37,11 @@ def separate_stream(
         sample_rate: of the blocks, in Hz. If it is not the separator's, they are resampled.
         chunk_seconds: a longer recording is separated in chunks of this length, see
             `separate_chunks`; None separates it whole, in memory that grows with it.
-        keep_rate: whether the channels are resampled back to `sample_rate`. What no channel then
-            holds of the recording (above all what lies beyond the separator's band) is shared out
-            among them by their power, so that they add up to it, whatever the separator's mixture
-            consistency.
-        on_mixture: called with each block as the separator hears it, float32 [samples] at its
-            rate.
+        keep_rate: whether the channels are resampled back to `sample_rate`. The rest of the
+            recording (mainly the frequencies above the separator's band) is then distributed over
+            them by their power, so that they add up to the recording, whatever the separator's
+            mixture consistency.
+        on_mixture: called with each block of the separator's input, float32 [samples] at its rate.
 
     Yields:
         float32 [sources, samples of the piece], at `sample_rate` or the separator's rate.
@@ -80,7 +79,7 @@ def _separated(
     if chunk_seconds is None:
         yield np.asarray(separator.predict_on_batch(np.concatenate(list(blocks))[None]))[0]
         return
-    # Whole frames: off the grid of the basis, even steady sounds are separated differently.
+    # Whole frames, since even steady sounds are separated differently off the basis's grid.
     grid = separator.basis.hop
     rate = separator.sample_rate
     samples = (chunk_seconds * rate * share for share in (1, CONTEXT_SHARE, FADE_SHARE))
@@ -105,12 +104,12 @@ def separate_chunks(
 ) -> Iterator[np.ndarray]:
     """Separates a recording chunk by chunk.
 
-    The first and last `context` samples of a chunk, which it sees from one side only, are
-    discarded. Between what is left of two chunks, estimates are faded over linearly. Where the
-    channels of a chunk are clearly those of the chunk before in another order, they are put back
-    into its order, so that a channel keeps its identity. A recording that fits into one chunk is
-    separated whole, and the last chunk is as long as the others (but for `grid`), since the network
-    normalises over the time it sees. Pieces add up to the recording as the separator's outputs do.
+    The first and last `context` samples of a chunk, which lack context on one side, are discarded;
+    the remaining parts are cross-faded linearly. If the channels of a chunk are clearly those of
+    the previous chunk in another order, they are reordered, so that a channel keeps its identity. A
+    recording that fits into one chunk is separated whole, and the last chunk is as long as the
+    others (except for rounding to `grid`), since the network normalises over its whole input.
+    Pieces add up to the recording to the extent that the separator's outputs do.
 
     Args:
         separate: mixtures [1, samples] -> estimates [1, sources, samples].
@@ -118,8 +117,8 @@ def separate_chunks(
         chunk: samples in a chunk, more than `2 * context + fade`.
         context: samples, 0 or more.
         fade: samples, 0 or more.
-        grid: chunks start at multiples of this many samples, where `chunk`, `context` and `fade`
-            are multiples of it too.
+        grid: chunks start at multiples of this many samples, if `chunk`, `context` and `fade` are
+            multiples of it too.
 
     Yields:
         float32 [sources, samples of the piece]; the pieces in order make up the recording.
@@ -155,11 +154,10 @@ def separate_chunks(
 def _chunks(
     blocks: Iterable[np.ndarray], chunk: int, hop: int, grid: int
 ) -> Iterator[tuple[np.ndarray, int, bool]]:
-    """Chunks every `hop` samples, the last one reaching back to be as long as the others.
+    """Chunks every `hop` samples; the last one starts earlier, to be as long as the others.
 
     Yields:
-        The chunk, how many of its samples lie before the place it is due at, whether it is the
-        last.
+        The chunk, by how many samples it starts earlier, and whether it is the last.
     """
     buffer, start, end = np.zeros(0, np.float32), 0, 0  # the buffer ends at `end`
     for block in blocks:
@@ -176,10 +174,10 @@ def _chunks(
 
 
 def _matched(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
-    """The order of `later`'s channels that makes them `earlier`'s, or else their own order.
+    """The order in which `later`'s channels match `earlier`'s, or their own order.
 
-    A trained separator keeps to its own order, and the best matching of two estimates that differ
-    is often another one. So only an order that leaves less than a tenth of the difference counts.
+    A trained separator keeps its own order, although the best matching of two different estimates
+    often has another. So an order must remove more than nine tenths of the difference to be used.
     """
     products = earlier.astype(np.float64) @ later.T.astype(np.float64)
     best = linear_sum_assignment(products, maximize=True)[1]
@@ -203,7 +201,7 @@ def _resample(blocks: Iterable[np.ndarray], from_rate: int, to_rate: int) -> Ite
         if len(resampled):
             yield resampled
     rest = stream.resample_chunk(first[:0], last=True)
-    # Of less than half a sample, one: there is a recording to separate.
+    # At least one sample, since there is a recording to separate.
     missing = max(resampled_length(received, from_rate, to_rate), 1) - returned
     short = max(missing - len(rest), 0)
     rest = np.concatenate([rest, np.zeros((short, *first.shape[1:]), np.float32)])
@@ -214,21 +212,21 @@ def _resample(blocks: Iterable[np.ndarray], from_rate: int, to_rate: int) -> Ite
 def _completed(
     pieces: Iterable[np.ndarray], recording: collections.deque[np.ndarray]
 ) -> Iterator[np.ndarray]:
-    """Shares what channels miss of the recording out among them, by their power in the piece."""
+    """Distributes the part of the recording that channels miss over them, by power in the piece."""
     weights = None
     for piece in pieces:
         samples = min(piece.shape[1], sum(len(block) for block in recording))
         piece = piece[:, :samples]
         power = np.mean(np.square(piece), axis=1) + 1e-12 if samples else np.ones(len(piece))
         target = (power / power.sum())[:, None].astype(np.float32)
-        # From those of the piece before: a step in them could be heard.
+        # Starting from those of the previous piece: a step in them could be audible.
         start = target if weights is None else weights
         ramp = np.linspace(0, 1, samples, dtype=np.float32)
         missing = _taken(recording, samples) - piece.sum(axis=0)
         yield piece + (start + (target - start) * ramp) * missing
         weights = target
     rest = _taken(recording, sum(len(block) for block in recording))
-    if len(rest) and weights is not None:  # what resampling there and back lost of the end
+    if len(rest) and weights is not None:  # the end, lost in resampling twice
         yield weights * rest
 
 

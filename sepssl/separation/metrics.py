@@ -23,7 +23,7 @@ def si_snr(reference: np.ndarray, estimate: np.ndarray) -> np.ndarray:
     """Scale-invariant signal-to-noise ratio, without removal of the mean (as Google computes it).
 
     Args:
-        reference, estimate: [..., samples], broadcast against each other.
+        reference, estimate: [..., samples], broadcast to each other.
 
     Returns:
         [...], in dB, -80 to 80; -80 for silence.
@@ -41,15 +41,15 @@ def si_snr(reference: np.ndarray, estimate: np.ndarray) -> np.ndarray:
 def matched_si_snr(
     references: np.ndarray, estimates: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """SI-SNR of references with the estimates that the best one-to-one matching gives them.
+    """SI-SNR of references with their estimates in the best one-to-one matching.
 
     Args:
         references: [active, samples], none of them silent.
         estimates: [sources, samples].
 
     Returns:
-        Indices of the references matched (all of them, unless there are fewer estimates), of
-        their estimates, and their SI-SNR in dB.
+        Indices of the matched references (all of them, unless there are fewer estimates) and of
+        their estimates, and the pairs' SI-SNR in dB.
     """
     pairwise = si_snr(references[:, None], estimates[None])
     rows, columns = linear_sum_assignment(pairwise, maximize=True)
@@ -61,8 +61,8 @@ class SeparationScores:
 
     A reference is active if its RMS is above 1e-8, an estimate if its power is above 0.01 times
     that of the clip's quietest active reference. Active references are matched one to one with
-    estimates by SI-SNR, and pairs of which both are active count. Where a clip has more sources
-    than there are estimates, those that find no partner do not.
+    estimates by SI-SNR, and only pairs with both active are scored. If a clip has more sources than
+    there are estimates, unmatched ones are not scored.
     """
 
     def __init__(self):
@@ -75,7 +75,7 @@ class SeparationScores:
 
         Args:
             mixture: [samples].
-            sources: [count, samples]; a clip without an active one is left out.
+            sources: [count, samples]; a clip without an active one is ignored.
             estimates: [estimates, samples].
         """
         active = sources[np.sqrt(np.mean(np.square(sources), axis=-1)) > SILENT_RMS]
@@ -93,13 +93,13 @@ class SeparationScores:
             self._improvements[len(active)].extend(gains[counted])
 
     def result(self) -> dict[str, float]:
-        """The scores; those that no clip contributes to are absent.
+        """The scores; those without any clips are absent.
 
         Returns:
-            "1S": mean SI-SNR of the source in clips with one; "MSi": mean SI-SNR improvement over
-            the mixture, over all sources in clips with more; "SI-SNRi_2", "SI-SNRi_3", ...: the
-            same by number of sources; "under", "equal", "over": share of clips (0 to 1) with fewer,
-            as many and more active estimates than active references.
+            "1S": mean SI-SNR in clips with one source; "MSi": mean SI-SNR improvement over the
+            mixture, over all sources in clips with several; "SI-SNRi_2", "SI-SNRi_3", ...: the same
+            by number of sources; "under", "equal", "over": share of clips (0 to 1) with fewer, as
+            many and more active estimates than active references.
         """
         scores = {"1S": float(np.mean(self._single))} if self._single else {}
         by_count = {n: gains for n, gains in sorted(self._improvements.items()) if gains}
@@ -117,9 +117,9 @@ class SeparationScores:
 def momi(separate: Callable[[np.ndarray], Tensor], recordings: np.ndarray) -> float:
     """SI-SNR improvement of remixed mixtures of mixtures: needs recordings only, no sources.
 
-    The remix is the best one by SI-SNR, as references and estimates are matched by SI-SNR where
-    sources are known (our choice: the assignment that training takes may leave a mixture without
-    any source, whose SI-SNR of -80 dB would drown the others'). Above 16 sources, it is that of
+    The remix is the best one by SI-SNR, just as references and estimates are matched by SI-SNR if
+    sources are known (our choice: the assignment used in training may leave a mixture without any
+    source, and its SI-SNR of -80 dB would dominate the mean). Above 16 sources, it is that of
     `least_squares_mixing`.
 
     Args:

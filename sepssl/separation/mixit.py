@@ -22,17 +22,17 @@ def mixit_loss(
     signal_loss: SignalLoss = log_mse,
     mixing: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Loss of the best way to add the estimated sources up to the reference mixtures.
+    """Loss of the best assignment of the estimated sources to the reference mixtures.
 
-    Every source goes to exactly one reference. The gradient flows through the loss of that
-    assignment only; the search for it does not remix anything. Computed in float32.
+    Every source goes to exactly one reference. The gradient flows only through the loss of that
+    assignment; the search for it does not remix anything. Computed in float32.
 
     Args:
         references: [batch, mixtures, samples], at least two mixtures.
         estimates: [batch, sources, samples], at least two sources.
         signal_loss: one of `sepssl.separation.signal_losses`.
-        mixing: the assignment, [batch, mixtures, sources], where it is not to be the best of all:
-            that of `least_squares_mixing` (efficient MixIT), or of `best_mixing` with a list of
+        mixing: the assignment, [batch, mixtures, sources], instead of the best of all: from
+            `least_squares_mixing` (efficient MixIT), or from `best_mixing` with a list of
             assignments.
 
     Returns:
@@ -58,7 +58,7 @@ def best_mixing(
     allowed: Sequence[Sequence[int]] | None = None,
     denied: Collection[Sequence[int]] = (),
 ) -> Tensor:
-    """The assignment of least loss, searched exhaustively.
+    """The assignment with the lowest loss, by exhaustive search.
 
     The energies of all remixes follow from the Gram matrices of references and estimates,
     [sources, sources] numbers instead of one remixed waveform per assignment.
@@ -67,20 +67,20 @@ def best_mixing(
         references: [batch, mixtures, samples].
         estimates: [batch, sources, samples].
         signal_loss: one of `sepssl.separation.signal_losses`.
-        allowed: assignments to consider, all by default. An assignment has the index of a mixture
+        allowed: assignments to consider, all by default. An assignment gives the index of a mixture
             for every source.
-        denied: assignments not to consider.
+        denied: assignments to exclude.
 
     Returns:
         [batch, mixtures, sources], float32, every column one-hot. No gradient flows through it.
 
     Raises:
-        ValueError: if there is no assignment left, one is malformed, there are more than 16
-            sources or 65,536 assignments, or fewer than two mixtures or sources.
+        ValueError: if no assignment remains, one is malformed, there are more than 16 sources or
+            65,536 assignments, or fewer than two mixtures or sources.
     """
     choices = _assignments(references.shape[1], estimates.shape[1], allowed, denied)
     references, gram, linear = _gram(references, estimates)
-    # Of the remix y of a set of sources: <x, y> and ||y||^2, for every set.
+    # For the remix y of every set of sources: <x, y> and ||y||^2.
     members = _members(estimates.shape[1])  # [sets, sources]
     product = ops.matmul(linear, members.T)  # [batch, mixtures, sets]
     remix_power = ops.sum(ops.matmul(members, gram) * members, axis=-1)  # [batch, sets]
@@ -98,10 +98,10 @@ def best_mixing(
 
 
 def least_squares_mixing(references: Tensor, estimates: Tensor, ridge: float = 1e-3) -> Tensor:
-    """Efficient MixIT: every source to the mixture of its larger least-squares coefficient.
+    """Efficient MixIT: every source goes to the mixture with its largest least-squares coefficient.
 
-    Cost and memory grow with the square of the number of sources, not with the number of
-    assignments: for many sources. The assignment need not be the best one.
+    For many sources: cost and memory grow with the square of their number, not with the number of
+    assignments. The assignment need not be the best one.
 
     Args:
         references: [batch, mixtures, samples].
@@ -130,7 +130,7 @@ def _gram(references, estimates):
 
 
 def num_assignments(num_mixtures: int, num_sources: int) -> int:
-    """How many ways there are to give each source to a mixture.
+    """Number of ways to assign each source to a mixture.
 
     Raises:
         ValueError: if there are more than 65,536, or fewer than 2 mixtures or sources.
@@ -149,8 +149,8 @@ def _assignments(num_mixtures, num_sources, allowed, denied) -> np.ndarray:
     if allowed is None:
         num_assignments(num_mixtures, num_sources)
         allowed = itertools.product(range(num_mixtures), repeat=num_sources)
-    if num_sources > 16:  # whose 65,536 sets are tabulated
-        raise ValueError(f"{num_sources} sources: expected at most 16 for a search of assignments")
+    if num_sources > 16:  # all 2 ** 16 = 65,536 sets are tabulated
+        raise ValueError(f"{num_sources} sources: expected at most 16 for an exhaustive search")
     denied = {tuple(assignment) for assignment in denied}
     choices = [tuple(assignment) for assignment in allowed]
     for choice in (*choices, *denied):
@@ -160,12 +160,12 @@ def _assignments(num_mixtures, num_sources, allowed, denied) -> np.ndarray:
             )
     choices = [choice for choice in choices if choice not in denied]
     if not choices:
-        raise ValueError("no assignment is left: expected at least one that is allowed")
+        raise ValueError("no assignment remains: expected at least one that is allowed")
     return np.array(choices)
 
 
 def _members(num_sources: int) -> np.ndarray:
-    """Which sources a set has, for all sets as bit patterns: float32 [2 ** sources, sources]."""
+    """The members of all sets of sources, as bit patterns: float32 [2 ** sources, sources]."""
     sets = np.arange(2**num_sources)
     return (sets[:, None] >> np.arange(num_sources) & 1).astype(np.float32)
 

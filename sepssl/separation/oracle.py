@@ -1,7 +1,7 @@
-"""What masks could do at best: separation by masks made of the true sources.
+"""Oracle masks: separation with masks computed from the true sources.
 
-Upper bounds to stand beside the scores of a separator that masks a spectrogram. What the sources
-do not explain of a mixture (recording noise, say) is treated as one more source.
+Upper bounds for the scores of a separator that masks a spectrogram. Any part of the mixture that
+the sources do not account for (recording noise, for example) is treated as one more source.
 """
 
 import numpy as np
@@ -21,8 +21,8 @@ def oracle_masks(
         mixture: [samples].
         sources: [count, samples].
         sample_rate: in Hz.
-        kind: "binary": each bin to the source of largest magnitude there; "ratio": shared out in
-            proportion to the magnitudes.
+        kind: "binary": each bin goes to the source with the largest magnitude there; "ratio": it is
+            divided in proportion to the magnitudes.
 
     Returns:
         [count, samples].

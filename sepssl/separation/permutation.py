@@ -20,13 +20,12 @@ def pit_loss(
 ) -> tuple[Tensor, Tensor]:
     """Loss of the best one-to-one matching of estimates to true sources.
 
-    Estimates that no source is left for are matched with silence. The gradient flows through the
-    loss of the best matching only. Computed in float32.
+    Surplus estimates are matched with silence. The gradient flows only through the loss of the best
+    matching. Computed in float32.
 
     Args:
-        references: true sources, [batch, count, samples]; silent ones are sources that are not
-            there.
-        estimates: [batch, sources, samples], as many as references or more.
+        references: true sources, [batch, count, samples]; silent ones count as absent.
+        estimates: [batch, sources, samples], at least as many as references.
         signal_loss: one of `sepssl.separation.signal_losses`.
 
     Returns:
@@ -62,10 +61,10 @@ def _pairwise(references, estimates, signal_loss):
 
 
 def best_matching(costs: Tensor) -> Tensor:
-    """The permutation of least total cost, exactly.
+    """The permutation with the lowest total cost, exactly.
 
-    Row by row, over the sets of columns that the rows so far can have taken: 2^n sets, not n!
-    permutations, and in the graph, where the Hungarian method would need Python.
+    Dynamic programming, row by row, over the sets of columns used so far: 2^n sets, not n!
+    permutations, and in the graph, whereas the Hungarian method would need Python.
 
     Args:
         costs: [batch, n, n], n at most 16; row n is matched with one column.

@@ -20,10 +20,10 @@ from sepssl.typing import Tensor
 
 @keras.saving.register_keras_serializable(package="sepssl")
 class Separator(keras.Model):
-    """Masks on a basis, predicted by a TDCN++, made to add up to the mixture.
+    """Masks on a basis, predicted by a TDCN++; the sources can be made to add up to the mixture.
 
-    With its defaults this is the network of Google's released MixIT model (9,067,009 parameters
-    at 8 sources).
+    With its defaults, this is the network of Google's released MixIT model (9,067,009 parameters
+    with 8 sources).
 
     Args:
         num_sources: output channels M.
@@ -33,7 +33,7 @@ class Separator(keras.Model):
             "power" or "none".
         normalize_input: whether each waveform is scaled to an RMS of 1 before the network and
             scaled back after it (our choice; the released model does not).
-        sample_rate: in Hz, of the waveforms it was made for; kept with the model.
+        sample_rate: in Hz, of the waveforms it is made for; saved with the model.
         dtype: policy of the default basis and mask network. Waveforms in and out are float32 under
             every policy.
 
@@ -68,7 +68,7 @@ class Separator(keras.Model):
     ):
         # Without autocast: estimates must add up to the mixture in float32, not in float16.
         super().__init__(autocast=False, **kwargs)
-        self.jit_compile = False  # predict() would compile anew for every length
+        self.jit_compile = False  # predict() would recompile for every length
         if mixture_consistency not in consistency.KINDS:
             raise ValueError(
                 f"mixture_consistency={mixture_consistency!r}: expected one of {consistency.KINDS}"
@@ -142,7 +142,7 @@ class Separator(keras.Model):
 
     @functools.cached_property
     def compiled_call(self) -> Callable[[Tensor], Tensor]:
-        """The network compiled by XLA, anew for every length: faster for many inputs of one."""
+        """The network compiled by XLA, once per length: faster for many inputs of one length."""
         return tf.function(self.call, jit_compile=True)
 
     def separate(
@@ -157,12 +157,12 @@ class Separator(keras.Model):
             waveform: [samples].
             sample_rate: of `waveform`, in Hz. If it is not the separator's, the recording is
                 resampled, and its channels are resampled back.
-            chunk_seconds: longer recordings are separated in chunks of this length, in memory that
-                does not grow with them but for the result; None: whole.
+            chunk_seconds: longer recordings are separated in chunks of this length, so that only
+                the result grows with their length; None: whole.
 
         Returns:
-            float32 [num_sources, samples], adding up to `waveform` as the separator's outputs do
-            (with a mixture consistency other than "none": exactly).
+            float32 [num_sources, samples], which add up to `waveform` to the extent that the
+            separator's outputs do (exactly, unless mixture consistency is "none").
 
         Raises:
             ValueError: if `waveform` is not of that shape, or empty.
@@ -220,6 +220,6 @@ def load_separator(path: str | os.PathLike) -> Separator:
     """Loads a separator saved as `.keras`, in safe mode.
 
     Raises:
-        InputError: if there is no such file, or it holds something other than a separator.
+        InputError: if the file does not exist, or contains something other than a separator.
     """
     return load_model(path, Separator)

@@ -1,14 +1,14 @@
-"""How far an estimate is from its reference, from energies alone.
+"""Distances of an estimate from its reference, computed from energies alone.
 
 Every loss is a function of four energies (sums over time, any shape):
 
     power      ||x||^2 of the reference x
     error      ||x - y||^2 of the estimate y
     cross      <x, x - y>
-    threshold  the power that `max_snr` is relative to: `power`, but for silent references
+    threshold  the power that `max_snr` is relative to: `power`, except for silent references
 
-so that one Gram matrix serves for every pair of signals and every assignment of sources. Estimates
-that are `max_snr` dB or more above their error are not pushed further.
+so that one Gram matrix serves every pair of signals and every assignment of sources. Estimates
+whose SNR has reached `max_snr` are hardly improved further.
 """
 
 from collections.abc import Callable
@@ -46,19 +46,19 @@ def negative_si_snr(
 ) -> Tensor:
     """Negative scale-invariant signal-to-noise ratio in dB, without removal of the mean.
 
-    Of a silent reference, which has no direction to project on, it is the negative SNR; a silent
-    estimate of a reference that sounds counts 80 dB.
+    For a silent reference, onto which nothing can be projected, it is the negative SNR; a silent
+    estimate of a non-silent reference counts as 80 dB.
 
     Reference: Le Roux et al., SDR - half-baked or well done? (2019); the threshold as in `log_mse`.
     """
-    # With y = x - n: <x, y> = power - cross, and what of n is orthogonal to x is the noise. Both as
-    # shares of the power of y.
+    # With y = x - n: <x, y> = power - cross, and the part of n orthogonal to x is the noise. Both
+    # as shares of the power of y.
     silent = power < threshold
     reference = ops.where(silent, threshold, power) + EPSILON
     estimate = ops.maximum(power - 2.0 * cross + error, EPSILON * reference)
     target = ops.minimum(ops.square(power - cross) / (reference * estimate), 1.0)
     noise = ops.maximum(error - ops.square(cross) / reference, 0.0) / estimate
-    # Each formula where it is precise.
+    # Each formula in the range where it is accurate.
     noise = ops.where(target < 0.5, 1.0 - target, noise)
     loss = _decibel(noise + 10.0 ** (-max_snr / 10.0) * target) - _decibel(target)
     return ops.where(silent, negative_snr(power, error, cross, threshold, max_snr), loss)
@@ -68,7 +68,7 @@ SIGNAL_LOSSES = {"log_mse": log_mse, "snr": negative_snr, "si_snr": negative_si_
 
 
 def energies(references: Tensor, estimates: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Energies of references with the estimate that belongs to each.
+    """Energies of references with their estimates.
 
     Args:
         references, estimates: [batch, n, samples], float32.
@@ -84,7 +84,7 @@ def energies(references: Tensor, estimates: Tensor) -> tuple[Tensor, Tensor, Ten
 
 
 def thresholds(power: Tensor) -> Tensor:
-    """The powers of references [batch, n], of silent ones that of the loudest of the example.
+    """The powers of references [batch, n]; for silent ones, that of the example's loudest.
 
     Silent means 60 dB below the loudest (our choice). A threshold of zero would make the gradient
     of such a reference about 1,000 times that of the others.

@@ -14,13 +14,13 @@ EPSILON = 1e-8
 
 
 def activity_sparsity(estimates: Tensor) -> Tensor:
-    """How evenly the energy is spread over channels, as ratio of the l1 and l2 norm of their RMS.
+    """How evenly the energy is spread over channels: ratio of the l1 and l2 norms of their RMS.
 
     Args:
         estimates: [batch, sources, samples].
 
     Returns:
-        [batch], 0 where one channel holds all energy, 1 where all hold the same.
+        [batch], 0 if one channel has all the energy, 1 if all have the same.
     """
     estimates = ops.cast(estimates, "float32")
     sources = estimates.shape[1]
@@ -30,13 +30,13 @@ def activity_sparsity(estimates: Tensor) -> Tensor:
 
 
 def covariance_penalty(estimates: Tensor) -> Tensor:
-    """How much channels resemble each other: mean squared correlation of two of them.
+    """How much channels resemble each other: mean squared correlation of pairs of channels.
 
     Args:
         estimates: [batch, sources, samples].
 
     Returns:
-        [batch], 0 where all are orthogonal, 1 where all are proportional.
+        [batch], 0 if all are orthogonal, 1 if all are proportional.
     """
     estimates = ops.cast(estimates, "float32")
     sources = estimates.shape[1]

@@ -14,7 +14,7 @@ from sepssl.separation.fused import fused
 from sepssl.typing import Tensor
 
 EPSILON = 1e-3  # of the norms
-MAX_DILATIONS = 16  # the last then reaches 65,536 frames back and ahead
+MAX_DILATIONS = 16  # the last block then reaches 32,768 frames back and ahead
 MAX_REPEATS = 64
 
 
@@ -73,14 +73,14 @@ class TDCN(keras.layers.Layer):
         repeats: runs.
         long_skips: whether the input of every run is also added, through a dense layer, to the
             input of every later run (FUSS baseline: yes; released MixIT model: no).
-        causal: whether a frame depends on no later one: convolutions look back only, and norms take
-            the moments of the frames so far (our choice). For a `Separator` that does not look
-            ahead further than a frame's length.
-        unroll: whether the graph has every block, or one block in a loop. Outputs are the same.
-            Unrolled, XLA makes a training step faster, small networks above all; in a loop, which
-            XLA cannot train, a step needs half of the memory and a tenth of the time to compile.
-        rematerialize: whether training keeps the input of every block only and computes the rest
-            again: less memory, more time. For networks that are not unrolled.
+        causal: whether frames are independent of later ones: convolutions only look back, and norms
+            use the moments of the frames so far (our choice). A `Separator` then looks ahead by no
+            more than the length of a frame.
+        unroll: whether the graph contains every block, or one block in a loop. Outputs are equal.
+            Unrolled, XLA makes training steps faster, especially of small networks; in a loop,
+            which XLA cannot train, a step needs half the memory and a tenth of the time to compile.
+        rematerialize: whether training stores only the input of every block and recomputes the
+            rest: less memory, more time. For networks that are not unrolled.
 
     Shapes: [batch, frames, features] -> [batch, frames, bottleneck_channels].
 
@@ -131,8 +131,8 @@ class TDCN(keras.layers.Layer):
         channels, wide = self.bottleneck_channels, self.conv_channels
         self.bottleneck = ScaledDense(channels, use_bias=True, dtype=policy, name="bottleneck")
         self.bottleneck.build(input_shape)
-        # From the input of run j to that of the later run k, by k, then by j. A flat list: in lists
-        # of lists, Keras before 3.15 saves and loads no weights.
+        # From the input of run j to that of the later run k, by k, then by j. A flat list: Keras
+        # before 3.15 neither saves nor loads weights in nested lists.
         self.skips = [
             ScaledDense(channels, True, dtype=policy, name=f"skip{j}_{k}")
             for k in range(self.repeats if self.long_skips else 0)
@@ -158,7 +158,7 @@ class TDCN(keras.layers.Layer):
         self.built = True
 
     def _stacked(self, name: str, shape: tuple, start=0.0):
-        """A weight of every block: kernels random up to `start`, scalars of that value."""
+        """A weight of every block: kernels uniform up to `start`, scalars equal to it."""
         if len(shape) == 2:
             initializer = keras.initializers.RandomUniform(-start, start)
         else:
@@ -207,10 +207,10 @@ class TDCN(keras.layers.Layer):
             for dilation, part in zip(dilations, blocks, strict=True):
                 x = wrap(functools.partial(block, dilation))(x, *part)
             return x
-        # Compiled for every length of input, which training has one of.
+        # Compiled for every length of input; training has only one.
         between = self._fused_between if training else self._between
         block = wrap(functools.partial(self._block, between))
-        # A scan, not a loop that slices: its gradient is written part by part, not added up.
+        # A scan, not a loop that slices: its gradient is written in parts, not accumulated.
         parts = [ops.convert_to_tensor(dilations, "int32"), *(w[first:end] for w in weights)]
         return ops.scan(lambda x, part: (block(part[0], x, *part[1:]), None), x, parts)[0]
 
@@ -224,7 +224,7 @@ class TDCN(keras.layers.Layer):
     def _between(
         self, dilation, y, slope1, gain1, bias1, conv_kernel, conv_bias, slope2, gain2, bias2
     ):
-        """What lies between a block's dense layers: memory-bound, where they are not."""
+        """The part between a block's dense layers; unlike them, it is memory-bound."""
         y = self._norm(_prelu(y, slope1), gain1, bias1)
         y = self._convolve(y, dilation, conv_kernel) + conv_bias
         return self._norm(_prelu(y, slope2), gain2, bias2)
@@ -234,11 +234,11 @@ class TDCN(keras.layers.Layer):
         return fused(self._between)
 
     def _convolve(self, x, dilation, kernel):
-        """Depthwise, three taps, as long as its input.
+        """Depthwise convolution with three taps, output as long as the input.
 
         As three shifted multiply-adds, which on CPUs are several times faster than a depthwise
-        convolution. In a loop, where XLA wants shapes that do not depend on the dilation, all
-        blocks pad as the one with the largest does.
+        convolution. In a loop, where XLA needs shapes independent of the dilation, all blocks use
+        the padding of the largest.
         """
         widest = dilation if self.unroll else 2 ** (self.dilations_per_repeat - 1)
         before, after = (2 * widest, 0) if self.causal else (widest, widest)
@@ -260,10 +260,10 @@ class TDCN(keras.layers.Layer):
         return x * ops.cast(scale, x.dtype) + ops.cast(shift, x.dtype)
 
     def _causal_norm(self, frames, gain, bias, dtype):
-        """By the moments of the frames so far, which stay exact over hours.
+        """Normalises by the moments of the frames so far, which stay accurate over hours.
 
-        Means are those of the differences from the first frame. Variances add up `(x_n - mean_n-1)
-        (x_n - mean_n)`, none of which is negative, so that nothing cancels.
+        Means are taken of the differences from the first frame. Variances are sums of `(x_n -
+        mean_n-1) (x_n - mean_n)`, which are never negative, so that nothing cancels.
 
         Reference: Welford, Note on a Method for Calculating Corrected Sums of Squares and Products
         (1962).

@@ -1,4 +1,4 @@
-"""Configuration keys that older runs do not have, and what those runs did without them."""
+"""Configuration keys that older runs do not have, with the values equivalent to their absence."""
 
 import json
 
@@ -15,9 +15,9 @@ ADDED_KEYS = {
 
 
 def without_added_keys(config: dict) -> dict:
-    """A nested configuration without those of `ADDED_KEYS` that change nothing.
+    """A nested configuration without those of `ADDED_KEYS` that have no effect.
 
-    Two configurations whose results are equal are then equal, whichever version wrote them.
+    Configurations that give the same results are then equal, whichever versions wrote them.
     """
     added = {tuple(key.split(".")): json.dumps(value) for key, value in ADDED_KEYS.items()}
 

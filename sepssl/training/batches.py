@@ -1,4 +1,4 @@
-"""What the two stages are trained on, as pure functions of the step."""
+"""Training batches of both stages, as pure functions of the step."""
 
 from collections.abc import Sequence
 
@@ -13,19 +13,20 @@ class RecordingBatches:
     """Random crops of recordings, for the separator, and of mixtures with their sources.
 
     Args:
-        recordings: a store of clips whose row 0 is the recording, and whose other rows, if there
-            are any, its true sources.
-        clips: which of its clips, int [count].
+        recordings: a store of clips whose row 0 is the recording, and whose other rows, if any, are
+            its true sources.
+        clips: which of its clips to use, int [count].
         batch_size: clips in a global batch.
         crop_samples: length of a crop.
         seed: of order, crops, gains and single mixtures.
         num_mixtures: neighbours that MixIT adds up; `batch_size` less the supervised clips is a
             multiple of it.
-        gain_range_db: (lowest, highest) gain of a recording in a mixture of mixtures, drawn evenly.
-        single_mixture_fraction: of the mixtures of mixtures, how many have one recording only and
-            silence for the others, 0 to 1.
-        num_sources: rows of "sources"; clips with fewer have silent ones.
-        supervised_clips: how many of a batch's clips come with their sources, the last ones.
+        gain_range_db: (lowest, highest) gain of a recording in a mixture of mixtures, drawn
+            uniformly.
+        single_mixture_fraction: fraction (0 to 1) of the mixtures of mixtures that consist of one
+            recording, the others being silent.
+        num_sources: rows of "sources"; clips with fewer get silent ones.
+        supervised_clips: how many clips at the end of a batch come with their sources.
         groups: of each clip of the store, the recording it is a part of; see `Shuffle`.
     """
 
@@ -65,8 +66,8 @@ class RecordingBatches:
 
         Returns:
             "recordings" [unsupervised clips, crop_samples]; "mixtures" [supervised clips,
-            crop_samples] and "sources" [supervised clips, num_sources, crop_samples]. A kind that
-            there is none of is absent.
+            crop_samples] and "sources" [supervised clips, num_sources, crop_samples]. Empty ones
+            are absent.
         """
         rng = np.random.default_rng([self.seed, step, 1])
         crops, sources = [], []
@@ -98,22 +99,22 @@ class ViewBatches:
 
     One separator is drawn per clip, so that the batch holds one set of channels whatever the
     number of separators. All further choices are made in the graph, from the uniform numbers that
-    come with the batch: the same views then result on any number of replicas.
+    come with the batch, so that views are the same on any number of replicas.
 
     Args:
-        mixtures: a store of one row per clip.
+        mixtures: a store with one row per clip.
         channels: stores of separated channels of the same clips, one per separator; may be empty.
             Clips with fewer rows than others get silent ones.
         batch_size: clips in a global batch.
         patch_samples: length of a patch.
-        max_distance_samples: largest distance of the two patches' starts.
+        max_distance_samples: largest distance between the starts of the two patches.
         overlap: whether the patches may share samples; see `draw_patch_starts`.
         num_uniforms: numbers in [0, 1) per clip.
         seed: of everything that is drawn.
         labels: of the clips, [clips, classes]; None if they have none.
-        online_separators: for how many separators clips are loaded instead of patches, to be
-            separated in the graph; 0 for patches.
-        clip_samples: length of those clips; both patches lie in them.
+        online_separators: number of separators in the graph, for which clips are loaded instead of
+            patches; 0 for patches.
+        clip_samples: length of those clips, which contain both patches.
         groups: of each clip, the recording it is a part of; see `Shuffle`.
     """
 
@@ -158,7 +159,7 @@ class ViewBatches:
         Returns:
             "starts" int32 [batch, 2] of the patches in their clips, in samples, "uniforms" [batch,
             num_uniforms] and "mixtures" [batch, 2, patch_samples]; with separators, "separator"
-            int32 [batch], which is drawn, and "channels" [batch, 2, sources, patch_samples]; with
+            int32 [batch], the one drawn, and "channels" [batch, 2, sources, patch_samples]; with
             labels, "labels" [batch, classes]. For separation in the graph, "clips" [batch,
             clip_samples] and "window" int32 [batch], where they start, in place of mixtures and
             channels.

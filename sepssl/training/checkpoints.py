@@ -1,4 +1,4 @@
-"""The folder of a run: its configuration, what to resume from, what it keeps."""
+"""The folder of a run: its configuration, checkpoints to resume from, and results."""
 
 import collections
 import contextlib
@@ -23,22 +23,22 @@ from sepssl.training.monitors import plain_json
 from sepssl.version import __version__
 
 KEPT_CHECKPOINTS = 2
-VALUE = ".ATTRIBUTES/VARIABLE_VALUE"  # how TensorFlow's checkpoints call a variable's value
+VALUE = ".ATTRIBUTES/VARIABLE_VALUE"  # TensorFlow's name for a variable's value in a checkpoint
 
 
 class RunFolder:
     """A run directory, new or to be continued.
 
-    Holds `config.json`, `versions.json`, `metrics.jsonl`, `checkpoints/` (to resume),
-    `states/step-NNNNNNN.keras` with its metrics beside it (the kept convergence states),
+    Contains `config.json`, `versions.json`, `metrics.jsonl`, `checkpoints/` (to resume from),
+    `states/step-NNNNNNN.keras` with their metrics beside them (the convergence states kept),
     `final.keras`, `tensorboard/`.
 
     Args:
-        path: the folder; made if it does not exist.
-        config: what the run depends on, as nested dicts of plain values.
+        path: the folder; created if it does not exist.
+        config: everything the run depends on, as nested dicts of plain values.
 
     Raises:
-        InputError: if the folder belongs to a run of another configuration, or to something else.
+        InputError: if the folder belongs to a run with another configuration, or is not a run's.
     """
 
     def __init__(self, path: str | os.PathLike, config: dict):
@@ -83,7 +83,7 @@ class RunFolder:
         """Keeps other processes from working in the folder; may be nested.
 
         Raises:
-            InputError: if another process works in it.
+            InputError: if another process is working in it.
         """
         if self._locked:
             yield
@@ -96,7 +96,7 @@ class RunFolder:
                 self._locked = False
 
     def record_versions(self, step: int) -> None:
-        """Notes which versions train from a step on, and prints it where they are new to the run.
+        """Records the versions that train from a step on, and prints those that have changed.
 
         `versions.json` is a list of {"step", "sepssl", "keras", "tensorflow"}.
         """
@@ -105,7 +105,7 @@ class RunFolder:
         try:
             before = [dict(record) for record in json.loads(path.read_text())]
         except (OSError, ValueError, TypeError, RecursionError):
-            before = []  # of an older version, or damaged: the run does not depend on it
+            before = []  # missing in an older run, or damaged: the run does not depend on it
         if before and {key: before[-1].get(key) for key in now} == now:
             return
         if before:
@@ -114,7 +114,7 @@ class RunFolder:
                 for key in now
                 if before[-1].get(key) != now[key]
             )
-            print(f"{self.path}: {changed}; digits may differ from here on", flush=True)
+            print(f"{self.path}: {changed}; results may differ from here on", flush=True)
         with atomic_file(path, overwrite=True) as temporary:
             temporary.write_text(json.dumps([*before, {"step": step} | now], indent=2) + "\n")
 
@@ -127,23 +127,23 @@ class RunFolder:
         return self.path / "states" / f"step-{step:07d}.keras"
 
     def states(self) -> list[pathlib.Path]:
-        """The kept states, early to late."""
+        """The kept states, from the earliest to the latest."""
         return sorted((self.path / "states").glob("step-*.keras"))
 
     def keep_state(self, model: keras.Model, step: int, metrics: dict[str, float]) -> None:
-        """Saves a state and its metrics; a state of a resumed run is written anew."""
+        """Saves a state and its metrics; a resumed run overwrites the states it reaches again."""
         save_model(model, self.state(step), overwrite=True)
         with atomic_file(self.state(step).with_suffix(".json"), overwrite=True) as temporary:
             temporary.write_text(plain_json({"step": step} | metrics, indent=2) + "\n")
 
 
 class Resume:
-    """What is needed to go on exactly where a run stopped.
+    """Checkpoints that resume a run exactly where it stopped.
 
-    All variables of model and optimizer, the states of random generators among them, which
-    checkpoints of Keras objects leave out; each under its own path, so that none can take another's
-    value. A checkpoint is `checkpoints/ckpt-STEP.data-*` and then `ckpt-STEP.index`: what has an
-    index is whole.
+    They contain all variables of model and optimizer, including the states of random generators,
+    which checkpoints of Keras objects omit; each is stored under its own path, so that none can
+    take another's value. A checkpoint is `checkpoints/ckpt-STEP.data-*`, written first, and
+    `ckpt-STEP.index`: if there is an index, it is complete.
 
     Args:
         run: the run's folder.
@@ -168,8 +168,7 @@ class Resume:
         return str(self._folder / f"ckpt-{steps[-1]}") if steps else None
 
     def _steps(self) -> list[int]:
-        # What is in the folder counts, not what its text file "checkpoint" says, which could name
-        # any other file.
+        # From the folder's content, not from its text file "checkpoint", which could name any file.
         found = (re.fullmatch(r"ckpt-(\d+)\.index", p.name) for p in self._folder.glob("*.index"))
         return sorted(int(match[1]) for match in found if match)
 
@@ -177,7 +176,7 @@ class Resume:
         """Restores the last checkpoint, if there is one; returns the steps done.
 
         Raises:
-            InputError: if the checkpoint is damaged or of another network.
+            InputError: if the checkpoint is damaged or belongs to another network.
         """
         latest = self.latest
         if latest is None:
@@ -196,7 +195,7 @@ class Resume:
         return int(self.step.numpy())
 
     def _restore_by_position(self, path: str, reader: Any) -> None:
-        """From version 0.1.0, which kept lists: their variables must be today's, in the order."""
+        """Restores one from version 0.1.0, whose lists must match today's variables in order."""
         model, optimizer = self._learner.variables, self._learner.optimizer.variables
         graph = TrackableObjectGraph.FromString(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
         names = {a.checkpoint_key: a.full_name for node in graph.nodes for a in node.attributes}
@@ -209,17 +208,17 @@ class Resume:
         ).restore(path).assert_consumed()
 
     def save(self, step: int) -> None:
-        """Saves after `step` steps, and removes all but the last checkpoints."""
+        """Saves after `step` steps and removes all but the latest checkpoints."""
         self.step.assign(step)
         writing = self._folder / ".writing"
         try:
-            shutil.rmtree(writing, ignore_errors=True)  # of a process that was killed
+            shutil.rmtree(writing, ignore_errors=True)  # left by a process that was killed
             written = pathlib.Path(self._checkpoint.write(str(writing / f"ckpt-{step}")))
             for file in sorted(writing.glob(f"{written.name}.*")):  # .data before .index
                 os.replace(file, self._folder / file.name)
             writing.rmdir()
             for old in self._steps()[:-KEPT_CHECKPOINTS]:
-                # The index first: without it, the rest is no checkpoint.
+                # The index first: without it, the rest is not a checkpoint.
                 for file in sorted(self._folder.glob(f"ckpt-{old}.*"), reverse=True):
                     file.unlink()
         except (OSError, tf.errors.OpError) as error:
@@ -233,9 +232,9 @@ def variable_keys(
 ) -> tuple[dict[str, keras.Variable], dict[str, keras.Variable]]:
     """The variables of a model and its optimizer by names that are the same in every process.
 
-    These are their paths, but with the numbers that Keras adds to names ("dense_7") counted anew
-    from 0 among siblings, since they depend on what else a process has made. An optimizer's slot
-    has the key of its variable, a colon and the slot's name.
+    These are their paths, except that the numbers which Keras appends to names ("dense_7") restart
+    from 0 among siblings, since they depend on what else a process has created. The key of an
+    optimizer's slot is that of its variable, a colon and the slot's name.
     """
     keys = _keys([v.path for v in model])
     # Optimizers name a slot by its variable's path, without slashes.
@@ -248,7 +247,7 @@ def variable_keys(
 
 
 def _keys(paths: Sequence[str]) -> list[str]:
-    """Paths with the numbers of names counted anew."""
+    """Paths with the numbers in names restarted from 0."""
     split = [[_numbered(part) for part in path.split("/")] for path in paths]
     numbers = collections.defaultdict(set)
     for parts in split:
@@ -271,7 +270,7 @@ def _numbered(name: str) -> tuple[str, int]:
 
 
 def _by_key(keys: Sequence[str], variables: Sequence[keras.Variable]) -> dict:
-    """Where several have one key, all but the first get a number."""
+    """Appends a number to all but the first of equal keys."""
     found: dict[str, keras.Variable] = {}
     for key, variable in zip(keys, variables, strict=True):
         same = sum(other.split("#")[0] == key for other in found)
@@ -280,7 +279,7 @@ def _by_key(keys: Sequence[str], variables: Sequence[keras.Variable]) -> dict:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of a message, its end if it is long, where the cause is."""
+    """The first line of a message; only its end, which names the cause, if it is long."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return "".join(c for c in line if c.isprintable())[-200:]
 

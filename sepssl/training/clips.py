@@ -37,7 +37,7 @@ def open_recordings(data: ConfigDict, labels: bool = False, sources: bool = Fals
         sources: whether true sources are needed.
 
     Raises:
-        InputError: as `open_clips`, or if there are no sources.
+        InputError: as `open_clips`, or if sources are needed and missing.
     """
     recordings = open_clips(
         data.directory or SCENES,
@@ -52,7 +52,7 @@ def open_recordings(data: ConfigDict, labels: bool = False, sources: bool = Fals
     if sources and not recordings.has_sources:
         raise InputError(
             f"{data.directory}: holds no mixture with sources; expected files NAME.wav, each "
-            "beside a folder NAME_sources of its sources"
+            "beside a folder NAME_sources with its sources"
         )
     return recordings
 
@@ -63,12 +63,12 @@ def labelled_for_training(recordings: Clips, data: ConfigDict) -> Subset:
     The encoder can then be tested on the others.
 
     Raises:
-        InputError: if there are none.
+        InputError: if none of them is in the train split.
     """
     rows = np.flatnonzero(assigned_splits(recordings, data.test_fold) == "train")
     if not len(rows):
         raise InputError(
-            f"{data.directory}: of {len(recordings)} labelled recordings none falls into the train "
+            f"{data.directory}: none of {len(recordings)} labelled recordings falls into the train "
             "split; expected more recordings"
         )
     return Subset(recordings, rows)
@@ -99,7 +99,7 @@ def store_for_run(
 
 
 def training_parts(recordings: Clips, data: ConfigDict) -> Clips:
-    """Recordings cut into parts of about `config.data.clip_seconds`.
+    """Recordings cut into parts about `config.data.clip_seconds` long.
 
     Scenes, mixtures with sources and the records of a TFDS dataset stay whole.
     """

@@ -1,4 +1,4 @@
-"""Signs of an encoder that gives all clips the same embedding, or spreads them along one line."""
+"""Detects an encoder that collapses: all embeddings equal, or spread along one line."""
 
 from keras import ops
 
@@ -18,7 +18,7 @@ def spread_and_rank(embeddings: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Two scalars. Spread: the variance summed over dimensions, over the mean squared length; 0 if
         all are equal, 1 if they are centred. Rank: the participation ratio `tr(C)^2 / tr(C^2)` of
-        the covariance C, 1 if all lie on a line, at most `batch - 1`; 1 where the spread is 0.
+        the covariance C, 1 if all are on one line, at most `batch - 1`; 1 if the spread is 0.
 
     Reference: participation ratio, as effective rank; our choice for its cost, a product of
     matrices instead of a decomposition.
@@ -36,7 +36,7 @@ def spread_and_rank(embeddings: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def collapse_warning(metrics: dict[str, float]) -> str | None:
-    """What is wrong with "embedding_spread" and "embedding_rank" of a run, or None."""
+    """A warning if "embedding_spread" or "embedding_rank" shows a collapse, else None."""
     spread, rank = metrics["embedding_spread"], metrics["embedding_rank"]
     if spread < MIN_SPREAD:
         found = f"embedding_spread={spread:.2g} (expected above {MIN_SPREAD})"
@@ -51,12 +51,12 @@ def collapse_warning(metrics: dict[str, float]) -> str | None:
 
 
 def projection_warning(metrics: dict[str, float]) -> str | None:
-    """What is wrong with "uniformity" and "alignment" of what NT-Xent compares, or None."""
-    # Vectors of 0 count as spread, but lie exactly on each other.
+    """A warning if "uniformity" and "alignment" show collapsed projections, else None."""
+    # Vectors of 0 count as spread, but coincide exactly.
     if metrics["uniformity"] <= MAX_UNIFORMITY and metrics["alignment"] > 0.0:
         return None
     return (
-        f"similarity maximization learns nothing: uniformity={metrics['uniformity']:.2g}, "
+        f"similarity maximization is not learning: uniformity={metrics['uniformity']:.2g}, "
         f"alignment={metrics['alignment']:.2g} (expected below {MAX_UNIFORMITY} and above 0). "
         "Projections of different clips hardly differ; a lower train.learning_rate or a longer "
         "warm-up may help"

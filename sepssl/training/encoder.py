@@ -1,4 +1,4 @@
-"""Training of an encoder, from a configuration."""
+"""Trains an encoder from a configuration."""
 
 import os
 import pathlib
@@ -43,9 +43,9 @@ from sepssl.views import FrontEnd, OnlineSeparation
 from sepssl.views.channels import no_channel_warning
 from sepssl.views.picture import draw_views
 
-# Keys of `config.views` that say what a pair is cut from; the others are arguments of `FrontEnd`.
+# Keys of `config.views` about sampling a pair; the others are arguments of `FrontEnd`.
 SAMPLING_KEYS = ("separators", "online", "max_distance_seconds", "overlap")
-TRUE_SOURCES = "true_sources"  # in place of a separator's file: an oracle, for ablations
+TRUE_SOURCES = "true_sources"  # instead of a separator's file: an oracle, for ablations
 MINIMUMS = COMMON_MINIMUMS | {
     "views.max_distance_seconds": 0,
     "encoder.embedding_size": 0,
@@ -61,22 +61,21 @@ MINIMUMS = COMMON_MINIMUMS | {
 
 
 def load_separators(config: ConfigDict) -> dict[str, Separator | None]:
-    """The separators that `config.views.separators` names, by a name that tells them apart.
+    """The separators listed in `config.views.separators`, by unique names; `TRUE_SOURCES` is None.
 
-    `TRUE_SOURCES` is None.
-
-    A separator may work at another rate than `config.data.sample_rate` where channels are stored:
-    it sees recordings resampled, and its channels are resampled back.
+    If channels are stored, a separator's sample rate may differ from `config.data.sample_rate`: its
+    input is resampled, and its channels are resampled back.
 
     Raises:
-        InputError: if one cannot be loaded, does not fit, or is missing though views need it.
+        InputError: if a separator cannot be loaded or does not fit, or views need one and none is
+            listed.
     """
     if config.views.mixture_mixture >= 1.0:
         return {}
     paths = [path.strip() for path in config.views.separators.split(",") if path.strip()]
     if not paths:
         raise InputError(
-            "views.separators is empty but views show channels; expected "
+            "views.separators is empty, but views show channels; expected "
             "--config.views.separators=FILE.keras[,FILE.keras...], or views.mixture_mixture=1 and "
             "views.mixture_channel=0"
         )
@@ -100,8 +99,8 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     """Trains an encoder on pairs of views of recordings and of their separated channels.
 
     Clips and channels are stored once, in `config.data.cache` (which several runs on the same
-    clips may share) or in the run's folder. With `config.task` "supervised" it trains on the
-    labels of the clips' mixtures instead, as a baseline; see `labelled_for_training`.
+    clips may share) or in the run's folder. With `config.task` "supervised", the encoder is trained
+    on the clips' labels instead, as a baseline; see `labelled_for_training`.
 
     Args:
         config: as in `configs/encoder_small.py`.
@@ -118,7 +117,7 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     separators = load_separators(config)
     online = config.views.online and bool(separators)
     settings = loop_settings(config.train)
-    # What cannot be made is found out here; trained is another learner, made by the strategy.
+    # Fails early if the learner cannot be made; the one to train is made in the strategy's scope.
     front_end = _make_learner(config, separators.values() if online else ()).front_end
     _require_views_that_fit(config, separators, front_end.log_mel.patch_samples)
     strategy = make_strategy(config.train.strategy)
@@ -130,7 +129,7 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     clips = _clips(config, recordings, labelled)
     require_batch(len(clips), config.train.batch_size)
     record = settings_of_run(config, "encoder")
-    record["views"]["separators"] = list(separators)  # what is in the files, not where they lie
+    record["views"]["separators"] = list(separators)  # their content, not their location
     run = RunFolder(workdir, record)
     announce_start(config, "encoder")
     probe = make_probe(labelled, config.train.probe_clips, config.data.test_fold)
@@ -167,7 +166,7 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     )
     if share := batches.shuffle.shared_share():
         print(
-            f"of the negatives of a clip, {100 * share:.1f} % are other parts of its own recording",
+            f"{100 * share:.1f} % of a clip's negatives are other parts of its own recording",
             flush=True,
         )
     draw_views(
@@ -175,9 +174,9 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     )
 
     def make_learner():
-        # Separators are read once more, since the strategy wants its variables made here.
+        # Separators are loaded again: the strategy needs its variables created here.
         again = load_separators(config).values() if online else ()
-        # Loading draws weights too; the encoder's are the same with and without it.
+        # Loading draws weights too; seeded after it, the encoder's do not depend on that.
         keras.utils.set_random_seed(config.seed)
         return _make_learner(config, again, 0 if labels is None else labels.shape[1])
 
@@ -195,7 +194,7 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
 
 
 def _labelled(config: ConfigDict, recordings: Clips) -> Clips | None:
-    """What is known of the recordings' labels; of the scenes, of others than are trained on."""
+    """The labelled recordings, for the probe; other scenes than those trained on, for scenes."""
     if config.data.directory:
         unneeded = recordings.splits is not None and not config.train.probe_clips
         return None if unneeded else with_labels(recordings)
@@ -214,7 +213,7 @@ def _clips(config: ConfigDict, recordings: Clips, labelled: Clips | None) -> Cli
 
 
 def _store_sources(stored: Clips, cache: str | os.PathLike) -> ClipStore:
-    """The true sources of clips, a row each: what an oracle separator would find."""
+    """The true sources of clips, one per row: what an oracle separator would find."""
     store = store_clips(stored, cache, "only")
     if store.skipped:
         raise InputError(store.skipped[0].reason)
@@ -232,22 +231,22 @@ def _require_views_that_fit(config: ConfigDict, separators: dict, patch_samples:
     if not views.overlap and views.max_distance_seconds < patch_seconds:
         raise InputError(
             f"views.max_distance_seconds={views.max_distance_seconds}: expected at least "
-            f"{patch_seconds:g}, a patch's length, where patches do not overlap"
+            f"{patch_seconds:g}, the length of a patch, if patches must not overlap"
         )
     if views.online and TRUE_SOURCES in separators:
         raise InputError(f"views.separators={TRUE_SOURCES}: expected views.online=False")
     if views.online and views.max_distance_seconds + patch_seconds > config.data.clip_seconds:
         raise InputError(
             f"views.max_distance_seconds={views.max_distance_seconds}: two patches so far apart do "
-            f"not fit into clips of data.clip_seconds={config.data.clip_seconds}, which "
-            "views.online separates"
+            "not fit into the clips that views.online separates, of "
+            f"data.clip_seconds={config.data.clip_seconds}"
         )
 
 
 def _make_learner(
     config: ConfigDict, online_separators: Iterable[Separator | None] = (), num_classes: int = 0
 ) -> keras.Model:
-    """The learner that a configuration describes; with classes, a supervised one."""
+    """The learner that a configuration describes; a supervised one if there are classes."""
     encoder = initial_encoder(config)
     # Online, there is none that stands for the true sources.
     separators = [separator for separator in online_separators if separator is not None]

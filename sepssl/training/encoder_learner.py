@@ -1,4 +1,4 @@
-"""What all ways of training an encoder on views share."""
+"""The base class of learners that train an encoder on views."""
 
 from typing import Any
 
@@ -11,22 +11,21 @@ from sepssl.typing import Tensor
 
 
 class EncoderLearner(Learner):
-    """An encoder and the front end that makes what it is trained on.
+    """An encoder and the front end that makes its training views.
 
-    Called, or under `predict`, it embeds: waveforms [batch, samples] as `encoder` does; log-mel
-    patches [batch, frames, bands] and anything else that the front end makes two views from by the
-    backbone, the latter to [batch, 2, embedding_size].
+    When called, or under `predict`, it embeds waveforms [batch, samples] as `encoder` does, log-mel
+    patches [batch, frames, bands] with the backbone, and the two views that the front end makes
+    from any other batch, as [batch, 2, embedding_size].
 
     Args:
         encoder: `Encoder`.
-        front_end: layer that makes two views from a batch, and may return a third value, which
-            channel each view shows (int [batch, 2], as `FrontEnd` does); None if a batch is a pair
-            of views.
-        metric_names: all that `loss_and_metrics` may return.
+        front_end: layer that makes two views from a batch and may also return which channel each
+            view shows (int [batch, 2], as `FrontEnd` does); None if a batch is a pair of views.
+        metric_names: all metrics that `loss_and_metrics` may return.
         clip_norm: largest global gradient norm, 0 for no clipping.
     """
 
-    gains_from_xla = False  # it ruins convolutions on CPUs
+    gains_from_xla = False  # XLA makes convolutions much slower on CPUs
 
     def __init__(
         self,
@@ -51,7 +50,7 @@ class EncoderLearner(Learner):
         self.built = True
 
     def views(self, data: Any) -> tuple:
-        """Two views of every clip in a batch, and which channel each shows, if that is known.
+        """Two views of every clip in a batch and, if known, which channel each shows.
 
         Returns:
             Two arrays, log-mel patches [batch, frames, bands] or waveforms [batch, samples], and
@@ -65,7 +64,7 @@ class EncoderLearner(Learner):
         made = data if self.front_end is None else self.front_end(data)
         if not isinstance(made, tuple | list) or len(made) not in (2, 3):
             raise ValueError(
-                "expected two views, and which channel each shows if that is known, from "
+                "expected two views and, if known, which channel each shows, from "
                 + ("the data" if self.front_end is None else type(self.front_end).__name__)
             )
         a, b, *shown = made
@@ -75,11 +74,11 @@ class EncoderLearner(Learner):
         """Two views -> embeddings [2 batch, embedding_size], float32.
 
         Args:
-            a, b: log-mel patches [batch, frames, bands], or waveforms [batch, samples], of which
-                the mean over patches is taken.
+            a, b: log-mel patches [batch, frames, bands], or waveforms [batch, samples], whose
+                patch embeddings are averaged.
             training: whether the backbone runs in training mode.
         """
-        # One pass over both views: batch norm then sees mixtures and channels together.
+        # One pass over both views, so that batch norm sees mixtures and channels together.
         both = ops.concatenate([a, b])
         embed = self.encoder.backbone if len(both.shape) == 3 else self.encoder
         return ops.cast(embed(both, training=training), "float32")

@@ -14,20 +14,19 @@ def require_batch(num_clips: int, batch_size: int) -> None:
     """Raises InputError if there are fewer clips than a batch holds."""
     if num_clips < batch_size:
         raise InputError(
-            f"train.batch_size={batch_size}, but there are {num_clips} clips; expected at least "
-            "as many clips as a batch holds"
+            f"train.batch_size={batch_size}, but there are only {num_clips} clips; expected at "
+            "least a batch of clips"
         )
 
 
 class Shuffle:
-    """Which clips a step sees: a fresh permutation of all clips every epoch.
+    """The order of clips: a fresh permutation every epoch.
 
-    A batch never holds a clip twice: what is left of an epoch after its last whole batch is not
-    seen in it. (Twice in a batch, a clip would be its own negative.) Parts of one recording, which
-    are no good negatives of each other either, are spread evenly over the epoch: a recording with
-    a share s of all clips has about `s * batch_size` parts in every batch, and where that is less
-    than 1, hardly ever more than one (our choice). Where every clip is a recording of its own, that
-    changes nothing.
+    A batch never contains a clip twice, since a clip would then be its own negative: clips left
+    after the last full batch of an epoch are dropped. Parts of one recording are poor negatives of
+    each other too, so they are spread evenly over the epoch: a recording with a share s of all
+    clips has about `s * batch_size` parts in every batch and, if that is below 1, hardly ever more
+    than one (our choice). This has no effect if every clip is a recording of its own.
 
     Args:
         num_clips: number of clips.
@@ -50,19 +49,19 @@ class Shuffle:
         self.num_clips = num_clips
         self.batch_size = batch_size
         self.seed = seed
-        # Of each recording, its first clip and how many it has; of each clip, its recording.
+        # For each recording, its first clip and number of clips; for each clip, its recording.
         _, self._first, self._groups, self._sizes = np.unique(
             range(num_clips) if groups is None else groups, True, True, True
         )
-        # Two: batches are loaded ahead, over the end of an epoch.
+        # Two, since batches are loaded ahead across the end of an epoch.
         self._order = functools.lru_cache(maxsize=2)(self._draw_order)
 
     def _draw_order(self, epoch: int) -> np.ndarray:
         order = np.random.default_rng([self.seed, epoch]).permutation(self.num_clips)
         if self._sizes.max() == 1:
             return order
-        # The parts of a recording come at equal distances, in random order, from a random place
-        # within the first such distance on: what the permutation says of its first clip.
+        # The parts of a recording come at equal distances, in random order. The first comes at a
+        # random place within that distance, which the permutation of its first clip determines.
         place = np.empty(self.num_clips, np.int64)
         place[order] = np.arange(self.num_clips)
         sizes = np.repeat(self._sizes, self._sizes)
@@ -95,10 +94,10 @@ class Shuffle:
 
 
 class Batches(Protocol):
-    """What a run is trained on, as a function of the step: it can resume at any step exactly."""
+    """Training data as a function of the step, so that a run can resume exactly at any step."""
 
     def load(self, step: int) -> dict[str, np.ndarray]:
-        """The global batch of a step, the same whenever it is asked for.
+        """The global batch of a step; always the same for the same step.
 
         Called by several threads. The first axis of every array is the batch, divisible by the
         number of replicas; none is empty, and shapes do not depend on the step.
@@ -112,10 +111,10 @@ class DatasetBatches:
     """A dataset of global batches, in place of `Batches`: see `train_on_dataset`.
 
     Args:
-        dataset: what it gives first is step 0; repeated where it ends.
+        dataset: its first element is the batch of step 0; repeated at its end.
 
     Raises:
-        InputError: if it is known to be empty.
+        InputError: if its length is known to be 0.
     """
 
     def __init__(self, dataset: tf.data.Dataset):
@@ -127,7 +126,7 @@ class DatasetBatches:
         return []
 
     def distribute(self, strategy: tf.distribute.Strategy, first_step: int, end_step: int) -> Any:
-        """As `distribute`, of the batches skipped to."""
+        """As `distribute`, after skipping to the first step."""
         part = self.dataset.repeat().skip(first_step).take(end_step - first_step)
         return strategy.experimental_distribute_dataset(part.prefetch(2))
 
@@ -147,7 +146,7 @@ def distribute(
         strategy: the default one, or one that replicates within this process.
         load: `Batches.load`.
         first_step, end_step: range of steps.
-        workers: threads that load, and how many batches they load ahead.
+        workers: number of loading threads, and of batches loaded ahead.
 
     Returns:
         An iterable of per-replica batches.

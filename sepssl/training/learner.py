@@ -1,4 +1,4 @@
-"""What the training loop, and Keras's `fit`, ask of a model that trains another."""
+"""The base class of models that train another, in the training loop and under Keras's `fit`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,19 +14,19 @@ from sepssl.typing import Tensor
 class Learner(keras.Model):
     """A model that trains another one, its `product`.
 
-    A subclass has `product` and `loss_and_metrics`; everything else is here. It works under
+    A subclass defines `product` and `loss_and_metrics`; everything else is here. It works under
     `fit`, `evaluate` and `predict`, and in `sepssl.training.loop.train`, on one replica or several:
 
         learner.compile(keras.optimizers.Adam(1e-3))
         learner.fit(dataset, validation_data=held_out)
         learner.product.save("model.keras")
 
-    Logs of an epoch, and what `evaluate` returns, are means over batches, weighted by their size;
-    a batch's own logs are that batch's. Under a float16 policy, a step whose gradient overflows
-    changes nothing but the scale of the loss.
+    Logs of an epoch, and the results of `evaluate`, are means over batches, weighted by their size;
+    logs within an epoch are those of the current batch. Under a float16 policy, a step whose
+    gradient overflows changes only the loss scale.
 
     Args:
-        metric_names: all that `loss_and_metrics` may return.
+        metric_names: all metrics that `loss_and_metrics` may return.
         clip_norm: largest global gradient norm, 0 for no clipping.
         dtype: policy, `keras.Model`'s; decides whether `compile` scales the loss.
     """
@@ -51,14 +51,14 @@ class Learner(keras.Model):
         raise NotImplementedError
 
     def loss_and_metrics(self, data: Any, training: bool) -> tuple[Tensor, dict]:
-        """Loss of a batch, or of a replica's equal part of it.
+        """Loss of a batch, or of one replica's share of it.
 
         Args:
             data: a batch.
             training: whether the networks run in training mode.
 
         Returns:
-            A scalar, the mean over the examples, and a dict of scalars to watch.
+            A scalar, the mean over the examples, and a dict of scalar metrics.
         """
         raise NotImplementedError
 
@@ -69,8 +69,8 @@ class Learner(keras.Model):
             data: this replica's part of the batch.
 
         Returns:
-            Scalars, the same on every replica: "loss", what `loss_and_metrics` returns, and what
-            `global_mean_step` does.
+            Scalars, the same on every replica: "loss", the metrics of `loss_and_metrics`, and those
+            of `global_mean_step`.
         """
         with tf.GradientTape() as tape:
             loss, metrics = self.loss_and_metrics(data, training=True)
@@ -98,7 +98,7 @@ class Learner(keras.Model):
         return values
 
     def get_metrics_result(self) -> dict[str, float]:
-        """Means since the last reset, of what there were values of."""
+        """Means since the last reset, of all metrics that have values."""
         own = {mean.name: mean for mean in self._means}
         return {
             name: value

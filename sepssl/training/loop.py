@@ -1,4 +1,4 @@
-"""One loop for both stages, and for data of your own."""
+"""One training loop for both stages, and for your own data."""
 
 import functools
 import math
@@ -39,14 +39,14 @@ COMMON_MINIMUMS = {  # of the values that the configurations of both stages have
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     """Linear warm-up, then constant or a half cosine to zero at the last step.
 
-    Not Keras's `CosineDecay`: its warm-up starts with an update at the initial rate and its cosine
-    one update later, so that no choice of its arguments gives the rates of finished runs.
+    Unlike Keras's `CosineDecay`, whose warm-up starts with an update at the initial rate and whose
+    cosine starts one update later: no arguments of it reproduce the rates of finished runs.
 
     Args:
         rate: highest learning rate.
         schedule: one of `SCHEDULES`.
         warmup_steps: update n < `warmup_steps` is made at `(n + 1) / warmup_steps` of the rate.
-        steps: updates in all.
+        steps: total number of updates.
     """
 
     def __init__(self, rate: float, schedule: str, warmup_steps: int, steps: int):
@@ -89,24 +89,24 @@ def train(
 ) -> keras.Model:
     """Trains a learner, from the start or from where the run stopped.
 
-    Steps count from 0; a state or checkpoint of step n is what n updates made.
+    Steps count from 0; a state or checkpoint of step n is the result of n updates.
 
     Args:
         run: where everything is written.
         strategy: data parallelism.
         make_learner: makes the learner, called in the strategy's scope. One that is compiled keeps
             its optimizer.
-        batches: what every step is trained on.
+        batches: the training data.
         evaluate: product -> metrics, called at every kept state and every `evaluate_every` steps.
-        steps: how many in all.
-        learning_rate: of Adam, with which a learner that is not compiled is trained.
-        log_every, checkpoint_every: in steps. Logged are means since the last log, and
+        steps: total number of steps.
+        learning_rate: of Adam, the optimizer of a learner that is not compiled.
+        log_every, checkpoint_every: in steps. The log contains means since the previous log, and
             "update_norm", how far the last step moved the weights.
-        state_steps: steps whose product is kept, 0 to `steps`; the last is always kept as
-            `final.keras`. All are kept in float32, whatever precision they were trained with.
+        state_steps: steps at which the product is kept, 0 to `steps`; the last is always kept as
+            `final.keras`. All are kept in float32, whatever the precision of training.
         evaluate_every: in steps; 0 for kept states only.
-        warnings: logged metrics -> what is going wrong, or None; asked after the warm-up, and the
-            first problem that each reports is printed.
+        warnings: logged metrics -> a problem, or None; called after the warm-up. The first problem
+            that each reports is printed.
         verbose: whether to show progress and warnings.
 
     Returns:
@@ -114,8 +114,8 @@ def train(
 
     Raises:
         TrainingDiverged: if loss or gradient is not finite.
-        InputError: if another process is training in the same folder, or a state is to be kept of
-            a step that there is not.
+        InputError: if another process is training in the same folder, or `state_steps` are not
+            steps of the run.
     """
     _require_states("state_steps", state_steps, steps)
     warmup_steps = getattr(learning_rate, "warmup_steps", 0)
@@ -158,8 +158,8 @@ def train(
         if done >= steps:
             start = f"{run.path}: finished already"
         else:
-            going_on = f"continues after step {done}" if done else f"{steps} steps"
-            start = f"{run.path}: {going_on}; the first step compiles, please wait"
+            doing = f"continues after step {done}" if done else f"{steps} steps"
+            start = f"{run.path}: {doing}; compiling the first step, please wait"
             if isinstance(batches, DatasetBatches):
                 parts = batches.distribute(strategy, done, steps)
             else:
@@ -215,30 +215,30 @@ def train_on_dataset(
     settings: Mapping[str, Any] | None = None,
     verbose: bool = True,
 ) -> keras.Model:
-    """Trains on a dataset of your own, with checkpoints: called again, it goes on.
+    """Trains on your own dataset, with checkpoints; called again, it resumes the run.
 
-    The dataset is repeated as often as needed, and a run that goes on skips the batches already
-    seen. That is exact to the last bit if the dataset gives the same batches every time it is read
-    from the start: if nothing in it is random, or every random operation is seeded
-    (`shuffle(..., seed=0)` and `keras.utils.set_random_seed`), or, which needs no time for
-    skipping, if it is a function of the step, `tf.data.Dataset.range(steps).map(batch_of_step)`.
+    The dataset is repeated as often as needed, and a resumed run skips the batches already seen.
+    That is exact to the last bit if the dataset yields the same batches whenever it is read from
+    the start: if nothing in it is random, or every random operation is seeded (`shuffle(...,
+    seed=0)` and `keras.utils.set_random_seed`), or if it is a function of the step,
+    `tf.data.Dataset.range(steps).map(batch_of_step)`, where skipping takes no time.
 
     Args:
-        dataset: batches, all of one size, as the learner takes them.
+        dataset: batches of one size, in the form that the learner takes.
         make_learner: makes the learner.
         workdir: the run's folder, new or to be continued; see `RunFolder`.
         steps, learning_rate, log_every, checkpoint_every, state_steps, evaluate, evaluate_every:
             as `train`'s.
         strategy: data parallelism; one device by default. The batch is split over the replicas.
-        settings: whatever else the run depends on, as plain values: recorded, and a run with others
-            is not continued.
+        settings: whatever else the run depends on, as plain values. They are recorded, and a run
+            with other settings is not continued.
         verbose: whether to show progress.
 
     Returns:
         The trained product.
 
     Raises:
-        InputError: as `train`; if the dataset is empty, or `workdir` holds another run.
+        InputError: as `train`; if the dataset is empty, or `workdir` belongs to another run.
 
     Example:
         >>> batches = tf.data.Dataset.from_tensor_slices(waveforms).batch(8, drop_remainder=True)
@@ -277,7 +277,7 @@ def _require_states(name: str, state_steps: Collection[int], steps: int) -> None
 def loop_settings(config: ConfigDict) -> dict:
     """The arguments of `train` that `config.train` sets.
 
-    The warm-up takes `config.train.warmup_steps`, but at most half of all steps.
+    The warm-up lasts `config.train.warmup_steps`, but at most half of all steps.
 
     Raises:
         InputError: if one of them is out of range.
@@ -288,7 +288,7 @@ def loop_settings(config: ConfigDict) -> dict:
         raise InputError(f"train.learning_rate={config.learning_rate}: expected above 0")
     if config.warmup_steps < 0:
         raise InputError(f"train.warmup_steps={config.warmup_steps}: expected 0 or more")
-    # So that a short run needs no other value than its steps; half is our choice.
+    # So that setting the steps suffices for a short run; half is our choice.
     warmup_steps = min(config.warmup_steps, config.steps // 2)
     keys = ("steps", "log_every", "checkpoint_every")
     _require_states("train.state_steps", config.state_steps, config.steps)
@@ -299,7 +299,7 @@ def loop_settings(config: ConfigDict) -> dict:
 
 
 def log_spaced_steps(steps: int) -> tuple[int, ...]:
-    """0, 30, 100, 300, 1000 and so on as far as `steps`, and `steps` (our choice)."""
+    """0, 30, 100, 300, 1000 and so on below `steps`, then `steps` (our choice)."""
     spaced = (first * 10**power for power in range(1, 9) for first in (3, 10))
     return (0, *(step for step in spaced if step < steps), steps)
 

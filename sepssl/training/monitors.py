@@ -22,8 +22,8 @@ class MetricsLog:
 
     Args:
         folder: of the run.
-        first_step: steps already done; records that the run is going to make again, those of
-            later steps or all if nothing is done, are dropped.
+        first_step: steps already done. Records that the run will write again are dropped: those of
+            later steps, or all if none is done.
     """
 
     def __init__(self, folder: str | os.PathLike, first_step: int = 0):
@@ -43,7 +43,7 @@ class MetricsLog:
 
 
 def plain_json(record: dict[str, Any], indent: int | None = None) -> str:
-    """A flat record as JSON, where numbers that are not finite, which JSON has not, are null."""
+    """A flat record as JSON, with null for non-finite numbers, which JSON lacks."""
     plain = {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in record.items()
@@ -52,10 +52,10 @@ def plain_json(record: dict[str, Any], indent: int | None = None) -> str:
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict]:
-    """Records of a `metrics.jsonl`, up to a line that is none, as an interruption leaves it.
+    """Records of a `metrics.jsonl`, up to a line that an interruption left incomplete.
 
     Returns:
-        A dict per line, null as NaN; [] if there is no such file.
+        A dict per line, with NaN for null; [] if the file does not exist.
     """
     records = []
     path = pathlib.Path(path)
@@ -71,10 +71,10 @@ def read_metrics(path: str | os.PathLike) -> list[dict]:
 
 
 class FiniteGuard:
-    """Collects the metrics of steps and looks at them later, when they are fetched anyway.
+    """Collects the metrics of steps and checks them later, when they are fetched anyway.
 
-    A gradient that is not finite stops a run, unless the step was "skipped": under float16, that is
-    how the scale of the loss is found, as long as there is room to lower it.
+    A non-finite gradient stops a run, unless the step was "skipped": under float16, the loss scale
+    is found that way, as long as it can still be lowered.
 
     Args:
         names: step -> names of the clips in its batch, [] if unknown.
@@ -89,7 +89,7 @@ class FiniteGuard:
         self._pending.append((step, metrics))
 
     def flush(self, checkpoint: str | None) -> dict[str, float]:
-        """Means over the collected steps; of "gradient_norm", over those not skipped.
+        """Means over the collected steps; for "gradient_norm", over those not skipped.
 
         Args:
             checkpoint: the last good one, for the message.

@@ -1,4 +1,4 @@
-"""Mixed precision: asked for by name, and left behind in what training keeps."""
+"""Mixed precision for training; the models that training keeps are float32."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 
 from sepssl.errors import InputError
 
-# By name in a configuration, Keras's policies. Weights, waveforms, spectra and losses are float32
-# under each; the mixed ones compute layers in half precision.
+# Keras's policies, by their name in a configuration. Weights, waveforms, spectra and losses are
+# float32 under all of them; the mixed ones compute layers in half precision.
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
@@ -17,7 +17,7 @@ def policy_named(precision: str) -> str:
     """The dtype policy that "float32", "bfloat16" or "float16" stands for.
 
     Raises:
-        InputError: if there is no such precision.
+        InputError: if the name is unknown.
     """
     if precision not in POLICIES:
         raise InputError(f"train.precision={precision!r}: expected one of {', '.join(POLICIES)}")
@@ -27,11 +27,11 @@ def policy_named(precision: str) -> str:
 def require_precision_that_fits(train: ConfigDict, strategy: tf.distribute.Strategy) -> None:
     """Raises InputError for float16 on several replicas.
 
-    Keras's `LossScaleOptimizer` has no scale that is shared between them.
+    Keras's `LossScaleOptimizer` cannot share its scale between them.
 
     Args:
         train: as `config.train`.
-        strategy: what the run is distributed by.
+        strategy: the run's.
     """
     replicas = strategy.num_replicas_in_sync
     if train.get("precision", "float32") == "float16" and replicas > 1:
@@ -42,14 +42,13 @@ def require_precision_that_fits(train: ConfigDict, strategy: tf.distribute.Strat
 
 
 class Float32Copy:
-    """A model as it is saved: with the same weights, and computing in float32.
+    """A model in the form in which it is saved: with the same weights, computing in float32.
 
-    Files do not depend on the precision that a model was trained with: whatever loads, exports or
-    evaluates them does so in float32. Weights are float32 under mixed policies too, so that
-    nothing is rounded.
+    Files thus do not depend on the precision of training: loading, exporting and evaluating them
+    all happen in float32. Weights are float32 under mixed policies too, so that nothing is rounded.
 
     Args:
-        model: a built model. One without mixed policies is its own copy.
+        model: a built model. A model without mixed policies is its own copy.
     """
 
     def __init__(self, model: keras.Model):
@@ -63,7 +62,7 @@ class Float32Copy:
                 self._copy.build((None, None))
 
     def __call__(self) -> keras.Model:
-        """The copy, with the weights that the model has now."""
+        """The copy, with the model's current weights."""
         if self._copy is not self._model:
             self._copy.set_weights(self._model.get_weights())
         return self._copy

@@ -1,4 +1,4 @@
-"""A linear classifier on the encoder as it trains: how much of the labels it holds so far."""
+"""A linear classifier on the encoder during training, which shows how much it has learned."""
 
 import numpy as np
 import threadpoolctl
@@ -14,20 +14,20 @@ from sepssl.representation import Encoder
 from sepssl.representation.embed import embed_recording
 
 PENALTY = 100.0  # of the ridge classifier, on standardised embeddings; our choice
-MAX_SECONDS = 10.0  # of a recording, so that hours among them do not stop the training
+MAX_SECONDS = 10.0  # of a recording, so that hour-long ones do not hold up training
 
 
 class LinearProbe:
     """Fits a ridge classifier on some labelled clips and scores it on others.
 
-    For curves, not for results: no hyperparameter is chosen, the clips are few. Results are
-    `sepssl.evaluation`'s.
+    Meant for curves, not for results: no hyperparameter is tuned, and clips are few. For results,
+    use `sepssl.evaluation`.
 
     Args:
         waveforms: of the clips, each [samples] at the encoder's sample rate.
         labels: multi-hot [clips, classes].
         scored: bool [clips], which clips it is scored on; it is fitted on the others. By default
-            they take turns.
+            every second clip is scored.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class LinearProbe:
         self._waveforms = waveforms
         self._scored = np.arange(len(labels)) % 2 == 1 if scored is None else scored
         halves = labels[~self._scored], labels[self._scored]
-        # Classes that some clips of either half have and some have not.
+        # Classes with positive and negative clips in both halves.
         usable = np.all([half.min(axis=0) < half.max(axis=0) for half in halves], axis=0)
         self._fit, self._score = (half[:, usable] for half in halves)
 
@@ -55,15 +55,15 @@ class LinearProbe:
 
 
 def make_probe(clips: Clips | None, num_clips: int, test_fold: str = "") -> LinearProbe | None:
-    """A probe on labelled clips, or None where there are none.
+    """A probe on labelled clips, or None if there are none.
 
-    It takes clips spread evenly over the source, the first 10 s of each; those that cannot be read
-    are left out. Of a source with splits or folds of its own, it is fitted on training clips and
-    scored on validation clips; else, clips take turns.
+    It uses the first 10 s of clips spread evenly over the source; unreadable ones are left out. If
+    the source has splits or folds of its own, the probe is fitted on training clips and scored on
+    validation clips; otherwise every second clip is scored.
 
     Args:
-        clips: with labels; None for no probe.
-        num_clips: at most; 0 for no probe.
+        clips: labelled clips; None for no probe.
+        num_clips: largest number of clips; 0 for no probe.
         test_fold: see `assigned_splits`.
     """
     if not num_clips or clips is None or clips.labels is None:

@@ -1,4 +1,4 @@
-"""Training of a separator, from a configuration."""
+"""Trains a separator from a configuration."""
 
 import functools
 import os
@@ -44,8 +44,8 @@ MINIMUMS = COMMON_MINIMUMS | {
 def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     """Trains a separator on a folder of recordings or on the built-in scenes.
 
-    By MixIT; with `config.train.supervised_fraction` above 0, that fraction of every batch by PIT
-    on true sources, which the scenes and folders like FUSS have.
+    Trains with MixIT or, for a fraction `config.train.supervised_fraction` of every batch, with PIT
+    on true sources, which the scenes and folders laid out like FUSS have.
 
     Args:
         config: as in `configs/separator_small.py`.
@@ -58,7 +58,7 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
     settings = loop_settings(config.train)
     keras.utils.set_random_seed(config.seed)
     make_learner = functools.partial(_make_learner, config)
-    num_sources = make_learner().separator.num_sources  # what cannot be made is found out here
+    num_sources = make_learner().separator.num_sources  # fails early if it cannot be made
     strategy = make_strategy(config.train.strategy)
     require_precision_that_fits(config.train, strategy)
     supervised = _supervised_clips(config.train, strategy.num_replicas_in_sync)
@@ -107,10 +107,10 @@ def _make_learner(config: ConfigDict) -> SeparatorLearner:
 
 
 def _supervised_clips(train: ConfigDict, replicas: int) -> int:
-    """How many clips of a batch are separated with their true sources known.
+    """Number of clips in a batch that are trained on with their true sources.
 
     Raises:
-        InputError: if batch and fractions do not fit together, or a range is none.
+        InputError: if batch size and fractions do not fit together, or a range is invalid.
     """
     for name in ("supervised_fraction", "single_mixture_fraction"):
         if not 0 <= train[name] <= 1:
@@ -131,9 +131,9 @@ def _supervised_clips(train: ConfigDict, replicas: int) -> int:
     if train.batch_size < 1 or unsupervised % multiple or supervised % replicas:
         raise InputError(
             f"train.batch_size={train.batch_size}, of which {supervised} with sources "
-            f"(train.supervised_fraction={train.supervised_fraction}): expected a "
-            f"multiple of {multiple} (train.num_mixtures * replicas) without sources"
-            + (f", and of {replicas} with" if replicas > 1 else "")
+            f"(train.supervised_fraction={train.supervised_fraction}): expected a multiple of "
+            f"{multiple} (train.num_mixtures * replicas) without sources"
+            + (f" and of {replicas} with sources" if replicas > 1 else "")
         )
     return supervised
 
@@ -149,7 +149,7 @@ def _require_outputs(recordings: ClipStore, num_sources: int) -> None:
 
 
 def _clips(data: ConfigDict, sources: bool) -> Clips:
-    """The clips to train and to validate on."""
+    """The clips for training and validation."""
     recordings = open_recordings(data, sources=sources)
     if data.directory:
         if recordings.splits is None:
@@ -161,8 +161,8 @@ def _clips(data: ConfigDict, sources: bool) -> Clips:
 def _hold_out(config: ConfigDict, stored: Clips) -> tuple[np.ndarray, np.ndarray]:
     """Which of the stored clips to train on, and which to validate on: int [clips] each.
 
-    Validated is on the clips that the data reserves for it, if there are any; else on recordings
-    held out. Of the built-in scenes none is held out, since they have a validation split.
+    Validation uses the clips that the data reserves for it, if there are any, else held-out
+    recordings. No built-in scene is held out, since scenes have a validation split.
     """
     everything = np.arange(len(stored))
     if not config.data.directory:
@@ -176,12 +176,15 @@ def _hold_out(config: ConfigDict, stored: Clips) -> tuple[np.ndarray, np.ndarray
         stored.recordings or stored.names, config.data.num_validation, config.seed
     )
     if not len(held_out):
-        print("no validation: it needs 20 recordings, of which a tenth is held out", flush=True)
+        print(
+            "no validation: it needs at least 20 recordings, a tenth of which is held out",
+            flush=True,
+        )
     return used, held_out
 
 
 def _evaluator(config: ConfigDict, held_out: list[np.ndarray]):
-    """Scores on validation scenes, or on recordings held out, with sources where they have any."""
+    """Scores validation scenes, or held-out recordings, with sources if they have any."""
     recordings = [clip[0] for clip in held_out]
     clips = [(clip[0], clip[1:]) for clip in held_out if len(clip) > 1]
     if not config.data.directory:

@@ -1,4 +1,4 @@
-"""Training of a separator: without sources, with sources, or both in one batch."""
+"""Training steps of a separator: without sources, with sources, or both in one batch."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ class SeparatorLearner(Learner):
 
     Args:
         separator: `Separator`.
-        num_mixtures: recordings that are added up to a mixture of mixtures, 2 or more.
+        num_mixtures: recordings added up to a mixture of mixtures, 2 or more.
         signal_loss: "log_mse", "snr" or "si_snr"; see `signal_losses.py`.
         search: how MixIT assigns sources, "exhaustive" or "least_squares" (for many sources).
         sparsity_weight, covariance_weight: of the penalties in `sparsity.py`, in dB.
@@ -38,14 +38,14 @@ class SeparatorLearner(Learner):
         ValueError: if a name is unknown, the separator has fewer than 2 sources, or too many for
             an exhaustive search.
 
-    A batch is a float32 array of recordings, a pair of mixtures and their true sources, or a dict
-    with either or both:
+    A batch is a float32 array of recordings, a pair of mixtures and true sources, or a dict with
+    either or both:
 
         "recordings" [num_mixtures n, samples]: neighbours make a mixture of mixtures.
         "mixtures" [k, samples] and "sources" [k, count, samples]: true sources, silent ones where
             a mixture has fewer than `count`.
 
-    Every mixture that is separated counts the same. Called, or under `predict`, it separates
+    All separated mixtures have the same weight. When called, or under `predict`, it separates
     waveforms [batch, samples] as `separator` does; of a dict, "recordings" and "mixtures".
 
     Example:
@@ -122,7 +122,7 @@ class SeparatorLearner(Learner):
         return ops.mean(losses), metrics
 
     def _loss_of_each(self, data: dict, training: bool):
-        """The loss of every mixture, and what to watch."""
+        """The loss of every mixture, and metrics."""
         signal_loss = SIGNAL_LOSSES[self.signal_loss]
         mixtures, references = [], {}
         if "recordings" in data:
@@ -177,7 +177,7 @@ class SeparatorLearner(Learner):
 
 
 def _as_dict(data: Any) -> dict:
-    """A batch of whatever form, by the names of its parts."""
+    """A batch in any of its forms, as a dict."""
     x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
     if isinstance(x, dict):
         return x
@@ -185,7 +185,7 @@ def _as_dict(data: Any) -> dict:
 
 
 def _snr(references, estimates):
-    """Mean SNR of every example's references that are not silent, in dB, at most 30: [batch]."""
+    """Mean SNR over each example's non-silent references, in dB, at most 30: [batch]."""
     power, error, cross, threshold = energies(references, ops.stop_gradient(estimates))
     sounds = ops.cast(power >= threshold, "float32")
     snr = -negative_snr(power, error, cross, threshold) * sounds

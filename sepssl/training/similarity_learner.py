@@ -1,4 +1,4 @@
-"""Training of an encoder: similarity maximization and coincidence prediction, jointly."""
+"""Training steps of an encoder: similarity maximization and coincidence prediction, jointly."""
 
 import math
 from typing import Any
@@ -42,9 +42,9 @@ class SimilarityLearner(EncoderLearner):
         front_end: `FrontEnd`, or any other layer that makes two views from a batch; None if a
             batch is a pair of views.
         similarity_weight, coincidence_weight: of the two objectives in the loss.
-        temperature: of NT-Xent, where training starts if it is learned.
-        learn_temperature: whether its logarithm is trained with the rest, as in Radford et al.,
-            CLIP (2021); it never falls below 0.01.
+        temperature: of NT-Xent; the initial value if it is learned.
+        learn_temperature: whether its logarithm is trained too, as in Radford et al., CLIP (2021);
+            it never falls below 0.01.
         projection_size: of the similarity head.
         hidden_size: of both heads.
         clip_norm: largest global gradient norm, 0 for no clipping.
@@ -121,7 +121,7 @@ class SimilarityLearner(EncoderLearner):
         all_a, all_b = gather(za), gather(zb)
         temperature = self.current_temperature()
         similarity = ops.mean(nt_xent(za, zb, temperature, all_a, all_b, offset))
-        # Under evaluation too: it only says that no hidden layer of all pairs is stored.
+        # In evaluation too: the flag only avoids storing the hidden layer of all pairs.
         logits = self.coincidence(embeddings[:batch], gather(embeddings[batch:]), training=True)
         coincidence = coincidence_loss(logits, offset)
         loss = self.similarity_weight * similarity + self.coincidence_weight * coincidence
@@ -142,11 +142,11 @@ class SimilarityLearner(EncoderLearner):
         return loss, metrics | ({} if shown is None else pairing_shares(shown))
 
     def current_temperature(self) -> Tensor:
-        """Of NT-Xent, scalar; never below `MIN_TEMPERATURE`, where it is learned."""
+        """Temperature of NT-Xent, scalar; never below `MIN_TEMPERATURE` if it is learned."""
         if not self.learn_temperature:
             return ops.convert_to_tensor(self.temperature, "float32")
         log = ops.convert_to_tensor(self.log_temperature)
-        # The gradient passes the floor, so that a temperature can come back from it.
+        # The gradient passes through the floor, so that the temperature can rise again.
         floored = ops.maximum(log, math.log(MIN_TEMPERATURE))
         return ops.exp(log + ops.stop_gradient(floored - log))
 

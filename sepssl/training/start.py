@@ -1,4 +1,4 @@
-"""What a run starts from: a new network, or one from a file (`train.init_from`)."""
+"""The network that a run starts from: a new one, or one from a file (`train.init_from`)."""
 
 import hashlib
 import pathlib
@@ -18,35 +18,35 @@ from sepssl.training.precision import policy_named
 def initial_encoder(config: ConfigDict) -> Encoder:
     """The encoder that training starts from.
 
-    With `config.train.init_from`, the network is the one in that file, front end included, and
-    `config.encoder` is not looked at; else it is the one that `config.encoder` describes.
+    With `config.train.init_from`, it is the network in that file, including its front end, and
+    `config.encoder` is ignored; otherwise it is the one that `config.encoder` describes.
 
     Raises:
-        InputError: if there is no such file or network, or it is made for another rate than
+        InputError: if the file or network does not exist, or its sample rate is not
             `config.data.sample_rate`.
     """
     return _initial(config, "encoder", load_encoder, make_encoder)
 
 
 def initial_separator(config: ConfigDict) -> Separator:
-    """The separator that training starts from; `config.separator` is as `config.encoder` above."""
+    """The separator that training starts from; `initial_encoder` for `config.separator`."""
     return _initial(config, "separator", load_separator, make_separator)
 
 
 def announce_start(config: ConfigDict, network: str) -> None:
-    """Prints that a run starts from a file, so that nobody believes in keys that it ignores."""
+    """Prints that a run starts from a file and therefore ignores some keys."""
     if path := config.train.get("init_from", ""):
-        print(f"starts from {path}, with its network; {network}.* is not used", flush=True)
+        print(f"starting from the network in {path}; {network}.* is ignored", flush=True)
 
 
 def settings_of_run(config: ConfigDict, network: str) -> dict:
-    """The settings that a run is known by: a configuration without what changes nothing in it.
+    """The settings that identify a run: its configuration without the keys that have no effect.
 
-    That is where its cache lies and, where the run starts from a file, the path of that file, in
-    place of which its content counts, and the keys of a network of its own.
+    Those are the location of its cache and, if the run starts from a file, the keys of the network.
+    The path of that file is replaced by a digest of its content.
 
     Args:
-        config: of either stage.
+        config: the configuration of either stage.
         network: "encoder" or "separator".
 
     Returns:
@@ -93,6 +93,6 @@ def _initial(
     if model.sample_rate != rate:
         raise InputError(
             f"train.init_from={path}: works at {model.sample_rate} Hz; expected "
-            f"--config.data.sample_rate={model.sample_rate}, now {rate}"
+            f"--config.data.sample_rate={model.sample_rate}, not {rate}"
         )
     return model

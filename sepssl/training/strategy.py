@@ -1,4 +1,4 @@
-"""Which devices a run uses."""
+"""Chooses the devices of a run."""
 
 import tensorflow as tf
 
@@ -30,7 +30,7 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
 def require_pairs_on_every_replica(batch_size: int, strategy: tf.distribute.Strategy) -> None:
     """Raises InputError unless a global batch splits into equal, even parts.
 
-    Neighbours in a batch belong together: MixIT adds them up, example mixing mixes them.
+    Neighbours in a batch must stay together: MixIT adds them up, example mixing mixes them.
     """
     multiple = 2 * strategy.num_replicas_in_sync
     if batch_size < multiple or batch_size % multiple:

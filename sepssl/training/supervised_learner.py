@@ -1,4 +1,4 @@
-"""Training of an encoder on labels: what the same network reaches with them."""
+"""Training steps of an encoder on labels: a baseline for the same network without labels."""
 
 from typing import Any
 
@@ -20,8 +20,8 @@ class SupervisedLearner(EncoderLearner):
         num_classes: of the labels.
         clip_norm: largest global gradient norm, 0 for no clipping.
 
-    A batch is the dict that `FrontEnd` takes, with "labels" [batch, num_classes] of 0 and 1, or a
-    pair of what the front end takes and labels. The loss is the binary cross entropy, summed over
+    A batch is the dict that `FrontEnd` takes, with "labels" [batch, num_classes] (0 or 1) added, or
+    a pair of the front end's input and labels. The loss is the binary cross entropy, summed over
     classes.
 
     Reference: our choice; a baseline.

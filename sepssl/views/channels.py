@@ -1,12 +1,12 @@
-"""Which sound a view shows: the mixture, or one of its separated channels."""
+"""Chooses what a view shows: the mixture, or one of its separated channels."""
 
 from keras import ops
 
 from sepssl.typing import Tensor
 
 PAIRINGS = ("mixture_mixture", "mixture_channel", "channel_channel")
-MIXTURE = -1  # what a view shows, if not one of the channels 0, 1, ...
-NO_CHANNEL = -2  # the mixture as well, since no channel could be heard
+MIXTURE = -1  # in place of the number of a channel, 0, 1, ...
+NO_CHANNEL = -2  # the mixture too, because no channel was audible
 MAX_NO_CHANNEL_SHARE = 0.05  # our choice
 
 
@@ -17,20 +17,20 @@ def choose_channel(
     channel_floor_db: float = -30.0,
     mixture_floor_db: float = -30.0,
 ) -> Tensor:
-    """Picks one channel of every example, with equal chances for all that can be heard.
+    """Picks one channel of every example, with equal chances for all audible ones.
 
     Args:
         channels: [batch, sources, samples].
-        mixture: [batch, samples], what they were separated from.
-        uniform: [batch], in [0, 1): decides.
-        channel_floor_db, mixture_floor_db: channels whose power lies further below that of the
-            loudest channel, or of the mixture, are passed over. A floor close to 0 below the
-            mixture passes over all channels of a separator that spreads the mixture evenly: of M,
-            each lies 20 log10(M) dB below it.
+        mixture: [batch, samples], from which they were separated.
+        uniform: [batch], in [0, 1): determines the choice.
+        channel_floor_db, mixture_floor_db: channels whose power is further below that of the
+            loudest channel, or of the mixture, are not chosen. A floor just below the mixture
+            excludes all channels of a separator that spreads the mixture evenly: each of M channels
+            is 20 log10(M) dB below it.
 
     Returns:
-        Which channels: int32 [batch], `NO_CHANNEL` where none can be heard, as of true sources
-        that are silent for a while.
+        Numbers of the channels: int32 [batch], `NO_CHANNEL` if none is audible, as with true
+        sources that are silent for a while.
     """
     power = ops.sum(ops.square(channels), axis=-1)
     loudest = ops.max(power, axis=-1, keepdims=True)
@@ -56,23 +56,23 @@ def choose_views(
     channel_floor_db: float = -30.0,
     mixture_floor_db: float = -30.0,
 ) -> tuple[Tensor, Tensor]:
-    """Turns two patches of every recording into two views of the drawn kinds.
+    """Turns two patches of every recording into two views, whose kinds are drawn.
 
     Args:
         mixtures: [batch, 2, samples].
         channels: [batch, 2, sources, samples].
         uniforms: [batch, 4], in [0, 1): pairing, order of the views, channel of each view.
-        probabilities: of `PAIRINGS`, adding up to 1.
+        probabilities: of `PAIRINGS`; they add up to 1.
         channel_floor_db, mixture_floor_db: see `choose_channel`.
 
     Returns:
-        Views [batch, 2, samples], and which channel each shows, int32 [batch, 2]; `MIXTURE` or
+        Views [batch, 2, samples], and the channel that each shows, int32 [batch, 2]; `MIXTURE` or
         `NO_CHANNEL` for the mixture.
     """
     mixture_mixture, mixture_channel, _ = probabilities
     both_mixtures = uniforms[:, 0] < mixture_mixture
     both_channels = uniforms[:, 0] >= mixture_mixture + mixture_channel
-    # In a mixed pair, either view can be the channel.
+    # In a mixture/channel pair, either view can be the channel.
     first = uniforms[:, 1] < 0.5
     is_channel = ops.stack(
         [
@@ -98,12 +98,12 @@ def choose_views(
 
 
 def pairing_shares(shown: Tensor) -> dict:
-    """Shares of the pairs that are of each of `PAIRINGS`, scalars, by "<pairing>_share".
+    """The share of pairs of each of `PAIRINGS`, a scalar "<pairing>_share" each.
 
-    And "no_channel_share", of the pairs that would be of another one, could a channel be heard.
+    "no_channel_share" is that of the pairs that show a mixture because no channel was audible.
 
     Args:
-        shown: int [batch, 2], as of `choose_views`.
+        shown: int [batch, 2], as returned by `choose_views`.
     """
     count = ops.sum(ops.cast(shown >= 0, "int32"), axis=1)
     shares = {
@@ -115,7 +115,7 @@ def pairing_shares(shown: Tensor) -> dict:
 
 
 def no_channel_warning(metrics: dict[str, float]) -> str | None:
-    """A warning if a "no_channel_share" shows that the floors are too high, else None."""
+    """A warning if "no_channel_share" shows that the floors are too high, else None."""
     share = metrics["no_channel_share"]
     if share <= MAX_NO_CHANNEL_SHARE:
         return None

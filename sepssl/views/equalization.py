@@ -1,7 +1,7 @@
 """Random equalisation: every view as if through a microphone of its own.
 
-A control: channels of any separator, even of an untrained one, are coloured differently from the
-mixture, and that alone makes two views harder to tell by their colour.
+A control: the channels of any separator, even an untrained one, have another spectral colour than
+the mixture, which by itself makes it harder to recognise a pair by its colour.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Example mixing: another recording, softly in the background.
 
 Reference: example mixing as in Fonseca et al. (2021), mix-back as in their earlier work; the
-numbers, and that only one view of a pair is mixed, are our choice.
+numbers, and mixing only one view of a pair, are our choice.
 """
 
 from keras import ops
@@ -12,15 +12,15 @@ from sepssl.typing import Tensor
 def mix_examples(
     views: Tensor, uniforms: Tensor, probability: float, min_gain_db: float, max_gain_db: float
 ) -> Tensor:
-    """Adds to one view of a pair a view of its neighbour in the batch, energy matched.
+    """Adds a view of its neighbour in the batch to one view of a pair, with matched energy.
 
-    Only to one: were it in both, a pair could be recognised by it. Neighbours are examples 2 k and
-    2 k + 1, which one replica always holds together: the result does not depend on the number of
-    replicas.
+    Only to one: if it were in both, a pair could be recognised by it. Neighbours are examples 2 k
+    and 2 k + 1, which are always on the same replica, so that the result does not depend on the
+    number of replicas.
 
     Args:
         views: [batch, 2, samples], an even batch.
-        uniforms: [batch, 3], in [0, 1): whether a pair is mixed, which of its views, how loud.
+        uniforms: [batch, 3], in [0, 1): whether a pair is mixed, which of its views, at what level.
         probability: share of pairs that are mixed.
         min_gain_db, max_gain_db: range of the neighbour's level, in dB relative to the view's own.
 
@@ -54,8 +54,8 @@ def _neighbours(views):
     shape = ops.shape(views)
     if isinstance(shape[0], int) and shape[0] % 2:
         raise ValueError(
-            f"a batch of {shape[0]} pairs: expected an even number, since example mixing mixes "
-            "neighbours with each other"
+            f"a batch of {shape[0]} pairs: expected an even number, since example mixing pairs up "
+            "neighbours"
         )
     return ops.reshape(ops.flip(ops.reshape(views, (-1, 2, *shape[1:])), axis=1), shape)
 
@@ -77,7 +77,7 @@ def choose_mixing(
 
 
 def _gain(energy, uniforms, probability, min_gain_db, max_gain_db):
-    """Energies [batch, 2] -> what each view's neighbour is multiplied by, 0 for nothing added."""
+    """Energies [batch, 2] -> the factor of each view's neighbour, 0 if nothing is added."""
     mixed, level = choose_mixing(uniforms, probability, min_gain_db, max_gain_db)
     gain = ops.sqrt(energy / (_neighbours(energy) + 1e-10)) * 10.0 ** (level / 20.0)
     return ops.where(mixed, gain, ops.zeros_like(gain))

@@ -19,8 +19,8 @@ from sepssl.views.online import OnlineSeparation
 from sepssl.views.patches import cut_patches
 from sepssl.views.spec_augment import spec_augment
 
-# What the uniform numbers of a pair decide; those after the first `SHARED` augment the views, one
-# half the first view, the other the second.
+# The roles of a pair's uniform numbers. Those after the first `SHARED` augment the views: one half
+# the first view, the other half the second.
 CHOICE = slice(0, 4)  # of `choose_views`
 MIXING = slice(4, 7)  # of `mix_examples`
 SHARED = 7
@@ -30,44 +30,45 @@ SHARED = 7
 class FrontEnd(keras.layers.Layer):
     """Channel choice, example mixing, log-mel, random equalisation, SpecAugment.
 
-    Every decision is a function of uniform numbers in [0, 1). Where the batch brings its own, views
-    are a function of the batch alone, as exact resumption needs. Where it does not, the layer draws
-    them from a generator whose state is one of its variables; replicas draw the numbers of the
-    global batch and use their own, so that views do not depend on how many there are.
+    Every decision is a function of uniform numbers in [0, 1). If the batch contains them, views are
+    a function of the batch alone, which exact resumption requires. Otherwise the layer draws them
+    from a generator whose state is one of its variables; each replica draws the numbers of the
+    global batch and uses its share, so that views do not depend on the number of replicas.
 
     Args:
         log_mel: `LogMel`, the encoder's own.
-        mixture_mixture, mixture_channel, channel_channel: probabilities of the pairings;
-            `mixture_channel` None: what the others leave of 1.
+        mixture_mixture, mixture_channel, channel_channel: probabilities of the pairings; None for
+            `mixture_channel` means 1 minus the others.
         channel_floor_db, mixture_floor_db: channels this far below the loudest one, or below the
-            mixture, are not chosen; where none is left, the view shows the mixture.
-        example_mixing: share of pairs one of whose views another recording is mixed into.
+            mixture, are not chosen; if none remains, the view shows the mixture.
+        example_mixing: share of pairs in which another recording is mixed into one of the views.
         min_mixing_db, max_mixing_db: level of that recording relative to the view.
         mixing_domain: "waveform", or "log_mel" to add powers in the log-mel spectrogram.
-        equalization_db: largest gain of a random frequency response of every view; 0 for none.
-        time_masks, time_width: stripes of time masked in a patch, and the widest, in frames.
+        equalization_db: largest gain of a random frequency response applied to every view; 0 for
+            none.
+        time_masks, time_width: number of time masks per patch, and the largest width, in frames.
         frequency_masks, frequency_width: the same for frequency, in bands.
-        separation: `OnlineSeparation`, where the batch holds clips without channels; else None.
-        seed: of the numbers drawn where a batch brings none.
+        separation: `OnlineSeparation` if batches contain clips without channels, else None.
+        seed: of the numbers drawn if a batch contains none.
         dtype: float32 by default, whatever the global policy.
 
     Shapes: one of these -> two views [batch, frames, bands], and which channel each shows, int32
     [batch, 2], as returned by `choose_views`.
 
     - A dict of "mixtures" [batch, 2, samples] and, if a pairing needs them, "channels" [batch, 2,
-      sources, samples] (or what `separation` makes these from); "uniforms" [batch, num_uniforms] if
-      nothing is to be drawn. Further entries are ignored.
+      sources, samples] (or the input of `separation`), optionally "uniforms" [batch, num_uniforms],
+      without which they are drawn. Further entries are ignored.
     - Waveforms [batch, samples]: each view is a patch at a random place. With `separation`, one of
       its separators is drawn for every clip.
-    - A pair of waveforms [batch, samples], two views of the same clips made elsewhere: the first
-      patch of each; takes `mixture_mixture` = 1.
+    - A pair of waveforms [batch, samples], two views of the same clips made elsewhere, of which the
+      first patch is used; requires `mixture_mixture` = 1.
 
-    Waveforms shorter than a patch are padded with zeros to one.
+    Waveforms shorter than a patch are padded with zeros to its length.
 
     Raises:
         InputError: if the options do not fit together.
-        ValueError: when called, if a pairing needs channels and there are none, or with example
-            mixing and an odd batch.
+        ValueError: when called, if a pairing needs channels that the batch lacks, or if example
+            mixing gets an odd batch.
 
     Example:
         >>> front_end = FrontEnd(LogMel(), mixture_mixture=1.0)
@@ -132,7 +133,7 @@ class FrontEnd(keras.layers.Layer):
         if mixing_domain not in ("waveform", "log_mel") or equalization_db < 0:
             raise InputError(
                 f"mixing_domain={mixing_domain!r}, equalization_db={equalization_db}: expected "
-                "waveform or log_mel, and 0 dB or more"
+                "'waveform' or 'log_mel', and 0 dB or more"
             )
         self.log_mel = log_mel
         self.mixture_mixture = mixture_mixture
@@ -160,12 +161,12 @@ class FrontEnd(keras.layers.Layer):
 
     @property
     def num_uniforms(self) -> int:
-        """Uniform numbers that decide about one pair of views."""
+        """Uniform numbers that determine one pair of views."""
         knots = KNOTS if self.equalization_db > 0.0 else 0
         return SHARED + 2 * (knots + 2 * (self.time_masks + self.frequency_masks))
 
     def mixing(self, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-        """Which views of a batch are mixed with their neighbour, and how loud.
+        """Which views of a batch are mixed with their neighbour, and at what level.
 
         Args:
             uniforms: [batch, num_uniforms].
@@ -222,7 +223,7 @@ class FrontEnd(keras.layers.Layer):
             batch = self.separation(batch)
         if self.needs_channels and "channels" not in batch:
             raise ValueError(
-                f"mixture_mixture={self.mixture_mixture}: views show channels, and there are none; "
+                f"mixture_mixture={self.mixture_mixture}: views need channels; "
                 'expected "channels" in the batch, FrontEnd(separation=...), or mixture_mixture=1'
             )
         if "uniforms" not in batch:
@@ -231,7 +232,7 @@ class FrontEnd(keras.layers.Layer):
         return batch
 
     def _draw_patches(self, waveform) -> dict:
-        """[batch, samples] -> what `separation` takes, or without it two patches of each."""
+        """[batch, samples] -> the input of `separation`, or two patches of each without it."""
         waveform = self._padded(waveform)
         patch, (count, samples) = self.log_mel.patch_samples, ops.shape(waveform)
         numbers = self._draw(count, 3)

@@ -1,4 +1,4 @@
-"""Separation inside the training graph, instead of channels stored beforehand."""
+"""Separation inside the training graph, as an alternative to stored channels."""
 
 import random
 from collections.abc import Sequence
@@ -13,22 +13,23 @@ from sepssl.views.patches import cut_patches
 
 @keras.saving.register_keras_serializable(package="sepssl")
 class OnlineSeparation(keras.layers.Layer):
-    """Separates every clip of a batch by one of several separators, and cuts two patches out.
+    """Separates every clip of a batch with one of several separators, and cuts two patches out.
 
-    A separator sees only the clips that are its own. Where these are as long as the recordings, the
-    views are those of stored channels, to the 16 bits that stores keep; of longer recordings it
-    sees a part, of shorter ones a repetition.
+    A separator sees only the clips assigned to it. If clips are as long as the recordings, views
+    equal those from stored channels, to the 16 bits that stores keep; of a longer recording it sees
+    a part, and a shorter one is repeated.
 
     Args:
-        separators: `Separator`s. The layer holds copies with the same weights, which are never
-            trained; those given stay as they are.
+        separators: `Separator`s. The layer uses copies with the same weights, which are never
+            trained; the originals are not modified.
         patch_samples: length of a patch.
         dtype: float32 by default; each separator computes under its own policy.
 
-    Shapes: a dict of "clips" [batch, samples], "separator" int [batch], which one each clip is
-    for, "starts" int [batch, 2] of the patches and "window" int [batch] of the clips, in samples of
-    the recording -> the same dict with "mixtures" [batch, 2, patch_samples] and "channels" [batch,
-    2, sources, patch_samples]; separators with fewer sources than others give silent ones.
+    Shapes: a dict of "clips" [batch, samples], "separator" int [batch], the one for each clip,
+    "starts" int [batch, 2] of the patches and "window" int [batch], the start of each clip, both in
+    samples of the recording -> the same dict with "mixtures" [batch, 2, patch_samples] and
+    "channels" [batch, 2, sources, patch_samples], padded with silent ones for separators with fewer
+    sources than others.
 
     Example:
         >>> separation = OnlineSeparation([Separator(2, STFTBasis(), TDCN(8, 16, 2, 1))], 15600)
@@ -49,7 +50,7 @@ class OnlineSeparation(keras.layers.Layer):
         self.built = True
 
     def call(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        # Nothing here is trained; without this, the gradient would keep all that lies between.
+        # Nothing here is trained; without this, all activations would be kept for the gradient.
         channels = ops.stop_gradient(self._separate(batch["clips"], batch["separator"]))
         starts = batch["starts"] - batch["window"][:, None]
         everything = ops.concatenate([batch["clips"][:, None], channels], axis=1)
@@ -88,7 +89,7 @@ def _frozen_copy(separator: Separator) -> Separator:
     state = random.getstate()
     copy = type(separator).from_config(separator.get_config())
     copy.build((None, None))
-    # The weights just drawn are overwritten; what is drawn after them must not depend on them.
+    # The weights just drawn are overwritten; they must not affect what is drawn later.
     random.setstate(state)
     copy.set_weights(separator.get_weights())
     copy.trainable = False

@@ -1,4 +1,4 @@
-"""Temporal proximity: two patches of one recording, not far apart."""
+"""Temporal proximity: two patches of one recording, close in time."""
 
 import numpy as np
 from keras import ops
@@ -15,18 +15,18 @@ def draw_patch_starts(
 ) -> tuple[int, int]:
     """Draws where two patches of a recording start.
 
-    With `overlap`, the first start is uniform over the recording, the second uniform over what lies
-    within `max_distance` of it. Without, their distance is uniform from a patch's length to
-    `max_distance`, then their place uniform over the recording, then their order; patches of a
-    recording too short for two overlap as little as it allows. A recording shorter than a patch
+    With `overlap`, the first start is uniform over the recording, the second uniform over the
+    places within `max_distance` of it. Without, their distance is uniform from a patch's length to
+    `max_distance`, then their place uniform over the recording, then their order; in a recording
+    too short for two patches, they overlap as little as possible. A recording shorter than a patch
     gives (0, 0).
 
     Args:
-        rng: where the numbers come from.
+        rng: the random generator.
         num_samples: length of the recording.
         patch_samples: length of a patch.
-        max_distance: largest distance between the starts, in samples; at least `patch_samples`
-            without overlap.
+        max_distance: largest distance between the starts, in samples; without overlap, at least
+            `patch_samples`.
         overlap: whether the patches may share samples.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A picture of pairs of views, each with the reason why it looks as it does."""
+"""A picture of pairs of views, each with a title that explains it."""
 
 import os
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ from sepssl.views.front_end import FrontEnd
 def view_reasons(
     front_end: FrontEnd, batch: dict, shown: np.ndarray, separators: Sequence[str]
 ) -> list[list[str]]:
-    """Says of every view where it is from, and whether another clip was mixed into it.
+    """Describes where every view comes from, and whether another clip was mixed into it.
 
     Args:
-        front_end: what made the views.
-        batch: what it made them from, with "starts" [batch, 2] in samples.
-        shown: int [batch, 2], as of `choose_views`.
-        separators: names of the separators that batch["separator"] counts.
+        front_end: the layer that made the views.
+        batch: its input, with "starts" [batch, 2] in samples.
+        shown: int [batch, 2], as returned by `choose_views`.
+        separators: names of the separators that batch["separator"] refers to by number.
 
     Returns:
-        A text for each view, [batch][2], as "1.20 s: channel 3 of step-0000300, + neighbour at
+        A text for each view, [batch][2], like "1.20 s: channel 3 of step-0000300, + neighbour at
         -12 dB".
     """
     mixed, levels = (np.asarray(x) for x in front_end.mixing(batch["uniforms"]))
@@ -54,15 +54,15 @@ def draw_views(
     output: str | os.PathLike,
     count: int = 8,
 ) -> None:
-    """Draws the log-mel spectrograms of pairs of views, a row for each pair.
+    """Draws the log-mel spectrograms of pairs of views, one row per pair.
 
     Args:
         front_end: makes the views.
         batch: as `ViewBatches.load` returns it; an even number of clips.
-        names: of the clips.
+        names: names of the clips.
         separators: names of the separators.
-        output: a picture, ending in .png, .svg or .pdf; replaced if it exists.
-        count: pairs to draw, at most.
+        output: path of the picture, ending in .png, .svg or .pdf; overwritten if it exists.
+        count: largest number of pairs to draw.
     """
     count = min(count, len(names))
     batch = {key: value[: count + count % 2] for key, value in batch.items()}  # whole pairs

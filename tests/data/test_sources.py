@@ -147,9 +147,9 @@ def test_a_manifest_of_files_and_parts(tmp_path):
         ("file,start\na.wav,0\n", "has the columns ['file', 'start']; expected a CSV file"),
         ("path\n", "holds no row"),
         ("path,start\na.wav,0\n,1\n", "line 3: names no file"),
-        ("path,start\na.wav,soon\n", "line 2: has the start 'soon'; expected seconds, 0 or more"),
-        ("path,start\na.wav,-1\n", "line 2: has the start '-1'"),
-        ("path,duration\na.wav,inf\n", "line 2: has the duration 'inf'"),
+        ("path,start\na.wav,soon\n", "line 2: start is 'soon'; expected seconds, 0 or more"),
+        ("path,start\na.wav,-1\n", "line 2: start is '-1'"),
+        ("path,duration\na.wav,inf\n", "line 2: duration is 'inf'"),
         ("path,duration\na.wav,0\n", "line 2: has the duration 0"),
         ("path,labels\na.wav,x,y\n", "line 2: has more fields than the header"),
         ("path,start\na.wav,1\na.wav,1\n", "line 3: names 'a.wav#1.00' again"),
@@ -170,10 +170,10 @@ def test_bad_manifests(text, says, tmp_path):
 
 def test_labels_that_are_needed_and_not_there(tmp_path):
     write(tmp_path / "a.wav")
-    with pytest.raises(NoLabels, match=r"has no labels\.csv; expected labels in that file"):
+    with pytest.raises(NoLabels, match=r"there is no labels\.csv; expected labels in that file"):
         open_clips(tmp_path, RATE, labels=True)
     (tmp_path / "clips.csv").write_text("path\na.wav\n")
-    with pytest.raises(NoLabels, match=r"clips\.csv: holds no label; expected a column labels"):
+    with pytest.raises(NoLabels, match=r"clips\.csv: has no labels; expected a column labels"):
         open_clips(tmp_path / "clips.csv", RATE, labels=True)
 
 

@@ -95,7 +95,7 @@ def test_own_splits_stay_and_the_others_are_taken_out_of_one(tmp_path, sizes):
 
 def test_too_few_clips(tmp_path):
     prepare(tmp_path, train=2)
-    with pytest.raises(InputError, match=r"tfds:tones: of 2 labelled clips none falls into"):
+    with pytest.raises(InputError, match=r"tfds:tones: none of 2 labelled clips falls into"):
         make_splits(tones(tmp_path), "tfds:tones")
 
 
@@ -165,9 +165,9 @@ class Labelled:
 
 def test_what_cannot_be_scored_is_said_before_clips_are_read():
     both, single, one_class = [[0, 1], [1, 0]], [[1, 0], [0, 1], [0, 0]], [[1, 0], [1, 0]]
-    with pytest.raises(InputError, match="title, validation split: no class of 2 has both"):
+    with pytest.raises(InputError, match="title, validation split: none of 2 classes has both"):
         evaluate_on_splits(None, [Labelled(x) for x in (both, one_class, both)], 0, "title")
-    with pytest.raises(InputError, match="title, test split: no class of 2 can be queried among 3"):
+    with pytest.raises(InputError, match="test split: none of 2 classes can be queried in 3"):
         evaluate_on_splits(None, [Labelled(x) for x in (both, both, single)], 0, "title")
 
 

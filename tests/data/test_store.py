@@ -232,7 +232,7 @@ def test_a_run_that_is_continued_has_the_clips_it_began_with(tmp_path):
     require_same_clips(fill(tmp_path / "store", NAMES, first)[0], tmp_path / "run")
     for names, keys in ((NAMES[:4], first), (NAMES, first | {"clip2": "2"})):
         store = fill(tmp_path / "store", names, keys, keys)[0]
-        with pytest.raises(InputError, match="run: holds a run on 5 clips, now there are"):
+        with pytest.raises(InputError, match="run: holds a run on 5 clips; now there are"):
             require_same_clips(store, tmp_path / "run")
 
 

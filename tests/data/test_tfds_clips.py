@@ -207,7 +207,7 @@ def test_broken_arrays_and_missing_labels(tmp_path):
         reasons.append(str(error.value).split(": ")[1])
     assert sorted(r.split(";")[0] for r in reasons) == [
         "holds NaN or infinity",
-        "holds no sample",
+        "is empty",
         "is silent",
     ]
 
@@ -240,7 +240,7 @@ def error_of(*arguments):
 
 def test_datasets_that_are_not_there(tmp_path):
     assert "is not a valid dataset name" in error_of("huggingface:x", "train", RATE, tmp_path)
-    assert "TFDS knows no dataset 'nosuch'" in error_of("nosuch/a", "train", RATE, tmp_path)
+    assert "'nosuch' is neither a dataset known" in error_of("nosuch/a", "train", RATE, tmp_path)
     error = error_of("crema_d", "train", RATE, tmp_path)
     assert f"tfds:crema_d: has not been prepared in {tmp_path}" in error
     assert f"tfds.builder('crema_d', data_dir='{tmp_path}').download_and_prepare()" in error
@@ -267,8 +267,8 @@ def test_the_advice_for_a_dataset_that_is_not_there_makes_it(tmp_path):
             {"audio": AUDIO, "a": LABEL, "b": LABEL},
             "cannot tell which feature holds the labels: a and b qualify; it has a, audio, b;",
         ),
-        ({"audio": AUDIO}, "has no feature that holds labels; it has audio;"),
-        ({"label": LABEL}, "has no feature that holds sound; it has label;"),
+        ({"audio": AUDIO}, "has no feature with labels; it has audio;"),
+        ({"label": LABEL}, "has no feature with sound; it has label;"),
         (
             {"x": AUDIO, "y": AUDIO, "label": LABEL},
             "cannot tell which feature holds the sound: x and y qualify; it has label, x, y;",

@@ -149,7 +149,7 @@ def test_classes_that_cannot_be_queried_are_left_out():
     assert result.left_out == (1, 2, 3)  # every clip has it, one has it, none has it
     assert result.map == 1
     assert np.isnan(result.per_class[1:]).all()
-    with pytest.raises(InputError, match="no class of 3 can be queried"):
+    with pytest.raises(InputError, match="none of 3 classes can be queried"):
         query_by_example(angles(0, 10, 90), labels[:, 1:])
 
 

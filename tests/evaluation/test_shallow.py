@@ -111,7 +111,7 @@ def test_refused():
         evaluate_shallow(train, validation, test, "svm")
     with pytest.raises(InputError, match="test split has 15 dimensions and 5 classes"):
         evaluate_shallow(train, validation, Split(test.embeddings[:, 1:], test.labels))
-    with pytest.raises(InputError, match="validation split: no class of 5"):
+    with pytest.raises(InputError, match="validation split: none of 5 classes"):
         evaluate_shallow(train, Split(validation.embeddings, validation.labels * 0), test)
     with pytest.raises(InputError, match="train embeddings hold NaN"):
         evaluate_shallow(Split(train.embeddings * np.nan, train.labels), validation, test)

@@ -165,14 +165,14 @@ def test_the_state_of_the_sampler_does_not_matter(core, tmp_path):
     [
         ({"fc1.weight": None}, r"has no fc1\.weight; expected a checkpoint of PANNs' CNN14"),
         ({"bn0.bias": None}, r"has no bn0\.bias"),
-        ({"bn0.bias": torch.zeros(3)}, r"bn0\.bias is of shape \[3\]; expected \[64\]"),
+        ({"bn0.bias": torch.zeros(3)}, r"bn0\.bias has the shape \[3\]; expected \[64\]"),
         (
             {"conv_block2.conv1.weight": torch.zeros(3, 2, 3, 3)},
-            r"conv_block2\.conv1\.weight is of shape \[3, 2, 3, 3\]; expected \[4, 2, 3, 3\]",
+            r"conv_block2\.conv1\.weight has the shape \[3, 2, 3, 3\]; expected \[4, 2, 3, 3\]",
         ),
-        ({"fc1.weight": torch.zeros(8)}, r"fc1\.weight is of shape \[8\]; expected 2 axes"),
-        ({"att_block.weight": torch.zeros(8)}, r"has att_block\.weight; expected the keys of"),
-        ({"logmel_extractor.melW": torch.zeros(257, 64)}, r"melW holds other values .* 16000 Hz"),
+        ({"fc1.weight": torch.zeros(8)}, r"fc1\.weight has the shape \[8\]; expected 2 axes"),
+        ({"att_block.weight": torch.zeros(8)}, r"has att_block\.weight; expected only the keys of"),
+        ({"logmel_extractor.melW": torch.zeros(257, 64)}, r"melW differs from .* 16000 Hz"),
         ({"logmel_extractor.melW": torch.zeros(257, 8)}, r"8 bands: expected at least 32"),
     ],
 )
@@ -197,7 +197,7 @@ def test_what_claims_more_than_the_file_holds_is_refused(tmp_path):
     network = random_network(width=2)
     boast = torch.zeros(1, 1, 1, 1).expand(10**5, 1, 3, 3)  # 36 bytes of the weights of 10 PB
     path = write(tmp_path / "view.pth", network, **{"conv_block1.conv1.weight": boast})
-    with pytest.raises(InputError, match=r"conv_block1\.conv1\.weight is no plain tensor"):
+    with pytest.raises(InputError, match=r"conv_block1\.conv1\.weight is not a plain tensor"):
         import_panns(path)
     boast = torch.zeros(10**4, 1, 3, 3)
     path = write(tmp_path / "wide.pth", network, **{"conv_block1.conv1.weight": boast})

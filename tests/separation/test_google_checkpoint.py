@@ -69,15 +69,15 @@ def test_what_is_missing_or_does_not_fit_is_named(tmp_path):
         import_google_checkpoint(tmp_path / "missing", dilations_per_repeat=3)
     name = "improved_tdcn/conv_block_1/tdcn_block/dense2/dense/kernel"
     write_checkpoint(tmp_path / "wrong", tensors | {name: np.zeros([24, 15], np.float32)})
-    with pytest.raises(InputError, match=rf"{name} is of shape \[24, 15\]; expected \[24, 16\]"):
+    with pytest.raises(InputError, match=rf"{name} has the shape \[24, 15\]; expected \[24, 16\]"):
         import_google_checkpoint(tmp_path / "wrong", dilations_per_repeat=3)
-    with pytest.raises(InputError, match="has 6 blocks, dilations_per_repeat is 8"):
+    with pytest.raises(InputError, match="has 6 blocks, but dilations_per_repeat is 8"):
         import_google_checkpoint(PREFIX)
     with pytest.raises(InputError, match="frames of 40 samples, which at 22050 Hz"):
         import_google_checkpoint(PREFIX, 22050)
     with pytest.raises(InputError, match="hop=41"):
         import_google_checkpoint(PREFIX, hop=41, dilations_per_repeat=3)
-    with pytest.raises(InputError, match="nothing: no TensorFlow checkpoint"):
+    with pytest.raises(InputError, match="nothing: not a TensorFlow checkpoint"):
         import_google_checkpoint(tmp_path / "nothing")
     write_checkpoint(tmp_path / "cut", tensors)
     next(tmp_path.glob("cut.data-*")).unlink()
@@ -88,7 +88,7 @@ def test_what_is_missing_or_does_not_fit_is_named(tmp_path):
     with pytest.raises(InputError, match="transposed: "):
         import_google_checkpoint(tmp_path / "transposed", dilations_per_repeat=3)
     (tmp_path / "text.index").write_text("no checkpoint")
-    with pytest.raises(InputError, match="text: no TensorFlow checkpoint"):
+    with pytest.raises(InputError, match="text: not a TensorFlow checkpoint"):
         import_google_checkpoint(tmp_path / "text")
     write_checkpoint(tmp_path / "other", {"dense/kernel": np.zeros([2, 2], np.float32)})
     with pytest.raises(InputError, match="other: has no variable conv_encoder/dense/kernel"):
@@ -99,7 +99,7 @@ def test_damaged_and_boastful_checkpoints_are_refused(tmp_path):
     tensors = tensors_of(PREFIX)
     first = "improved_tdcn/conv_block_0/tdcn_block/dense1/dense/kernel"
     for change, says in (
-        ({"mix_weights/dense/kernel": np.float32(3)}, r"is of shape \[\]; expected"),
+        ({"mix_weights/dense/kernel": np.float32(3)}, r"has the shape \[\]; expected"),
         # Sizes that no variable but the first shows: 10 GB of weights, were they made.
         ({first: np.zeros([1, 10**6], np.float32), "initial_dense/dense/kernel":
           np.zeros([1, 10**4], np.float32)}, "more weights than the"),

@@ -182,7 +182,7 @@ def test_assignments_can_be_allowed_and_denied():
         best_mixing(references, estimates, denied=[(0, 2, 0)])
     with pytest.raises(ValueError, match="17 sources: expected at most 16"):
         best_mixing(references, np.zeros([1, 17, 64], np.float32), allowed=[[0] * 17])
-    with pytest.raises(ValueError, match="no assignment is left"):
+    with pytest.raises(ValueError, match="no assignment remains"):
         best_mixing(references, estimates, allowed=[(0, 1, 0)], denied=[(0, 1, 0)])
 
 

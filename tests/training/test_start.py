@@ -107,9 +107,7 @@ def test_an_encoder_starts_from_a_file_with_its_rate_and_front_end(tmp_path, tas
     assert isinstance(trained.log_mel, PannsLogMel)
     assert isinstance(trained.backbone, Cnn14Backbone)
     assert not np.array_equal(trained.backbone.dense.kernel, made.backbone.dense.kernel)
-    assert (
-        f"starts from {start}, with its network; encoder.* is not used" in capsys.readouterr().out
-    )
+    assert f"starting from the network in {start}; encoder.* is ignored" in capsys.readouterr().out
 
 
 def test_the_front_end_of_panns_from_the_configuration(tmp_path):
@@ -141,7 +139,7 @@ def test_what_a_run_cannot_start_from_is_refused_before_any_work(tmp_path):
                  tmp_path / "bird.keras")  # fmt: skip
     views = {"views.mixture_mixture": 0.0, "views.mixture_channel": 1.0, "views.separators": bird}
     for stage, changes, says in (
-        ("separator", {"train.init_from": bird}, "expected --config.data.sample_rate=22050, now"),
+        ("separator", {"train.init_from": bird}, "expected --config.data.sample_rate=22050, not"),
         ("encoder", {"train.init_from": bird}, "holds a Separator; expected"),
         ("encoder", {"train.init_from": "none.keras"}, "none.keras: no such file"),
         ("encoder", {"encoder.front_end": "stft"}, "encoder.front_end='stft': expected one of"),

@@ -11,16 +11,16 @@ from sepssl.typing import Shape, Tensor
 class GlobalBatchNorm(keras.layers.Layer):
     """Batch normalisation of the last axis over all others and over all replicas.
 
-    Unlike `keras.layers.BatchNormalization(synchronized=True)` it takes the variance around the
-    mean, not as a difference of large numbers: any number of replicas gives the same, and one
-    replica uses TensorFlow's fused kernel. Statistics are in float32 under every dtype policy.
+    Unlike `keras.layers.BatchNormalization(synchronized=True)`, it computes the variance around the
+    mean, not as a difference of large numbers: results are the same on any number of replicas, and
+    a single one uses TensorFlow's fused kernel. Statistics are float32 under every dtype policy.
 
     Args:
-        momentum: of the moving statistics that inference uses.
+        momentum: of the moving statistics used in inference.
         epsilon: added to the variance.
         scale: whether there is a factor (gamma) per channel; there always is a shift (beta).
 
-    Shapes: [..., channels] -> the same.
+    Shapes: [..., channels] -> the same shape.
 
     Example:
         >>> x = np.random.default_rng(0).normal(3.0, 2.0, size=(1000, 4))

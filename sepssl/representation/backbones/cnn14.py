@@ -7,7 +7,7 @@ from sepssl.representation.backbones.batch_norm import GlobalBatchNorm
 from sepssl.typing import Shape, Tensor
 
 BLOCKS = 6
-MIN_SIZE = 2 ** (BLOCKS - 1)  # what the poolings between the blocks leave at least 1 of
+MIN_SIZE = 2 ** (BLOCKS - 1)  # smallest size of which the poolings between blocks leave 1
 
 
 @keras.saving.register_keras_serializable(package="sepssl")
@@ -15,10 +15,10 @@ class Cnn14Backbone(keras.layers.Layer):
     """Six pairs of 3 x 3 convolutions with batch norm, pooled by 2 between the pairs.
 
     Mean over bands, mean plus maximum over time, then a dense layer, all as in PANNs, without its
-    dropout (our choice: steps stay a function of the batch). 79,673,792 trainable parameters.
+    dropout (our choice, so that a step depends only on the batch). 79,673,792 trainable parameters.
 
     Args:
-        embedding_size: units of the dense layer, which after a ReLU are the embedding.
+        embedding_size: units of the dense layer, whose output after a ReLU is the embedding.
         width: channels of the first two convolutions; they double from one pair to the next.
         dtype: policy of all layers; weights and batch statistics are float32 under the mixed ones.
 
@@ -48,7 +48,7 @@ class Cnn14Backbone(keras.layers.Layer):
             )
         self.band_norm = self._norm("band_norm", input_shape)
         shape = (None, *input_shape[1:], 1)
-        # Two flat lists: in lists of tuples, Keras before 3.15 saves and loads no weights.
+        # Two flat lists: Keras before 3.15 neither saves nor loads weights in lists of tuples.
         self.convs, self.norms = [], []
         for block in range(BLOCKS):
             for half in range(2):
@@ -80,7 +80,7 @@ class Cnn14Backbone(keras.layers.Layer):
         return self.dense(ops.max(x, axis=1) + ops.mean(x, axis=1))
 
     def _norm(self, name, shape):
-        # PyTorch's momentum of 0.1 is Keras's of 0.9.
+        # PyTorch's momentum of 0.1 corresponds to Keras's 0.9.
         norm = GlobalBatchNorm(momentum=0.9, epsilon=1e-5, dtype=self.dtype_policy, name=name)
         norm.build(shape)
         return norm

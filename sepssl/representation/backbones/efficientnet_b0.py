@@ -18,7 +18,7 @@ STAGES = (
     (4, 192, 6, 5, 2),
     (1, 320, 6, 3, 1),
 )
-SQUEEZE = 4  # channels that enter a block, to those its excitation is computed from
+SQUEEZE = 4  # ratio of a block's input channels to those inside its excitation
 INITIALIZER = {
     "class_name": "VarianceScaling",
     "config": {"scale": 2.0, "mode": "fan_out", "distribution": "truncated_normal"},
@@ -29,13 +29,13 @@ INITIALIZER = {
 class EfficientNetB0Backbone(keras.layers.Layer):
     """A strided convolution, 16 inverted bottlenecks, a last convolution, then its mean.
 
-    As in `keras.applications`, without its scaling of the input and its drop-connect (our choice:
-    steps stay a function of the batch). 4,006,972 trainable parameters.
+    As in `keras.applications`, without its input scaling and drop-connect (our choice, so that a
+    step depends only on the batch). 4,006,972 trainable parameters.
 
     Args:
         embedding_size: channels of the last convolution, which are the embedding.
-        width: channels of the first convolution; those of the bottlenecks in proportion, rounded
-            down.
+        width: channels of the first convolution; those of the bottlenecks are proportional to it,
+            rounded down.
         dtype: policy of all layers; weights and batch statistics are float32 under the mixed ones.
 
     Shapes: log-mel patches [batch, frames, bands] -> [batch, embedding_size].
@@ -88,11 +88,11 @@ class EfficientNetB0Backbone(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="sepssl")
 class InvertedBottleneck(keras.layers.Layer):
-    """1 x 1 up, depthwise, squeeze-and-excitation, 1 x 1 down, plus the input where it fits.
+    """1 x 1 up, depthwise, squeeze-and-excitation, 1 x 1 down, plus the input if shapes match.
 
     Args:
         filters: channels of the output.
-        expansion: channels in between, as a multiple of those of the input; 1: no 1 x 1 up.
+        expansion: channels in between, as a multiple of the input's; 1: no 1 x 1 up.
         kernel_size, stride: of the depthwise convolution.
 
     Shapes: [batch, height, width, channels] -> [batch, height / stride, width / stride, filters].
@@ -164,7 +164,7 @@ def _conv_options(dtype) -> dict:
 
 
 def _with_norm(conv, shape):
-    """A convolution and the batch norm after it, built for an input shape; and the output shape."""
+    """Builds a convolution and its batch norm for an input shape; returns the output shape."""
     norm = GlobalBatchNorm(dtype=conv.dtype_policy)
     conv.build(shape)
     shape = conv.compute_output_shape(shape)

@@ -18,7 +18,7 @@ LAYERS = (
     (32, 2),
     (32, 1),
 )
-DEPTHWISE_INITIALIZER = {  # He et al. (2015); Keras takes a depthwise kernel's fan-in for more
+DEPTHWISE_INITIALIZER = {  # He et al. (2015); Keras overestimates a depthwise kernel's fan-in
     "class_name": "VarianceScaling",
     "config": {"scale": 2.0, "mode": "fan_out", "distribution": "truncated_normal"},
 }
@@ -28,14 +28,13 @@ DEPTHWISE_INITIALIZER = {  # He et al. (2015); Keras takes a depthwise kernel's 
 class MobileNetV1Backbone(keras.layers.Layer):
     """A strided convolution and 13 depthwise-separable ones with batch norm, then their mean.
 
-    As in YAMNet: ReLU, batch norm without a scale, no dropout. 3,217,344 parameters. Weights start
-    such that each convolution keeps its input's variance (our choice: Keras's own start takes it
-    to 1e-40 before batch norm has seen data).
+    As in YAMNet: ReLU, batch norm without a scale, no dropout. 3,217,344 parameters. Weights are
+    initialised such that each convolution keeps its input's variance (our choice: Keras's default
+    reduces it to 1e-40 before batch norm has seen data).
 
     Args:
         embedding_size: channels of the last convolution, which are the embedding.
-        width: channels of the first convolution; the others have 2, 4, 4, 8, 8 and so on times as
-            many.
+        width: channels of the first convolution; the others have 2, 4, 4, 8, 8 ... times as many.
         dtype: policy of all layers; weights and batch statistics are float32 under the mixed ones.
 
     Shapes: log-mel patches [batch, frames, bands] -> [batch, embedding_size].
@@ -64,7 +63,7 @@ class MobileNetV1Backbone(keras.layers.Layer):
                 keras.layers.Conv2D(filters[i], 1, name=f"pointwise{i}", **full),
             ]
         shape = (None, *input_shape[1:], 1)
-        # Two flat lists: in lists of tuples, Keras before 3.15 saves and loads no weights.
+        # Two flat lists: Keras before 3.15 neither saves nor loads weights in lists of tuples.
         self.convs, self.norms = convs, []
         for conv in convs:
             norm = GlobalBatchNorm(

@@ -32,7 +32,7 @@ class SmallBackbone(keras.layers.Layer):
 
     def build(self, input_shape: Shape) -> None:
         shape = (None, *input_shape[1:], 1)
-        # Two flat lists: in lists of tuples, Keras before 3.15 saves and loads no weights.
+        # Two flat lists: Keras before 3.15 neither saves nor loads weights in lists of tuples.
         self.convs, self.norms = [], []
         for i, filters in enumerate(
             [self.width, 2 * self.width, 4 * self.width, self.embedding_size]

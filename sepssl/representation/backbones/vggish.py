@@ -18,9 +18,9 @@ class VggishBackbone(keras.layers.Layer):
     """Six 3 x 3 convolutions, maximum pooling after 1, 2, 4 and 6 of them, three dense layers.
 
     The embedding is the last dense layer before any activation, as in `vggish_slim.py`. There is no
-    batch norm, so weights start as He et al. (2015) draw them (our choice: at the original's
-    standard deviation of 0.01 next to nothing would come out). 72,141,184 parameters for 96 frames
-    of 64 bands.
+    batch norm, so weights are initialised as in He et al. (2015) (our choice: with the original's
+    standard deviation of 0.01, outputs would be close to 0). 72,141,184 parameters for 96 frames of
+    64 bands.
 
     Args:
         embedding_size: units of the last dense layer.
@@ -28,8 +28,8 @@ class VggishBackbone(keras.layers.Layer):
             two dense layers 64 times as many.
         dtype: policy of all layers; weights are float32 under the mixed ones.
 
-    Shapes: log-mel patches [batch, frames, bands] -> [batch, embedding_size]; frames and bands are
-    those it is built for.
+    Shapes: log-mel patches [batch, frames, bands] -> [batch, embedding_size]; frames and bands must
+    be those it was built for.
 
     Example:
         >>> VggishBackbone(8, width=2)(np.zeros([1, 96, 64])).shape
@@ -47,7 +47,7 @@ class VggishBackbone(keras.layers.Layer):
     def build(self, input_shape: Shape) -> None:
         options = {"kernel_initializer": "he_normal", "dtype": self.dtype_policy}
         shape: tuple[Any, ...] = (None, *input_shape[1:], 1)
-        self.convs = []  # flat: in lists of lists, Keras before 3.15 saves and loads no weights
+        self.convs = []  # flat: Keras before 3.15 neither saves nor loads weights in nested lists
         for count, multiple in STAGES:
             for _ in range(count):
                 conv = keras.layers.Conv2D(

@@ -131,65 +131,66 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     record = settings_of_run(config, "encoder")
     record["views"]["separators"] = list(separators)  # their content, not their location
     run = RunFolder(workdir, record)
-    announce_start(config, "encoder")
-    probe = make_probe(labelled, config.train.probe_clips, config.data.test_fold)
+    with run.lock():  # before hours of decoding, that two processes would do twice
+        announce_start(config, "encoder")
+        probe = make_probe(labelled, config.train.probe_clips, config.data.test_fold)
 
-    cache = config.data.cache or run.path
-    # A recording with sources is used only if they can be read too.
-    with_sources = "readable" if oracle and config.data.directory else "none"
-    stored, mixtures = store_for_run(clips, run, cache, with_sources)
-    # Parts of recordings are no longer than this, so that each is separated in one go, as online.
-    chunk_seconds = max(CHUNK_SECONDS, 1.5 * config.data.clip_seconds)
-    channels = [
-        _store_sources(stored, cache)
-        if separator is None
-        else store_channels(
-            separator, name, mixtures, config.data.sample_rate, cache, chunk_seconds
+        cache = config.data.cache or run.path
+        # A recording with sources is used only if they can be read too.
+        with_sources = "readable" if oracle and config.data.directory else "none"
+        stored, mixtures = store_for_run(clips, run, cache, with_sources)
+        # Parts of recordings are no longer than this: each is separated in one go, as online.
+        chunk_seconds = max(CHUNK_SECONDS, 1.5 * config.data.clip_seconds)
+        channels = [
+            _store_sources(stored, cache)
+            if separator is None
+            else store_channels(
+                separator, name, mixtures, config.data.sample_rate, cache, chunk_seconds
+            )
+            for name, separator in separators.items()
+            if not online
+        ]
+        labels = stored.labels if supervised else None
+        batches = ViewBatches(
+            mixtures,
+            channels,
+            config.train.batch_size,
+            front_end.log_mel.patch_samples,
+            round(config.views.max_distance_seconds * config.data.sample_rate),
+            config.views.overlap,
+            front_end.num_uniforms,
+            config.seed,
+            labels,
+            len(separators) if online else 0,
+            round(config.data.clip_seconds * config.data.sample_rate),
+            stored.recordings,
         )
-        for name, separator in separators.items()
-        if not online
-    ]
-    labels = stored.labels if supervised else None
-    batches = ViewBatches(
-        mixtures,
-        channels,
-        config.train.batch_size,
-        front_end.log_mel.patch_samples,
-        round(config.views.max_distance_seconds * config.data.sample_rate),
-        config.views.overlap,
-        front_end.num_uniforms,
-        config.seed,
-        labels,
-        len(separators) if online else 0,
-        round(config.data.clip_seconds * config.data.sample_rate),
-        stored.recordings,
-    )
-    if share := batches.shuffle.shared_share():
-        print(
-            f"{100 * share:.1f} % of a clip's negatives are other parts of its own recording",
-            flush=True,
+        if share := batches.shuffle.shared_share():
+            print(
+                f"{100 * share:.1f} % of a clip's negatives are other parts of its own recording",
+                flush=True,
+            )
+        draw_views(
+            front_end, batches.load(0), batches.names(0), list(separators), run.path / "views.png"
         )
-    draw_views(
-        front_end, batches.load(0), batches.names(0), list(separators), run.path / "views.png"
-    )
 
-    def make_learner():
-        # Separators are loaded again: the strategy needs its variables created here.
-        again = load_separators(config).values() if online else ()
-        # Loading draws weights too; seeded after it, the encoder's do not depend on that.
-        keras.utils.set_random_seed(config.seed)
-        return _make_learner(config, again, 0 if labels is None else labels.shape[1])
+        def make_learner():
+            # Separators are loaded again: the strategy needs its variables created here.
+            again = load_separators(config).values() if online else ()
+            # Loading draws weights too; seeded after it, the encoder's do not depend on that.
+            keras.utils.set_random_seed(config.seed)
+            return _make_learner(config, again, 0 if labels is None else labels.shape[1])
 
-    train(
-        run,
-        strategy,
-        make_learner,
-        batches,
-        probe or (lambda encoder: {}),
-        evaluate_every=config.train.probe_every,
-        warnings=() if supervised else _warnings(config),
-        **settings,
-    )
+        train(
+            run,
+            strategy,
+            make_learner,
+            batches,
+            probe or (lambda encoder: {}),
+            evaluate_every=config.train.probe_every,
+            warnings=() if supervised else _warnings(config),
+            **settings,
+        )
     return run
 
 

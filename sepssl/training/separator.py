@@ -70,28 +70,29 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
     clips = _clips(config.data, bool(supervised))
     require_batch(len(clips), config.train.batch_size)
     run = RunFolder(workdir, settings_of_run(config, "separator"))
-    announce_start(config, "separator")
-    cache, sources = config.data.cache or run.path, "rows" if supervised else "none"
-    stored, recordings = store_for_run(clips, run, cache, sources)
-    if supervised:
-        _require_outputs(recordings, num_sources)
-    used, held_out = _hold_out(config, stored)
-    crop = round(config.train.crop_seconds * config.data.sample_rate)
-    batches = RecordingBatches(
-        recordings,
-        used,
-        config.train.batch_size,
-        crop,
-        config.seed,
-        config.train.num_mixtures,
-        tuple(config.train.gain_range_db),
-        config.train.single_mixture_fraction,
-        num_sources,
-        supervised,
-        stored.recordings,
-    )
-    evaluate = _evaluator(config, [recordings.read(i, 0, crop) for i in held_out.tolist()])
-    train(run, strategy, make_learner, batches, evaluate, **settings)
+    with run.lock():  # before hours of decoding, that two processes would do twice
+        announce_start(config, "separator")
+        cache, sources = config.data.cache or run.path, "rows" if supervised else "none"
+        stored, recordings = store_for_run(clips, run, cache, sources)
+        if supervised:
+            _require_outputs(recordings, num_sources)
+        used, held_out = _hold_out(config, stored)
+        crop = round(config.train.crop_seconds * config.data.sample_rate)
+        batches = RecordingBatches(
+            recordings,
+            used,
+            config.train.batch_size,
+            crop,
+            config.seed,
+            config.train.num_mixtures,
+            tuple(config.train.gain_range_db),
+            config.train.single_mixture_fraction,
+            num_sources,
+            supervised,
+            stored.recordings,
+        )
+        evaluate = _evaluator(config, [recordings.read(i, 0, crop) for i in held_out.tolist()])
+        train(run, strategy, make_learner, batches, evaluate, **settings)
     return run
 
 

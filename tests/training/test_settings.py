@@ -1,3 +1,5 @@
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -90,11 +92,14 @@ def test_a_folder_that_another_process_trains_in_is_refused(tmp_path):
     config.data.update(num_clips=8, clip_seconds=0.5, num_validation=0)
     config.train.update(steps=1, warmup_steps=0, crop_seconds=0.25, state_steps=())
     train_separator(config, tmp_path / "run")
+    (store,) = (tmp_path / "run").glob("clips-*")
+    shutil.rmtree(store)
     with (
         lock_folder(tmp_path / "run", wait=False),
         pytest.raises(InputError, match="run: another process is running in it"),
     ):
         train_separator(config, tmp_path / "run")
+    assert not store.exists()  # refused before hours of decoding
 
 
 def test_snr_compares_the_loss_with_that_of_silence():

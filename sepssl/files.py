@@ -51,7 +51,8 @@ def atomic_file(path: str | os.PathLike, overwrite: bool = False) -> Iterator[pa
         with writing_to(path):
             os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # never made: its folder is a file, say
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

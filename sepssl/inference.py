@@ -27,7 +27,7 @@ def separate(
         float32 [num_sources, samples], at the recording's sample rate.
 
     Raises:
-        InputError: if a file cannot be read.
+        InputError: if a file cannot be read, or `sample_rate` is not a positive whole number.
         ValueError: if the waveform is empty or is not [samples].
 
     Example:
@@ -40,7 +40,8 @@ def separate(
     if isinstance(recording, (str, os.PathLike)):
         sample_rate = audio_info(recording).sample_rate
         recording = read_audio(recording, None)
-    return separator.separate(recording, sample_rate or separator.sample_rate)
+    rate = separator.sample_rate if sample_rate is None else sample_rate
+    return separator.separate(recording, rate)
 
 
 def embed(

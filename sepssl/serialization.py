@@ -107,8 +107,11 @@ def save_model(model: keras.Model, path: str | os.PathLike, overwrite: bool = Fa
     """Writes a model to a `.keras` file that appears whole or not at all.
 
     Raises:
-        InputError: if `path` exists and `overwrite` is False, or cannot be written.
+        InputError: if `path` does not end in .keras, exists and `overwrite` is False, or cannot be
+            written.
     """
+    if pathlib.Path(path).suffix != ".keras":
+        raise InputError(f"{path}: expected a file name that ends in .keras")
     with atomic_file(path, overwrite) as temporary:
         model.save(temporary)
 

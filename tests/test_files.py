@@ -226,3 +226,9 @@ def test_scratch_folders_of_killed_processes_are_removed_those_of_living_ones_st
         sys.exit(143)
     # Some versions of filelock leave the lock's file, others do not.
     assert {path.name for path in tmp_path.iterdir()} - {".lock"} == {".other"}
+
+
+def test_an_output_below_a_file_is_refused_in_one_line(tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"a file")
+    with pytest.raises(InputError, match="could not be written"), atomic_file(tmp_path / "a.wav/x"):
+        pass

@@ -287,3 +287,9 @@ def test_mutated_files_load_or_are_refused(good, tmp_path, kind):
             loaded, message = None, str(error)
         assert isinstance(loaded, Separator) or (message.isprintable() and str(path) in message)
     assert {p.name for p in pathlib.Path(tmp_path).iterdir()} <= {"bad.keras"}
+
+
+def test_a_name_that_would_be_another_format(tmp_path):
+    model = Separator(2, STFTBasis(64, 32), TDCN(4, 8, 1, 1))
+    with pytest.raises(InputError, match=r"model\.h5: expected a file name that ends in \.keras"):
+        save_model(model, tmp_path / "model.h5")

@@ -15,7 +15,13 @@ from sepssl.cli.checks import require_folder_or_new
 from sepssl.cli.main import run as run_command
 from sepssl.errors import InputError
 
-TASKS = ("separator", "encoder", "supervised", "ablation")
+# What the configuration of each task consists of.
+TASKS = {
+    "separator": ("data", "separator", "train"),
+    "encoder": ("data", "views", "encoder", "objective", "train"),
+    "supervised": ("data", "views", "encoder", "objective", "train"),
+    "ablation": ("separator", "encoder", "evaluation", "rows"),
+}
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -43,6 +49,12 @@ def check(values: flags.FlagValues) -> None:
     task = values.config.get("task")
     if task not in TASKS:
         raise InputError(f"task={task!r}: expected one of {', '.join(TASKS)}")
+    missing = [part for part in TASKS[task] if part not in values.config]
+    if missing:
+        raise InputError(
+            f"{path}: has no {missing[0]}, which task={task!r} needs; expected the configuration "
+            f"of a task {task!r}"
+        )
     require_folder_or_new(values.workdir, "for the run")
 
 

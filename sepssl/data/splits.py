@@ -63,6 +63,11 @@ def assigned_splits(clips: Clips, test_fold: str = "") -> np.ndarray:
     """
     if test_fold and not clips.folds:
         raise InputError(f"test fold {test_fold!r}: the clips have no folds; expected none")
+    if test_fold and clips.splits is not None and any(clips.splits):
+        raise InputError(
+            f"test fold {test_fold!r}: the clips have splits of their own, which decide; expected "
+            "no test fold, or no split column"
+        )
     if clips.splits is not None and any(clips.splits):
         own, source = _own_splits(clips.splits)
         given = np.array(clips.splits, dtype=object)

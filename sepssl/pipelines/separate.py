@@ -14,7 +14,6 @@ import tensorflow as tf
 
 from sepssl.audio.decoding import printable
 from sepssl.audio.files import (
-    UNREAD_SUFFIXES,
     AudioInfo,
     audio_info,
     lost_in_resampling,
@@ -58,8 +57,8 @@ def list_recordings(
     The name is the path within the folder without suffix; with it where two would be the same on
     some file system, which takes upper for lower case, say.
 
-    Sound files of formats that are not read are among them, to be skipped by name. Channels that
-    `separate_recordings` has written into the folder are left out.
+    Channels that `separate_recordings` has written into the folder are left out, and so are sound
+    files of formats that are not read; see `unread_files`.
 
     Args:
         path: a file, a folder, in which true sources of mixtures are left out, or a manifest (.csv)
@@ -80,13 +79,6 @@ def list_recordings(
     if exclude is not None and pathlib.Path(exclude).resolve() == path.resolve():
         raise InputError(f"{path}: is the input and the output; expected another output folder")
     found = without_sources(list_sounds(path)[0])
-    # To be skipped with the reason why they are not read, not passed over in silence.
-    found += sorted(
-        file
-        for file in path.rglob("*")
-        if file.suffix.lower() in UNREAD_SUFFIXES
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)
-    )
     files = [file.relative_to(path) for file in _without_channels(found, path, exclude)]
     if not files:
         raise InputError(f"{path}: holds only channels of separated recordings")

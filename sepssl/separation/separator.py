@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from sepssl.audio.files import check_sample_rate
 from sepssl.audio.framing import check_waveform_shape
 from sepssl.separation import consistency
 from sepssl.separation.basis import LearnedBasis
@@ -73,6 +74,8 @@ class Separator(keras.Model):
             raise ValueError(
                 f"mixture_consistency={mixture_consistency!r}: expected one of {consistency.KINDS}"
             )
+        if not sample_rate >= 1:
+            raise ValueError(f"sample_rate={sample_rate}: expected 1 Hz or more")
         tdcn = TDCN(dtype=self.dtype_policy) if tdcn is None else tdcn
         _require_no_look_ahead(tdcn, mixture_consistency, normalize_input)
         self.num_sources = num_sources
@@ -166,7 +169,10 @@ class Separator(keras.Model):
 
         Raises:
             ValueError: if `waveform` is not of that shape, or empty.
+            InputError: if `sample_rate` is not a positive whole number.
         """
+        check_sample_rate(sample_rate)
+        sample_rate = int(sample_rate)
         waveform = np.asarray(waveform, np.float32)
         if waveform.ndim != 1 or not len(waveform):
             raise ValueError(f"waveform of shape {waveform.shape}: expected [samples], not empty")

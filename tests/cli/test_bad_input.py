@@ -130,7 +130,7 @@ EARLY = [  # command, arguments, what the line says
     (
         "import_google_checkpoint",
         ["--checkpoint=none", "--output=out.keras"],
-        "none: no TensorFlow",
+        "none: not a TensorFlow",
     ),
     (
         "import_google_checkpoint",
@@ -186,6 +186,11 @@ EARLY = [  # command, arguments, what the line says
         "expected --calibration, recordings",
     ),
     ("export", [SEPARATOR, "--output=out", "--format=hear"], "applies to encoders only"),
+    (
+        "train",
+        [SEPARATOR_SMOKE, "--workdir=out", "--config.task=encoder"],
+        "has no views, which task='encoder' needs",
+    ),
 ]
 LATE = [
     ("train", [SEPARATOR_SMOKE, "--workdir=out", "--config.data.sample_rate=0"], "sample_rate=0"),

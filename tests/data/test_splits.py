@@ -113,6 +113,8 @@ def test_a_split_column_is_followed():
     assert assigned_splits(clips).tolist() == splits
     roles = ["train" if split == "" else split for split in splits]
     assert training_roles(clips).tolist() == roles
+    with pytest.raises(InputError, match="test fold '1': the clips have splits of their own"):
+        assigned_splits(Named(names, splits, folds=["1"] * 8), "1")
     only_test = Named(names, ["test", *["train"] * 7])
     assert assigned_splits(only_test)[0] == "test"
     assert set(assigned_splits(only_test)[1:]) <= {"train", "validation"}

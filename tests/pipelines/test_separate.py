@@ -491,6 +491,7 @@ def test_a_manifest_is_separated_and_what_is_not_read_is_listed(tmp_path):
     assert names == {"a.wav": "a.wav", "a.flac": "a.flac", "b.wav": "b"}
     (line,) = unread_files(tmp_path / "x" / "clips.csv")
     assert "none.wav: does not exist" in line
+    assert "film" not in {name.name for name in list_recordings(tmp_path).values()}  # listed once
     (line,) = unread_files(tmp_path)
     assert line.startswith(f"{tmp_path}/film.m4a: .m4a files are not read; expected")
     (tmp_path / "parts.csv").write_text("path,start\nb.wav,0.5\n")

@@ -4,6 +4,8 @@ import pytest
 import tensorflow as tf
 
 import sepssl
+from sepssl.errors import InputError
+from sepssl.inference import separate
 from sepssl.separation import TDCN, LearnedBasis, Separator, STFTBasis
 from sepssl.serialization import save_model
 
@@ -71,6 +73,8 @@ def test_gradients_reach_every_weight_but_those_that_cancel():
 
 
 def test_an_unknown_consistency_is_refused():
+    with pytest.raises(ValueError, match="sample_rate=0: expected 1 Hz or more"):
+        Separator(2, sample_rate=0)
     with pytest.raises(ValueError, match="mixture_consistency='sum'"):
         Separator(2, mixture_consistency="sum")
 
@@ -191,3 +195,12 @@ def test_causal_norms_are_exact_far_from_zero_and_for_long():
 def test_options_that_look_ahead_are_refused_for_a_causal_network(options, says):
     with pytest.raises(ValueError, match=f"causal=True, but {says}.* looks ahead"):
         Separator(2, STFTBasis(64, 32), TDCN(6, 8, 3, 2, causal=True), **options)
+
+
+@pytest.mark.parametrize("rate", [-1, 0, 44100.5])
+def test_rates_of_waveforms_that_cannot_be(rate):
+    separator = Separator(2, STFTBasis(64, 32), TDCN(4, 8, 1, 1), "uniform")
+    with pytest.raises(InputError, match=f"sample_rate is {rate}; expected a positive"):
+        separator.separate(np.ones(100, np.float32), rate)
+    with pytest.raises(InputError, match=f"sample_rate is {rate}; expected a positive"):
+        separate(separator, np.ones(100, np.float32), rate)

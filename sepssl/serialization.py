@@ -28,7 +28,7 @@ import tensorflow as tf
 from keras import ops
 
 from sepssl.errors import InputError
-from sepssl.files import atomic_file
+from sepssl.files import atomic_file, require_model
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 MEMBERS = {CONFIG, "metadata.json", WEIGHTS}
@@ -77,12 +77,9 @@ def load_model(path: str | os.PathLike, kind: type[keras.Model]) -> keras.Model:
         InputError: if there is no such file, it holds something else, something that is not
             allowed in a file (see above), or weights that are not finite.
     """
+    require_model(path, kind.__name__)
     path = pathlib.Path(path)
     expected = f"expected a .keras file that holds a sepssl {kind.__name__}"
-    if not path.exists():
-        raise InputError(f"{path}: no such file; {expected}")
-    if path.is_dir() or path.suffix != ".keras":
-        raise InputError(f"{path}: not a .keras file; {expected}")
     with _one_line(path, expected):
         config, size = _read_members(path)
         root = _registered_class(config)

@@ -25,16 +25,6 @@ def require_folder_or_new(path: str | os.PathLike, purpose: str) -> None:
         raise InputError(f"{path}: is a file; expected a folder {purpose}")
 
 
-def require_model(path: str | os.PathLike, kind: str) -> None:
-    """Raises InputError unless `path` is a file whose name ends in `.keras`."""
-    path = pathlib.Path(path)
-    expected = f"expected a .keras file that holds a sepssl {kind}"
-    if not path.exists():
-        raise InputError(f"{path}: no such file; {expected}")
-    if path.is_dir() or path.suffix != ".keras":
-        raise InputError(f"{path}: not a .keras file; {expected}")
-
-
 def require_exists(path: str | os.PathLike, expected: str) -> None:
     """Raises InputError unless there is a file or folder `path`."""
     if not pathlib.Path(path).exists():

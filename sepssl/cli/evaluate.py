@@ -24,10 +24,11 @@ import sys
 
 from absl import flags
 
-from sepssl.cli.checks import require_model, require_new_file
+from sepssl.cli.checks import require_new_file
 from sepssl.cli.main import run as run_command
 from sepssl.data.spec import is_path, require_clips
 from sepssl.errors import InputError
+from sepssl.files import require_model
 
 
 def define_flags(values: flags.FlagValues) -> None:

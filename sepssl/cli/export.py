@@ -12,11 +12,10 @@ import sys
 
 from absl import flags
 
-from sepssl.cli.checks import require_model
 from sepssl.cli.main import run as run_command
 from sepssl.data.spec import is_path, require_clips
 from sepssl.errors import InputError
-from sepssl.files import require_new_folder
+from sepssl.files import require_model, require_new_folder
 
 # The --format and the models that a flag is about; with others it would be ignored in silence.
 _USES = {

@@ -7,10 +7,11 @@ import sys
 
 from absl import flags
 
-from sepssl.cli.checks import require_folder_or_new, require_model
+from sepssl.cli.checks import require_folder_or_new
 from sepssl.cli.main import run as run_command
 from sepssl.data.spec import require_clips
 from sepssl.errors import InputError
+from sepssl.files import require_model
 
 
 def define_flags(values: flags.FlagValues) -> None:

@@ -124,7 +124,7 @@ def test_sigterm_ends_a_training_in_one_line(tmp_path):
     process.terminate()
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 143, stderr
-    assert "the first one compiles" in stdout
+    assert "compiling the first step" in stdout
     assert "\r" not in stdout
     lines = stderr.splitlines()
     assert len(lines) == 1, stderr

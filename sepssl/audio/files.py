@@ -200,21 +200,29 @@ def read_audio(
             raise InputError(f"{name}: {OUT_OF_MEMORY}") from error
 
 
-def read_blocks(path: str | os.PathLike, allow_silence: bool = False) -> Iterator[np.ndarray]:
-    """Reads a sound file block by block, in memory that does not grow with it.
+def read_blocks(
+    path: str | os.PathLike, allow_silence: bool = False, start: int = 0, stop: int | None = None
+) -> Iterator[np.ndarray]:
+    """Reads a sound file, or a part of it, block by block, in memory that does not grow with it.
+
+    Args:
+        path: the file; see `SUFFIXES`.
+        allow_silence: whether silence is no error.
+        start: first sample, at the file's own sample rate.
+        stop: sample after the last; None, or one beyond the end, means the end.
 
     Yields:
         float32 `[samples]`, mono (mean of the channels), at the file's own sample rate; the blocks
-        in order make up the file.
+        in order make up the file or part.
 
     Raises:
-        InputError: as `read_audio`; that the whole file is silent (unless `allow_silence`), after
+        InputError: as `read_audio`; that everything read is silent (unless `allow_silence`), after
             the last block.
     """
     with opened(path) as recording:
-        peak, frames = 0.0, recording.info.frames
-        for start in range(0, frames, _BLOCK):
-            block = recording.read(start, min(start + _BLOCK, frames))
+        peak, end = 0.0, recording.info.frames if stop is None else min(stop, recording.info.frames)
+        for first in range(start, end, _BLOCK):
+            block = recording.read(first, min(first + _BLOCK, end))
             peak = max(peak, np.abs(block).max())
             yield block
         if not allow_silence:

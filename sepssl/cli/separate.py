@@ -1,6 +1,9 @@
 """Separates recordings into channels that add up to them: one wav file per channel.
 
-sepssl-separate --separator=PATH.keras --input=FILE_OR_DIR --output=DIR
+sepssl-separate --separator=PATH.keras --input=CLIPS --output=DIR
+
+CLIPS is a sound file, a folder of them, a manifest (.csv) of files or parts of files, a prepared
+TFDS dataset (tfds:NAME), or "scenes".
 """
 
 import sys
@@ -21,9 +24,12 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "input",
         None,
-        "A sound file, a folder, or a manifest (.csv).",
+        'A sound file, a folder, a manifest (.csv), "tfds:NAME[/CONFIG]", or "scenes".',
         required=True,
         flag_values=values,
+    )
+    flags.DEFINE_string(
+        "data_dir", "", "Folder of TFDS datasets; TFDS's default if empty.", flag_values=values
     )
     flags.DEFINE_string(
         "output", None, "Folder for the channels.", required=True, flag_values=values
@@ -55,10 +61,12 @@ def check(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     import sepssl
-    from sepssl.pipelines.separate import list_recordings, separate_recordings, unread_files
+    from sepssl.pipelines.separate import open_recordings, separate_recordings
 
-    recordings = list_recordings(values.input, exclude=values.output)
     separator = sepssl.load_separator(values.separator)
+    recordings = open_recordings(
+        values.input, separator.sample_rate, values.output, values.data_dir or None
+    )
     summary = separate_recordings(
         separator,
         recordings,
@@ -66,12 +74,11 @@ def main(values: flags.FlagValues) -> None:
         keep_input_rate=values.rate == "input",
         chunk_seconds=values.chunk_seconds or None,
     )
-    skipped = unread_files(values.input) + summary.skipped
     print(
         f"{values.output}: separated {summary.separated}, there already {summary.found}, "
-        f"skipped {len(skipped)}"
+        f"skipped {len(summary.skipped)}"
     )
-    for line in summary.again + skipped:
+    for line in summary.again + summary.skipped:
         print(f"  {line}")
     if summary.table:
         print(f"levels and activity of the channels: {summary.table}")

@@ -2,7 +2,8 @@
 
 import functools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -20,6 +21,21 @@ class Skipped(NamedTuple):
 
     name: str
     reason: str
+
+
+class Stream(NamedTuple):
+    """A clip that is read block by block.
+
+    Attributes:
+        sample_rate: in Hz, of the blocks.
+        subtype: how the samples were stored, by libsndfile's name of the encoding.
+        blocks: float32 `[samples]` each; in order, they make up the clip. Reading them raises what
+            `Clips.read` raises.
+    """
+
+    sample_rate: int
+    subtype: str
+    blocks: Iterator[np.ndarray]
 
 
 class Clips(Protocol):
@@ -81,6 +97,20 @@ class Clips(Protocol):
             InputError: if the clip cannot be read.
         """
         ...
+
+    def stream(self, index: int) -> Stream:
+        """A clip at the sample rate of its recording, in bounded memory if it is a sound file.
+
+        The default, for clips that are made at any rate, is the whole of it at `sample_rate`.
+
+        Raises:
+            InputError: if the clip cannot be read.
+        """
+        return Stream(self.sample_rate, "FLOAT", iter([self.read(index)]))
+
+    def path(self, index: int) -> pathlib.Path | None:
+        """The sound file that a clip is read from; None if it is not read from one."""
+        return None
 
     def read_with_sources(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """A mixture, float32 `[samples]`, and its true sources, float32 `[count, samples]`.
@@ -147,6 +177,12 @@ class Subset(Clips):
     def read(self, index: int, start: int = 0, length: int | None = None) -> np.ndarray:
         return self.clips.read(self.indices[index], start, length)
 
+    def stream(self, index: int) -> Stream:
+        return self.clips.stream(self.indices[index])
+
+    def path(self, index: int) -> pathlib.Path | None:
+        return self.clips.path(self.indices[index])
+
     def read_with_sources(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         return self.clips.read_with_sources(self.indices[index])
 
@@ -196,6 +232,14 @@ class Joined(Clips):
     def read(self, index: int, start: int = 0, length: int | None = None) -> np.ndarray:
         part, i = self._place[index]
         return part.read(i, start, length)
+
+    def stream(self, index: int) -> Stream:
+        part, i = self._place[index]
+        return part.stream(i)
+
+    def path(self, index: int) -> pathlib.Path | None:
+        part, i = self._place[index]
+        return part.path(i)
 
     def read_with_sources(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         part, i = self._place[index]

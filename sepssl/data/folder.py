@@ -5,7 +5,7 @@ import functools
 import hashlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,9 +19,10 @@ from sepssl.audio.files import (
     check_decoder,
     check_sample_rate,
     read_audio,
+    read_blocks,
     resampled_length,
 )
-from sepssl.data.clips import Clips, Skipped
+from sepssl.data.clips import Clips, Skipped, Stream
 from sepssl.data.labels import labelled_files
 from sepssl.errors import InputError
 
@@ -29,6 +30,8 @@ SOURCES_SUFFIX = "_sources"  # of the folder beside a mixture that holds its sou
 FILM_SUFFIXES = (".avi", ".mkv", ".mov")  # their soundtracks are not read
 END_TOLERANCE = 0.1  # seconds by which a span may outlast its recording; our choice
 _THREADS = 8  # to wait for the disk, not to compute
+
+Select = Callable[[list[pathlib.Path]], list[pathlib.Path]]
 
 
 def list_audio(directory: str | os.PathLike) -> list[pathlib.Path]:
@@ -183,7 +186,7 @@ class FileClips(Clips):
         with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
             scanned = dict(zip(paths, pool.map(_info_or_error, paths), strict=True))
         self.names: list[str] = []
-        self._paths: list[pathlib.Path] = []
+        self._spans: list[Span] = []
         self._extents: list[tuple[int, int, bool]] = []  # first sample, count, whether all of it
         for span in spans:
             try:
@@ -195,7 +198,7 @@ class FileClips(Clips):
                 self.skipped.append(Skipped(span.name, str(error)))
             else:
                 self.names.append(span.name)
-                self._paths.append(span.path)
+                self._spans.append(span)
                 self._extents.append(extent)
         if not self.names:
             if len(spans) == 1 and self.skipped:
@@ -230,7 +233,7 @@ class FileClips(Clips):
     def _keep(self, indices: Sequence[int]) -> None:
         """Forgets all other clips."""
         self.names = [self.names[i] for i in indices]
-        self._paths = [self._paths[i] for i in indices]
+        self._spans = [self._spans[i] for i in indices]
         self._extents = [self._extents[i] for i in indices]
 
     @property
@@ -241,15 +244,7 @@ class FileClips(Clips):
 
     def path(self, index: int) -> pathlib.Path:
         """The file that a clip is read from."""
-        return self._paths[index]
-
-    def is_whole_file(self, index: int) -> bool:
-        """Whether a clip is the whole of its file."""
-        return self._extents[index][2]
-
-    def start_seconds(self, index: int) -> float:
-        """Where a clip begins in its file."""
-        return self._extents[index][0] / self.sample_rate
+        return self._spans[index].path
 
     def num_samples(self, index: int) -> int:
         """Length of a clip in samples at `sample_rate`, without reading it."""
@@ -274,7 +269,7 @@ class FileClips(Clips):
         if whole:
             duration = None if length is None else length / self.sample_rate
             return read_audio(
-                self._paths[index],
+                self._spans[index].path,
                 self.sample_rate,
                 start / self.sample_rate,
                 duration,
@@ -287,21 +282,43 @@ class FileClips(Clips):
                 f"before sample {count}, not at {start}"
             )
         waveform = read_audio(
-            self._paths[index],
+            self._spans[index].path,
             self.sample_rate,
             (first + start) / self.sample_rate,
             wanted / self.sample_rate,
             decoder=self.decoder,
         )
         if wanted == count and np.max(np.abs(waveform)) <= SILENCE:
-            raise InputError(f"{self.names[index]}: is silent; expected sound above -120 dBFS")
+            raise _silent(self.names[index])
         return waveform
 
+    def stream(self, index: int) -> Stream:
+        """A clip at its file's own sample rate, in memory that does not grow with it.
+
+        (Decoders other than "soundfile" decode the whole file at once.)
+
+        Raises:
+            InputError: as `read`; that the clip is silent, after its last block.
+        """
+        span = self._spans[index]
+        info = audio_info(span.path)
+        if self.decoder != "soundfile":
+            waveform = read_audio(span.path, None, span.start, span.duration, decoder=self.decoder)
+            return Stream(info.sample_rate, info.subtype, iter([waveform]))
+        first, stop = round(span.start * info.sample_rate), None
+        if span.duration is not None:
+            stop = round((span.start + span.duration) * info.sample_rate)
+        whole = self._extents[index][2]
+        blocks = read_blocks(span.path, not whole, first, stop)
+        return Stream(
+            info.sample_rate, info.subtype, blocks if whole else _heard(blocks, span.name)
+        )
+
     def stamp(self, index: int) -> str:
-        return f"{self._span_of(index)} {file_stamp(self._paths[index])}"
+        return f"{self._span_of(index)} {file_stamp(self._spans[index].path)}"
 
     def key(self, index: int) -> str:
-        path = self._paths[index]
+        path = self.path(index)
         return f"{self._span_of(index)} {file_digest(path, file_stamp(path))}"
 
     def _span_of(self, index: int) -> str:
@@ -321,6 +338,7 @@ class Folder(FileClips):
             25 ms, 10 ms apart (our choice).
         files: paths below the folder to use; None means all sound files.
         decoder: name of the decoder, see `read_audio`.
+        select: chooses among all sound files, before any is opened.
 
     Attributes:
         directory: the folder, a `pathlib.Path`.
@@ -342,6 +360,7 @@ class Folder(FileClips):
         min_duration: float = 0.975,
         files: Sequence[str | os.PathLike] | None = None,
         decoder: str = "soundfile",
+        select: Select | None = None,
     ):
         check_sample_rate(sample_rate)
         self.directory = pathlib.Path(directory)
@@ -349,14 +368,8 @@ class Folder(FileClips):
         if files is None:
             listed, skipped = list_sounds(directory)
             paths = without_sources(listed)
-            if len(paths) < len(listed):
-                skipped.append(
-                    Skipped(
-                        f"*{SOURCES_SUFFIX}",
-                        f"{directory}: {len(listed) - len(paths)} files in folders named after "
-                        f"a recording and {SOURCES_SUFFIX} are its true sources, not recordings",
-                    )
-                )
+            if select:
+                paths = select(paths)
         else:
             listed = paths = [pathlib.Path(file) for file in files]
         spans = [Span(path.relative_to(self.directory).as_posix(), path) for path in paths]
@@ -371,6 +384,20 @@ class Folder(FileClips):
     def labelled(self) -> Clips:
         """The recordings with labels; see `sepssl.data.labels.labelled_files`."""
         return labelled_files(self, self.directory, self._listed)
+
+
+def _heard(blocks: Iterator[np.ndarray], name: str) -> Iterator[np.ndarray]:
+    """Raises InputError after the last block if all of a clip is silent."""
+    peak = 0.0
+    for block in blocks:
+        peak = max(peak, float(np.max(np.abs(block))))
+        yield block
+    if peak <= SILENCE:
+        raise _silent(name)
+
+
+def _silent(name: str) -> InputError:
+    return InputError(f"{name}: is silent; expected sound above -120 dBFS")
 
 
 def _info_or_error(path: pathlib.Path) -> AudioInfo | InputError:

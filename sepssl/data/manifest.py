@@ -38,8 +38,8 @@ class Manifest(FileClips):
         decoder: name of the decoder, see `read_audio`.
 
     Attributes:
-        names: the paths as written; where a row has a start or a duration, `#` and the start in
-            seconds follow.
+        names: the paths as written, followed for a part by `#START` or, with a duration,
+            `#START-END`, in seconds.
 
     Raises:
         InputError: if the file is not as described, names a clip twice, or no clip is usable.
@@ -71,8 +71,7 @@ class Manifest(FileClips):
             if duration == 0:
                 raise InputError(f"{where}: has the duration 0; expected more, or nothing")
             recording = pathlib.PurePath(path).as_posix()
-            part = start > 0 or duration is not None
-            name = f"{recording}#{start:.2f}" if part else recording
+            name = recording + _part(start, duration)
             if name in spans:
                 raise InputError(f"{where}: names '{name}' again; expected one row per clip")
             spans[name] = Span(name, folder / path, start, duration)
@@ -101,6 +100,19 @@ class Manifest(FileClips):
         if not self._has_labels or not any(row.labels for row in self._rows.values()):
             raise NoLabels(f"{self.file}: has no labels; expected a column labels")
         return Labelled(self, self._rows, str(self.file))
+
+
+def _part(start: float, duration: float | None) -> str:
+    """What follows the name of the recording, to the microsecond: "" for all of it."""
+    if duration is not None:
+        return f"#{_digits(start)}-{_digits(start + duration)}"
+    return f"#{_digits(start)}" if start else ""
+
+
+def _digits(seconds: float) -> str:
+    """With as many digits as needed, at least 2 and at most 6."""
+    whole, fraction = f"{seconds:.6f}".split(".")
+    return f"{whole}.{fraction.rstrip('0'):0<2}"
 
 
 def _seconds(row: Mapping[str, str], column: str, where: str) -> float | None:

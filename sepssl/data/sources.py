@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from sepssl.audio.files import check_sample_rate
 from sepssl.data.clips import Clips, Joined
-from sepssl.data.folder import Folder
+from sepssl.data.folder import Folder, Select
 from sepssl.data.fuss import FussFolder, has_sources
 from sepssl.data.manifest import Manifest
 from sepssl.data.scenes import SceneConfig
@@ -49,6 +49,7 @@ def open_clips(
     scenes: Scenes | None = None,
     data_dir: str | os.PathLike | None = None,
     decoder: str = "soundfile",
+    select: Select | None = None,
 ) -> Clips:
     """Opens the clips that a string names.
 
@@ -73,6 +74,7 @@ def open_clips(
         scenes: what "scenes" refers to; None for 100 scenes of the test split.
         data_dir: the folder of TFDS datasets; None means TFDS's default.
         decoder: of sound files: "soundfile", "tfio" or "tensorflow", see `read_audio`.
+        select: chooses among the recordings of a folder, before any is opened.
 
     Returns:
         The clips; `splits` is set if the dataset has splits of its own.
@@ -96,9 +98,11 @@ def open_clips(
 
         return open_tfds(text.removeprefix(TFDS_PREFIX), sample_rate, data_dir, labels, decoder)
     path = pathlib.Path(text)
-    if path.is_dir():
-        kind = FussFolder if sources and has_sources(path) else Folder
-        clips: Clips = kind(path, sample_rate, min_seconds, decoder=decoder)
+    clips: Clips
+    if path.is_dir() and sources and has_sources(path):
+        clips = FussFolder(path, sample_rate, min_seconds, decoder)
+    elif path.is_dir():
+        clips = Folder(path, sample_rate, min_seconds, None, decoder, select)
     elif path.suffix.lower() == ".csv":
         clips = Manifest(path, sample_rate, min_seconds, decoder)
     else:

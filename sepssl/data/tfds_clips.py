@@ -15,8 +15,8 @@ import numpy as np
 import soxr
 import tensorflow as tf
 
-from sepssl.audio.files import SILENCE, check_decoder, check_sample_rate, read_audio
-from sepssl.data.clips import Clips, Joined, Skipped, cut
+from sepssl.audio.files import SILENCE, audio_info, check_decoder, check_sample_rate, read_audio
+from sepssl.data.clips import Clips, Joined, Skipped, Stream, cut
 from sepssl.data.folder import file_digest, file_stamp
 from sepssl.data.labels import NoLabels
 from sepssl.errors import InputError
@@ -127,18 +127,41 @@ class TfdsClips(Clips):
         """
         return cut(self._whole(index), start, length, self.names[index])
 
+    def stream(self, index: int) -> Stream:
+        """A clip at the sample rate of its record, in one block.
+
+        Raises:
+            InputError: as `read`.
+        """
+        with _named(self.names[index]):
+            record = self._records[index]
+            sound = record[self._audio]
+            if isinstance(sound, bytes):
+                with _as_file(sound) as path:
+                    info = audio_info(path)
+                    waveform = read_audio(path, None, decoder=self._decoder)
+                return Stream(info.sample_rate, info.subtype, iter([waveform]))
+            sound = np.asarray(sound)
+            waveform = _mono(sound)
+            return Stream(self._rate_of(record), _subtype(sound), iter([waveform]))
+
     def _whole(self, index: int) -> np.ndarray:
         with _named(self.names[index]):
             record = self._records[index]
             sound = record[self._audio]
             if isinstance(sound, bytes):
-                return _read_encoded(sound, self.sample_rate, self._decoder)
-            rate = self._rate if isinstance(self._rate, int) else int(record[self._rate])
-            check_sample_rate(rate)
+                with _as_file(sound) as path:
+                    return read_audio(path, self.sample_rate, decoder=self._decoder)
+            rate = self._rate_of(record)
             waveform = _mono(np.asarray(sound))
             if rate != self.sample_rate:
                 waveform = soxr.resample(waveform, rate, self.sample_rate, quality="HQ")
             return waveform
+
+    def _rate_of(self, record: dict) -> int:
+        rate = self._rate if isinstance(self._rate, int) else int(record[self._rate])
+        check_sample_rate(rate)
+        return rate
 
 
 def prepared_splits(dataset: str, data_dir: str | os.PathLike | None = None) -> list[str]:
@@ -364,8 +387,8 @@ def _mono(sound: np.ndarray) -> np.ndarray:
     if sound.dtype.kind == "f":
         offset, full_scale = 0.0, 1.0
     elif sound.dtype.itemsize > 2:
-        peak = max(int(sound.max()), -int(sound.min()) - 1)
-        offset, full_scale = 0.0, next(2.0**bits for bits in (15, 31, 63, 64) if peak < 2**bits)
+        bits = next(bits for bits in (15, 31, 63, 64) if _peak(sound) < 2**bits)
+        offset, full_scale = 0.0, 2.0**bits
     else:
         full_scale = 2.0 ** (8 * sound.dtype.itemsize - 1)
         offset = full_scale if sound.dtype.kind == "u" else 0.0
@@ -377,13 +400,23 @@ def _mono(sound: np.ndarray) -> np.ndarray:
     return waveform.astype(np.float32)
 
 
-def _read_encoded(file: bytes, sample_rate: int, decoder: str) -> np.ndarray:
-    """Decodes the bytes of a sound file, with all the checks made for a file on disk."""
+def _peak(sound: np.ndarray) -> int:
+    return max(int(sound.max()), -int(sound.min()) - 1)
+
+
+def _subtype(sound: np.ndarray) -> str:
+    fits = sound.dtype.kind in "iu" and (sound.dtype.itemsize <= 2 or _peak(sound) < 2**15)
+    return "PCM_16" if fits else "FLOAT"
+
+
+@contextlib.contextmanager
+def _as_file(content: bytes) -> Iterator[pathlib.Path]:
+    """A file on disk, so that every check is made; errors do not name it."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "clip.wav")  # libsndfile looks at the content, not the name
-        path.write_bytes(file)
+        path.write_bytes(content)
         try:
-            return read_audio(path, sample_rate, decoder=decoder)
+            yield path
         except InputError as error:
             raise InputError(str(error).removeprefix(f"{path}: ")) from error
 

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from sepssl.audio.decoding import printable
+from sepssl.data.clips import Clips, Stream
 from sepssl.errors import InputError, OutputError
 from sepssl.files import atomic_file, writing_to
 
@@ -51,9 +52,11 @@ class Entry:
 
     Attributes:
         name: of its channels, see `channel_files`.
-        path: the recording.
-        stamp: its size in bytes, and the times in ns at which its content and its inode changed.
-        sha256: of its content.
+        path: of the sound file, absolute; of a clip that is not read from one, `Clips.origin`.
+        part: which part of the file, as it follows its name; "" for all of it. The name of a clip
+            that is not read from a file.
+        stamp: `Clips.stamp`.
+        content: what changes with the clip's samples: `Clips.key`, or what stands for it.
         files: size in bytes and time in ns of each channel's file.
         levels: of each channel, in dB relative to the recording.
         active: share of the time in which each channel is active, 0 to 1.
@@ -61,11 +64,59 @@ class Entry:
 
     name: str
     path: str
-    stamp: list[int]
-    sha256: str
+    part: str
+    stamp: str
+    content: str
     files: list[list[int]]
     levels: list[float]
     active: list[float]
+
+    def __str__(self) -> str:
+        """The clip, for messages."""
+        in_file = not self.part or self.part.startswith("#")
+        return printable(f"{self.path}{self.part}" if in_file else f"{self.part} ({self.path})")
+
+
+class ClipIdentity:
+    """A clip of a source, and what tells it from others.
+
+    Args:
+        clips: the source.
+        index: which of its clips.
+
+    Attributes:
+        path, part: as in `Entry`.
+    """
+
+    def __init__(self, clips: Clips, index: int):
+        self._clips = clips
+        self._index = index
+        file = clips.path(index)
+        self.path = clips.origin if file is None else os.path.abspath(file)
+        self.part = clips.names[index] if file is None else part_of(clips, index)
+        self._shown = clips.names[index] if file is None else f"{file}{self.part}"
+
+    def __str__(self) -> str:
+        return printable(self._shown)
+
+    def stamp(self) -> str:
+        """As in `Entry`; cheap."""
+        return self._clips.stamp(self._index)
+
+    def content(self) -> str:
+        """As in `Entry`; files are read for it."""
+        return self._clips.key(self._index) or f"{self.path}: {self.part}"
+
+    def stream(self) -> Stream:
+        """The clip's sound."""
+        return self._clips.stream(self._index)
+
+
+def part_of(clips: Clips, index: int) -> str:
+    """What follows the recording's name in that of a clip: which part of it; "" for all of it."""
+    if clips.recordings is None:
+        return ""
+    return clips.names[index].removeprefix(clips.recordings[index])
 
 
 class ChannelRecord:
@@ -113,16 +164,16 @@ class ChannelRecord:
             with writing_to(self.table):
                 self.table.unlink(missing_ok=True)
         self._replacing = False
-        self._names = {entry.path: name for name, entry in self.entries.items()}
+        self._names = {(entry.path, entry.part): name for name, entry in self.entries.items()}
 
-    def name_of(self, path: pathlib.Path, name: str) -> str:
-        """The name that a recording has here, or else `name`.
+    def name_of(self, clip: ClipIdentity, name: str) -> str:
+        """The name that a clip has here, or else `name`.
 
         It stays when a file of the same stem comes into the recording's folder.
         """
-        return self._names.get(os.path.abspath(path), name)
+        return self._names.get((clip.path, clip.part), name)
 
-    def state(self, path: pathlib.Path, name: str, channels: int) -> tuple[str, list[pathlib.Path]]:
+    def state(self, clip: ClipIdentity, name: str, channels: int) -> tuple[str, list[pathlib.Path]]:
         """Whether a recording has been separated.
 
         Returns:
@@ -154,11 +205,10 @@ class ChannelRecord:
                     f"made from; {elsewhere}"
                 )
             return "missing", []
-        same, moved = self._same(entry, path)
-        if not same and there and entry.path != os.path.abspath(path):
+        same, moved = self._same(entry, clip)
+        if not same and there and not _in_place(entry, clip):
             raise InputError(
-                f"{printable(there[0])}: is a channel of {printable(entry.path)}, not of "
-                f"{printable(path)}; {elsewhere}"
+                f"{printable(there[0])}: is a channel of {entry}, not of {clip}; {elsewhere}"
             )
         recorded = [entry.files[outputs.index(file)] for file in there]
         # Channels that stay may be copies; to be replaced, they must be as they were written.
@@ -167,7 +217,7 @@ class ChannelRecord:
         if any(changed):
             raise InputError(
                 f"{printable(there[changed.index(True)])}: was changed after it was written"
-                f"{'' if same else f', and so was {printable(path)}'}; {elsewhere}, or the "
+                f"{'' if same else f', and so was {clip}'}; {elsewhere}, or the "
                 f"channels of {printable(name)} deleted, to separate it again"
             )
         if not same:
@@ -177,22 +227,21 @@ class ChannelRecord:
         return ("moved" if moved else "found"), there
 
     @staticmethod
-    def _same(entry: Entry, path: pathlib.Path) -> tuple[bool, bool]:
-        """Whether the content is that of the entry; whether path or stamp are not."""
-        stamp = stamp_of(path)
-        if stamp == entry.stamp and os.path.abspath(path) == entry.path:
+    def _same(entry: Entry, clip: ClipIdentity) -> tuple[bool, bool]:
+        """Whether the content is that of the entry; whether place or stamp are not."""
+        if entry.stamp == clip.stamp() and _in_place(entry, clip):
             return True, False
-        return stamp[0] == entry.stamp[0] and sha256_of(path) == entry.sha256, True
+        return entry.content == clip.content(), True
 
-    def move(self, name: str, path: pathlib.Path) -> None:
+    def move(self, name: str, clip: ClipIdentity) -> None:
         """Notes where a recording is now, so that its content need not be read again.
 
         A copy of one that is still in its place stays unnoted, or changes to it would seem to be
         changes to the other.
         """
         entry = self.entries[name]
-        if entry.path == os.path.abspath(path) or not os.path.exists(entry.path):
-            self.add(dataclasses.replace(entry, path=os.path.abspath(path), stamp=stamp_of(path)))
+        if _in_place(entry, clip) or not os.path.exists(entry.path):
+            self.add(dataclasses.replace(entry, path=clip.path, part=clip.part, stamp=clip.stamp()))
 
     def add(self, entry: Entry) -> None:
         """Appends an entry: one line, written at once."""
@@ -290,19 +339,5 @@ def size_and_time(file: pathlib.Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def stamp_of(path: pathlib.Path) -> list[int]:
-    """Size and times of a recording, see `Entry`."""
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise InputError(f"{printable(path)}: cannot be read: {error.strerror}") from error
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-
-
-def sha256_of(path: pathlib.Path) -> str:
-    """Digest of a file's content."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{printable(path)}: cannot be read: {error.strerror}") from error
+def _in_place(entry: Entry, clip: ClipIdentity) -> bool:
+    return (entry.path, entry.part) == (clip.path, clip.part)

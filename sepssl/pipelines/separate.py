@@ -1,4 +1,4 @@
-"""Sound files in, a file per separated channel out."""
+"""Clips in, a file per separated channel out."""
 
 import collections
 import contextlib
@@ -7,33 +7,27 @@ import errno
 import os
 import pathlib
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
 
 from sepssl.audio.decoding import printable
-from sepssl.audio.files import (
-    AudioInfo,
-    audio_info,
-    lost_in_resampling,
-    read_blocks,
-    write_audio,
-)
-from sepssl.data.folder import list_sounds, without_sources
-from sepssl.data.manifest import Manifest
+from sepssl.audio.files import lost_in_resampling, write_audio
+from sepssl.data.clips import Clips
+from sepssl.data.sources import open_clips
 from sepssl.data.spec import is_path
 from sepssl.errors import InputError, OutputError
 from sepssl.files import lock_folder, scratch_folder, writing_to
 from sepssl.pipelines.channel_record import (
     ChannelRecord,
+    ClipIdentity,
     Entry,
     channel_files,
     model_digest,
+    part_of,
     read_record,
-    sha256_of,
     size_and_time,
-    stamp_of,
 )
 from sepssl.progress import Progress
 from sepssl.separation.long_audio import CHUNK_SECONDS, separate_stream
@@ -41,7 +35,6 @@ from sepssl.separation.separator import Separator
 
 FRAME_SECONDS = 0.1  # our choice, as are the other numbers
 ACTIVE_DB = -20.0
-_ANY_RATE = 384_000  # of manifests, of which only the files are used
 QUIET = 10 ** (-30 / 20)  # of 16 bits, so little is left that rounding comes within 60 dB
 EDGE_SECONDS = 0.02  # where a sound starts or ends at once, resampling makes a click
 _FINE = {"PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_20", "ALAC_24", "ALAC_32"}
@@ -49,91 +42,77 @@ _FINE = {"PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_20", "ALAC_24", "ALAC_32"}
 _NAME_ERRORS = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ENOTDIR, errno.EEXIST}
 
 
-def list_recordings(
-    path: str | os.PathLike, exclude: str | os.PathLike | None = None
-) -> dict[pathlib.Path, pathlib.Path]:
-    """The sound files at `path` (a file, a folder, a manifest), each with a name for its outputs.
-
-    The name is the path within the folder without suffix; with it where two would be the same on
-    some file system, which takes upper for lower case, say.
-
-    Channels that `separate_recordings` has written into the folder are left out, and so are sound
-    files of formats that are not read; see `unread_files`.
+def open_recordings(
+    spec: str | os.PathLike,
+    sample_rate: int,
+    exclude: str | os.PathLike | None = None,
+    data_dir: str | os.PathLike | None = None,
+) -> Clips:
+    """Opens the clips to separate, as `open_clips` does, but for channels in a folder.
 
     Args:
-        path: a file, a folder, in which true sources of mixtures are left out, or a manifest (.csv)
-            of whole files.
-        exclude: a folder within it to leave out, that of the channels.
+        spec: what `open_clips` takes.
+        sample_rate: of the separator, in Hz.
+        exclude: a folder within a folder to leave out, that of the channels. Channels recorded in
+            any other `separated.jsonl` are left out as well.
+        data_dir: the folder of TFDS datasets; None means TFDS's default.
 
     Raises:
-        InputError: if there is nothing to read, `exclude` is the folder itself, or these are not
-            whole files.
+        InputError: as `open_clips`; if `exclude` is the folder itself, or all sound files are
+            channels.
     """
-    if not is_path(path):
-        raise InputError(
-            f"{path}: is not files; expected a sound file, a folder or a manifest to separate"
-        )
-    path = pathlib.Path(path)
-    if not path.is_dir():
-        return _listed_in(path)
-    if exclude is not None and pathlib.Path(exclude).resolve() == path.resolve():
-        raise InputError(f"{path}: is the input and the output; expected another output folder")
-    found = without_sources(list_sounds(path)[0])
-    files = [file.relative_to(path) for file in _without_channels(found, path, exclude)]
-    if not files:
-        raise InputError(f"{path}: holds only channels of separated recordings")
-    stems = [file.with_suffix("") for file in files]
-    taken = collections.Counter(map(_folded, stems)) + collections.Counter(map(_folded, files))
-    return {
-        path / file: file if taken[_folded(stem)] > 1 else stem
-        for file, stem in zip(files, stems, strict=True)
-    }
+    if not is_path(spec) or not os.path.isdir(spec):
+        return open_clips(spec, sample_rate, data_dir=data_dir)
+    folder = pathlib.Path(spec)
+    if exclude is not None and pathlib.Path(exclude).resolve() == folder.resolve():
+        raise InputError(f"{folder}: is the input and the output; expected another output folder")
+    return open_clips(
+        folder, sample_rate, select=lambda files: _without_channels(files, folder, exclude)
+    )
 
 
-def unread_files(path: str | os.PathLike) -> list[str]:
-    """A line for each file of a folder, or of a manifest, that is left out of `list_recordings`.
+def output_names(clips: Clips) -> list[str]:
+    """What the channels of each clip are called, before `_channel1.wav`.
 
-    Of a folder, those that hold sound in a format that is not read.
+    That is the clip's name: of a sound file its path without suffix, followed by the part of the
+    file, if the clip is one, as in `Manifest`. The suffix stays where names would otherwise be the
+    same on some file system, which takes upper for lower case, say. Where a manifest names files
+    outside of its folder, the names are paths below the folder that all of its files share.
     """
-    path = pathlib.Path(path)
-    if path.is_dir():
-        return [entry.reason for entry in list_sounds(path)[1]]
-    if path.suffix.lower() == ".csv":
-        return [entry.reason for entry in Manifest(path, _ANY_RATE).skipped]
-    return []
-
-
-def _listed_in(path: pathlib.Path) -> dict[pathlib.Path, pathlib.Path]:
-    """The one sound file that `path` is, or those that it lists."""
-    if path.suffix.lower() != ".csv":
-        audio_info(path)
-        return {path: pathlib.Path(path.stem)}
-    clips = Manifest(path, _ANY_RATE)
-    recordings = {}
-    for index, name in enumerate(clips.names):
-        if not clips.is_whole_file(index):
-            raise InputError(
-                f"{path}: names a part of a file, {printable(name)}; expected whole files to "
-                "separate"
-            )
-        file = clips.path(index)
-        if ".." in pathlib.PurePath(name).parts or pathlib.PurePath(name).is_absolute():
-            name = file.name
-        recordings[file] = pathlib.Path(name)
-    taken = collections.Counter(_folded(name.with_suffix("")) for name in recordings.values())
-    return {
-        file: name if taken[_folded(name.with_suffix(""))] > 1 else name.with_suffix("")
-        for file, name in recordings.items()
+    recordings = [pathlib.PurePath(name) for name in clips.recordings or clips.names]
+    files = [clips.path(index) for index in range(len(clips))]
+    if any(name.is_absolute() or ".." in name.parts for name in recordings):
+        absolute = [
+            os.path.abspath(file or name) for file, name in zip(files, recordings, strict=True)
+        ]
+        shared = os.path.commonpath([os.path.dirname(path) for path in absolute])
+        recordings = [pathlib.PurePath(os.path.relpath(path, shared)) for path in absolute]
+    stems = {
+        name: name.with_suffix("") if file else name
+        for file, name in zip(files, recordings, strict=True)
     }
+    taken = collections.Counter(map(_folded, stems)) + collections.Counter(
+        _folded(stem) for name, stem in stems.items() if stem != name
+    )
+    return [
+        (name if taken[_folded(stems[name])] > 1 else stems[name]).as_posix()
+        + part_of(clips, index)
+        for index, name in enumerate(recordings)
+    ]
 
 
-def _folded(name: pathlib.Path) -> str:
+def _folded(name: pathlib.PurePath) -> str:
     return unicodedata.normalize("NFC", name.as_posix()).casefold()
 
 
 def _without_channels(
     files: list[pathlib.Path], root: pathlib.Path, exclude: str | os.PathLike | None
 ) -> list[pathlib.Path]:
+    """The recordings among the sound files of a folder.
+
+    Raises:
+        InputError: if there are none.
+    """
     excluded = pathlib.Path(exclude).resolve() if exclude is not None else None
     if excluded is not None and root.resolve().is_relative_to(excluded):
         excluded = None
@@ -148,7 +127,12 @@ def _without_channels(
         with contextlib.suppress(InputError):  # another program's file of that name
             for entry in read_record(folder)[1].values():
                 channels.update(channel_files(folder, entry.name, len(entry.files)))
-    return [file for file in files if file.parent not in left_out and file not in channels]
+    kept = [file for file in files if file.parent not in left_out and file not in channels]
+    if not kept:
+        raise InputError(
+            f"{root}: holds only channels of separated recordings; expected recordings to separate"
+        )
+    return kept
 
 
 @dataclasses.dataclass
@@ -158,7 +142,7 @@ class Summary:
     Attributes:
         separated: recordings whose channels were written.
         found: recordings whose channels were all there already.
-        skipped: for each other recording, the reason.
+        skipped: for each other recording, those left out before included, the reason.
         again: those of the separated recordings that were separated before and changed since.
         table: the file with the level and activity of every channel; None if there is none.
     """
@@ -172,7 +156,7 @@ class Summary:
 
 def separate_recordings(
     separator: Separator,
-    recordings: dict[pathlib.Path, pathlib.Path],
+    recordings: Clips,
     output: str | os.PathLike,
     keep_input_rate: bool = False,
     chunk_seconds: float | None = CHUNK_SECONDS,
@@ -180,7 +164,9 @@ def separate_recordings(
 ) -> Summary:
     """Writes the channels of every recording to `output/NAME_channel1.wav` and so on.
 
-    Recordings are read, separated and written piece by piece, so that one may be hours long.
+    Sound files, and parts of them, are read, separated and written piece by piece, so that one may
+    be hours long. NAME is as `output_names` describes it.
+
     Channels add up to the recording (mono) as the separator's outputs do. They have 16 bits, or are
     32-bit float where 16 would not do: where the recording has more, peaks below -30 dBFS, or one
     of its channels exceeds full scale. Beyond 4 GiB they are RF64.
@@ -199,7 +185,7 @@ def separate_recordings(
 
     Args:
         separator: `Separator`.
-        recordings: files and the names of their outputs, as from `list_recordings`.
+        recordings: any clips, as from `open_recordings`, opened at the separator's sample rate.
         output: folder.
         keep_input_rate: whether channels have the sample rate of their recording, not the
             separator's.
@@ -221,28 +207,27 @@ def separate_recordings(
         "rate": "input" if keep_input_rate else "separator",
         "chunk_seconds": chunk_seconds,
     }
-    summary = Summary()
+    summary = Summary(skipped=[entry.reason for entry in recordings.skipped])
     start = f"separating {len(recordings)} recording{'s' * (len(recordings) != 1)} -> {output}"
     progress = Progress("separating", len(recordings), "recording", start=start, verbose=verbose)
     with _opened_output(output, settings) as (record, scratch), progress:
-        for path, listed in recordings.items():
-            name = record.name_of(path, listed.as_posix())
+        for index, listed in enumerate(output_names(recordings)):
+            clip = ClipIdentity(recordings, index)
+            name = record.name_of(clip, listed)
             try:
-                state, replaced = record.state(path, name, separator.num_sources)
+                state, replaced = record.state(clip, name, separator.num_sources)
                 if state == "found":
                     summary.found += 1
                 elif state == "moved":
                     with lock_folder(output, wait=True):
-                        record.move(name, path)
+                        record.move(name, clip)
                     summary.found += 1
                 else:
-                    made = _separate(separator, path, scratch, keep_input_rate, chunk_seconds)
+                    made = _separate(separator, clip, scratch, keep_input_rate, chunk_seconds)
                     _publish(record, dataclasses.replace(made, name=name), scratch, replaced)
                     summary.separated += 1
                     if state == "changed":
-                        summary.again.append(
-                            f"{printable(path)}: had changed; its channels were replaced"
-                        )
+                        summary.again.append(f"{clip}: had changed; its channels were replaced")
             except OutputError as error:
                 done = summary.separated + summary.found
                 raise OutputError(
@@ -250,7 +235,7 @@ def separate_recordings(
                     "goes on with the others"
                 ) from error
             except InputError as error:
-                if len(recordings) == 1:
+                if len(recordings) == 1 and not summary.skipped:
                     raise
                 summary.skipped.append(str(error))
             progress.update()
@@ -287,24 +272,24 @@ def _opened_output(
 
 def _separate(
     separator: Separator,
-    path: pathlib.Path,
+    clip: ClipIdentity,
     scratch: pathlib.Path,
     keep_input_rate: bool,
     chunk_seconds: float | None,
 ) -> Entry:
-    """Writes the channels of a recording into `scratch`, as they will be called but for the name.
+    """Writes the channels of a clip into `scratch`, as they will be called but for the name.
 
     Returns:
         The entry, without a name.
     """
-    stamp = stamp_of(path)
-    info = audio_info(path)
-    rate = info.sample_rate if keep_input_rate else separator.sample_rate
+    stamp = clip.stamp()
+    stream = clip.stream()
+    rate = stream.sample_rate if keep_input_rate else separator.sample_rate
     recording, heard = _Level(), _Level(round(EDGE_SECONDS * separator.sample_rate))
     pieces = separate_stream(
         separator,
-        _read(path, recording),
-        info.sample_rate,
+        _read(clip, stream.blocks, recording),
+        stream.sample_rate,
         chunk_seconds,
         keep_input_rate,
         heard.add,
@@ -313,23 +298,21 @@ def _separate(
     files = channel_files(scratch, "", separator.num_sources)
     try:
         with writing_to(scratch.parent), contextlib.ExitStack() as stack:
-            raw = [stack.enter_context(open(file.with_suffix(".raw"), "wb")) for file in files]
+            targets = [stack.enter_context(open(file.with_suffix(".raw"), "wb")) for file in files]
             for piece in pieces:
                 if not np.isfinite(piece).all():
-                    raise InputError(
-                        f"{printable(path)}: is separated into NaN or infinity; expected numbers"
-                    )
+                    raise InputError(f"{clip}: is separated into NaN or infinity; expected numbers")
                 channels.add(piece)
-                for stream, channel in zip(raw, piece, strict=True):
-                    stream.write(channel.astype(np.float32).tobytes())
+                for target, channel in zip(targets, piece, strict=True):
+                    target.write(channel.astype(np.float32).tobytes())
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         raise InputError(
-            f"{printable(path)}: does not fit into memory; expected chunks, or shorter ones"
+            f"{clip}: does not fit into memory; expected chunks, or shorter ones"
         ) from error
-    _require_in_band(path, info, separator.sample_rate, recording, heard)
-    whole = recording if rate == info.sample_rate else heard
+    _require_in_band(clip, stream.sample_rate, separator.sample_rate, recording, heard)
+    whole = recording if rate == stream.sample_rate else heard
     # Only now it is known whether 16 bits will do.
-    fine = info.subtype in _FINE or whole.peak < QUIET or channels.peak > 1.0
+    fine = stream.subtype in _FINE or whole.peak < QUIET or channels.peak > 1.0
     for file in files:
         samples = file.with_suffix(".raw")
         try:
@@ -340,38 +323,37 @@ def _separate(
             samples.unlink()
         except (InputError, OSError) as error:
             raise OutputError(
-                f"{scratch.parent}: channels of {printable(path)} could not be written; expected "
-                "room for them"
+                f"{scratch.parent}: channels of {clip} could not be written; expected room for them"
             ) from error
     levels, active = channels.relative_to(whole.power)
-    sha256 = sha256_of(path)
-    if stamp_of(path) != stamp:
-        raise InputError(
-            f"{printable(path)}: was changed while it was read; expected a file at rest"
-        )
+    content = clip.content()
+    if clip.stamp() != stamp:
+        raise InputError(f"{clip}: was changed while it was read; expected a file at rest")
     return Entry(
-        "", os.path.abspath(path), stamp, sha256, [size_and_time(file) for file in files],
+        "", clip.path, clip.part, stamp, content, [size_and_time(file) for file in files],
         [round(float(level), 3) for level in levels], [round(float(share), 5) for share in active],
     )  # fmt: skip
 
 
-def _read(path: pathlib.Path, level: "_Level") -> Iterator[np.ndarray]:
+def _read(
+    clip: ClipIdentity, blocks: Iterable[np.ndarray], level: "_Level"
+) -> Iterator[np.ndarray]:
     try:
-        for block in read_blocks(path):
+        for block in blocks:
             level.add(block)
             yield block
     except OSError as error:  # a damaged drive, a share that is gone
-        raise InputError(f"{printable(path)}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{clip}: cannot be read: {error.strerror}") from error
 
 
 def _require_in_band(
-    path: pathlib.Path, info: AudioInfo, rate: int, recording: "_Level", heard: "_Level"
+    clip: ClipIdentity, clip_rate: int, rate: int, recording: "_Level", heard: "_Level"
 ) -> None:
     if heard.samples == 1:  # made of less than one
         return
-    if rate < info.sample_rate and lost_in_resampling(recording.peak, heard.inner_peak):
+    if rate < clip_rate and lost_in_resampling(recording.peak, heard.inner_peak):
         raise InputError(
-            f"{printable(path)}: holds nothing below {rate // 2} Hz, the band of this separator; "
+            f"{clip}: holds nothing below {rate // 2} Hz, the band of this separator; "
             "expected sound in that band, or a separator of a higher sample rate"
         )
 

@@ -18,6 +18,7 @@ from sepssl.data.splits import training_roles
 from sepssl.data.tfds_clips import TfdsClips, open_tfds
 from sepssl.errors import InputError
 from sepssl.representation.embed import embed_clips
+from tests.tfds_files import prepare
 
 RATE = 8000
 LABEL = tfds.features.ClassLabel(names=["bird", "rain", "siren"])
@@ -27,29 +28,6 @@ ARRAY_RECORD = importlib.util.find_spec("array_record") is not None
 file_formats = pytest.mark.parametrize(
     "file_format", ["tfrecord", *(["array_record"] if ARRAY_RECORD else [])]
 )
-
-
-def prepare(folder, features, splits, num_shards=1, file_format="tfrecord"):
-    """Writes the dataset "toy": `splits` are lists of records. TFDS does not know its code."""
-
-    class Toy(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version("1.0.0")
-        url_infos = None
-
-        def _info(self):
-            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
-
-        def _split_generators(self, dl_manager):
-            return {split: self._generate_examples(split) for split in splits}
-
-        def _generate_examples(self, split):
-            yield from enumerate(splits[split])
-
-    builder = Toy(data_dir=folder, file_format=file_format)
-    builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(num_shards=num_shards)
-    )
-    return builder
 
 
 def noise(seed, length=800):
@@ -120,16 +98,17 @@ def test_two_channels_at_another_rate_with_several_labels(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "sound", "expected"),
+    ("dtype", "sound", "expected", "subtype"),
     [
-        (np.uint8, [128, 255, 0], [0, 127 / 128, -1]),
-        (np.int32, [2**30, -(2**31), 0], [0.5, -1, 0]),
-        (np.int64, [2**14, -(2**15), 0], [0.5, -1, 0]),  # TFDS's default type, for 16-bit files
-        (np.int64, [2**15, 0, 0], [2.0**-16, 0, 0]),
-        (np.float32, [0.5, -1.5, 0.0], [0.5, -1.5, 0]),
+        (np.uint8, [128, 255, 0], [0, 127 / 128, -1], "PCM_16"),
+        (np.int32, [2**30, -(2**31), 0], [0.5, -1, 0], "FLOAT"),
+        # TFDS's default type, for 16-bit files
+        (np.int64, [2**14, -(2**15), 0], [0.5, -1, 0], "PCM_16"),
+        (np.int64, [2**15, 0, 0], [2.0**-16, 0, 0], "FLOAT"),
+        (np.float32, [0.5, -1.5, 0.0], [0.5, -1.5, 0], "FLOAT"),
     ],
 )
-def test_scale_of_every_type(tmp_path, dtype, sound, expected):
+def test_scale_of_every_type(tmp_path, dtype, sound, expected, subtype):
     features = {
         "audio": tfds.features.Audio(sample_rate=RATE, dtype=dtype),
         "labels": tfds.features.Tensor(shape=(4,), dtype=np.int64),
@@ -138,6 +117,9 @@ def test_scale_of_every_type(tmp_path, dtype, sound, expected):
     prepare(tmp_path, features, {"train": [record]})
     clips = TfdsClips("toy", "train", RATE, tmp_path)
     np.testing.assert_allclose(clips.read(0), expected, atol=1e-7)
+    stream = TfdsClips("toy", "train", 2 * RATE, tmp_path).stream(0)
+    assert (stream.sample_rate, stream.subtype) == (RATE, subtype)
+    np.testing.assert_allclose(next(stream.blocks), expected, atol=1e-7)
     np.testing.assert_array_equal(clips.labels, [[0, 1, 1, 0]])
     assert clips.class_names == ["0", "1", "2", "3"]
 
@@ -188,6 +170,9 @@ def test_audio_that_is_stored_encoded(tmp_path, file_format):
     prepare(tmp_path, features, {"train": [{"audio": file, "label": 1}]}, 1, file_format)
     waveform = TfdsClips("toy", "train", RATE, tmp_path).read(0)
     np.testing.assert_allclose(waveform, noise(0) / 32768, atol=1e-7)
+    rate, subtype, blocks = TfdsClips("toy", "train", 2 * RATE, tmp_path).stream(0)
+    assert (rate, subtype) == (RATE, "PCM_16")
+    np.testing.assert_allclose(np.concatenate(list(blocks)), noise(0) / 32768, atol=1e-7)
 
 
 def test_broken_arrays_and_missing_labels(tmp_path):

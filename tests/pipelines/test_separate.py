@@ -1,4 +1,5 @@
 import concurrent.futures
+import json
 import os
 import pathlib
 import shutil
@@ -11,20 +12,27 @@ import keras
 import numpy as np
 import pytest
 import soundfile
+import tensorflow_datasets as tfds
 
+from sepssl.data.clips import Subset
 from sepssl.errors import InputError, OutputError
 from sepssl.pipelines.separate import (
     ChannelLevels,
-    list_recordings,
+    open_recordings,
+    output_names,
     separate_recordings,
-    unread_files,
 )
 from sepssl.separation import TDCN, Separator, STFTBasis
+from tests.tfds_files import prepare
 
 
 @pytest.fixture(scope="module")
 def separator():
     return Separator(3, STFTBasis(64, 32), TDCN(8, 12, 2, 2), "uniform")
+
+
+def recordings_of(spec, exclude=None):
+    return open_recordings(spec, 16000, exclude)
 
 
 def sine(samples, rate):
@@ -34,7 +42,7 @@ def sine(samples, rate):
 def test_files_add_up_to_the_input_but_for_rounding(separator, tmp_path):
     waveform = sine(20000, 16000)
     soundfile.write(tmp_path / "a.wav", waveform, 16000, subtype="FLOAT")
-    recordings = list_recordings(tmp_path / "a.wav")
+    recordings = recordings_of(tmp_path / "a.wav")
     assert separate_recordings(separator, recordings, tmp_path / "out").separated == 1
     read = [soundfile.read(tmp_path / "out" / f"a_channel{c}.wav")[0] for c in (1, 2, 3)]
     np.testing.assert_allclose(sum(read), waveform, atol=3 * 0.5 / 32768 + 1e-6)
@@ -43,7 +51,7 @@ def test_files_add_up_to_the_input_but_for_rounding(separator, tmp_path):
 def test_loud_channels_do_not_clip(separator, tmp_path):
     waveform = 9 * sine(4000, 16000)
     soundfile.write(tmp_path / "loud.wav", waveform, 16000, subtype="FLOAT")
-    separate_recordings(separator, list_recordings(tmp_path / "loud.wav"), tmp_path / "out")
+    separate_recordings(separator, recordings_of(tmp_path / "loud.wav"), tmp_path / "out")
     read = [soundfile.read(tmp_path / "out" / f"loud_channel{c}.wav")[0] for c in (1, 2, 3)]
     np.testing.assert_allclose(sum(read), waveform, atol=1e-5)
 
@@ -55,12 +63,10 @@ def test_a_folder_skips_broken_files_and_goes_on_where_it_stopped(separator, tmp
         soundfile.write(source / name, sine(3000, 16000), 16000)
     (source / "broken.wav").write_text("no sound")
     (source / "sub" / "d.M4A").write_text("not read")
-    recordings = list_recordings(source)
+    recordings = recordings_of(source)
     summary = separate_recordings(separator, recordings, output)
-    assert (summary.separated, summary.found, len(summary.skipped)) == (4, 0, 1)
-    assert "broken.wav" in summary.skipped[0]
-    (unread,) = unread_files(source)
-    assert "d.M4A" in unread
+    assert (summary.separated, summary.found, len(summary.skipped)) == (4, 0, 2)
+    assert ["d.M4A" in summary.skipped[0], "broken.wav" in summary.skipped[1]] == [True, True]
     names = sorted(p.relative_to(output).as_posix() for p in output.rglob("*_channel1.wav"))
     assert names == [f"{n}_channel1.wav" for n in ("a", "b.flac", "b.wav", "sub/c")]
     before = {p: p.read_bytes() for p in output.rglob("*.wav")}
@@ -68,7 +74,7 @@ def test_a_folder_skips_broken_files_and_goes_on_where_it_stopped(separator, tmp
         (output / f"a_channel{channel}.wav").unlink()
     (output / "b.wav_channel2.wav").unlink()
     summary = separate_recordings(separator, recordings, output)
-    assert (summary.separated, summary.found, len(summary.skipped)) == (2, 2, 1)
+    assert (summary.separated, summary.found, len(summary.skipped)) == (2, 2, 2)
     assert summary.again == []
     assert {p: p.read_bytes() for p in output.rglob("*.wav")} == before
     assert not list(output.glob(".*"))
@@ -77,7 +83,7 @@ def test_a_folder_skips_broken_files_and_goes_on_where_it_stopped(separator, tmp
 
 def test_what_is_not_known_to_be_its_channel_is_never_overwritten(separator, tmp_path):
     soundfile.write(tmp_path / "a.wav", sine(3000, 16000), 16000)
-    recordings = list_recordings(tmp_path / "a.wav")
+    recordings = recordings_of(tmp_path / "a.wav")
     (tmp_path / "a_channel2.wav").write_text("precious")
     with pytest.raises(InputError, match=r"a_channel2\.wav: exists already, and separated\.jsonl"):
         separate_recordings(separator, recordings, tmp_path)
@@ -88,7 +94,7 @@ def test_what_is_not_known_to_be_its_channel_is_never_overwritten(separator, tmp
         separate_recordings(separator, recordings, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.wav", "summary.csv"]
     with pytest.raises(InputError, match=r"missing\.wav"):
-        list_recordings(pathlib.Path(tmp_path) / "missing.wav")
+        recordings_of(pathlib.Path(tmp_path) / "missing.wav")
 
 
 def channel_sum(output, name):
@@ -100,7 +106,7 @@ def test_a_changed_recording_is_separated_again(separator, tmp_path):
     source.mkdir()
     for name in ("a", "b"):
         soundfile.write(source / f"{name}.wav", sine(3000, 16000), 16000)
-    recordings = list_recordings(source)
+    recordings = recordings_of(source)
     separate_recordings(separator, recordings, output)
     untouched = (output / "b_channel1.wav").stat()
 
@@ -121,7 +127,7 @@ def test_a_changed_recording_is_separated_again(separator, tmp_path):
     os.utime(source / "a.wav")
     shutil.copy(source / "b.wav", tmp_path / "b.wav")
     assert separate_recordings(separator, recordings, output).found == 2
-    elsewhere = list_recordings(tmp_path / "b.wav")
+    elsewhere = recordings_of(tmp_path / "b.wav")
     assert separate_recordings(separator, elsewhere, output).found == 1
     soundfile.write(tmp_path / "b.wav", noise, 16000)  # another one of that name is not
     with pytest.raises(InputError, match=r"b_channel1\.wav: is a channel of .*, not of .*/b\.wav"):
@@ -131,7 +137,7 @@ def test_a_changed_recording_is_separated_again(separator, tmp_path):
 
 def test_edited_channels_are_not_replaced(separator, tmp_path):
     soundfile.write(tmp_path / "a.wav", sine(3000, 16000), 16000)
-    recordings, output = list_recordings(tmp_path / "a.wav"), tmp_path / "out"
+    recordings, output = recordings_of(tmp_path / "a.wav"), tmp_path / "out"
     separate_recordings(separator, recordings, output)
     edited = np.zeros(3000)
     soundfile.write(output / "a_channel1.wav", edited, 16000)  # of the same size
@@ -144,7 +150,7 @@ def test_edited_channels_are_not_replaced(separator, tmp_path):
 
 def test_channels_of_other_settings_are_not_taken_for_these(separator, tmp_path):
     soundfile.write(tmp_path / "a.wav", sine(3000, 8000), 8000)
-    recordings, output = list_recordings(tmp_path / "a.wav"), tmp_path / "out"
+    recordings, output = recordings_of(tmp_path / "a.wav"), tmp_path / "out"
     separate_recordings(separator, recordings, output)
     files = {file: file.read_bytes() for file in output.iterdir()}
     other = Separator(3, STFTBasis(64, 32), TDCN(8, 12, 2, 2), "uniform")
@@ -168,7 +174,7 @@ def test_channels_of_other_settings_are_not_taken_for_these(separator, tmp_path)
 def test_a_run_killed_between_two_channels_goes_on(separator, tmp_path):
     for name in ("a", "b"):
         soundfile.write(tmp_path / f"{name}.wav", sine(3000, 16000), 16000)
-    recordings, output = list_recordings(tmp_path), tmp_path / "out"
+    recordings, output = recordings_of(tmp_path), tmp_path / "out"
     separate_recordings(separator, recordings, output)
     table = (output / "summary.csv").read_text()
     (output / "b_channel3.wav").unlink()  # had no name yet
@@ -185,7 +191,7 @@ def test_a_run_killed_between_two_channels_goes_on(separator, tmp_path):
 
 def test_a_run_over_what_is_done_reads_no_recording(separator, tmp_path):
     soundfile.write(tmp_path / "a.wav", sine(3000, 16000), 16000)
-    recordings, output = list_recordings(tmp_path / "a.wav"), tmp_path / "out"
+    recordings, output = recordings_of(tmp_path / "a.wav"), tmp_path / "out"
     separate_recordings(separator, recordings, output)
     read = (tmp_path / "a.wav").stat().st_atime_ns, (output / "a_channel1.wav").stat().st_atime_ns
     opened, noting = [], True
@@ -208,7 +214,7 @@ def test_a_full_disk_ends_the_run_which_can_be_repeated(separator, tmp_path):
     resource = pytest.importorskip("resource")
     for name, samples in (("a", 3000), ("b", 300_000), ("c", 3000)):
         soundfile.write(tmp_path / f"{name}.wav", sine(samples, 16000), 16000)
-    recordings, output = list_recordings(tmp_path), tmp_path / "out"
+    recordings, output = recordings_of(tmp_path), tmp_path / "out"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     says = r"out: could not be written: File too large; 1 of 3 recordings are done, the same"
     resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, limits[1]))
@@ -241,7 +247,7 @@ def test_what_is_lost_in_rounding_lies_far_below_the_recording(
     tone = 10 ** (decibels / 20) * np.sin(2 * np.pi * 440 * np.arange(8000) / 16000)
     soundfile.write(tmp_path / "a.wav", tone, 16000, subtype=subtype)
     recording = soundfile.read(tmp_path / "a.wav")[0]
-    separate_recordings(separator, list_recordings(tmp_path / "a.wav"), tmp_path / "out")
+    separate_recordings(separator, recordings_of(tmp_path / "a.wav"), tmp_path / "out")
     assert soundfile.info(tmp_path / "out" / "a_channel1.wav").subtype == expected
     error = channel_sum(tmp_path / "out", "a") - recording
     below = 10 * np.log10(np.mean(recording**2) / max(np.mean(error**2), 1e-30))
@@ -256,7 +262,7 @@ def test_a_recording_outside_the_separators_band_is_named(separator, tmp_path, k
     for name, sound in (("bat", ultrasound), ("bat and tone", ultrasound + audible)):
         soundfile.write(tmp_path / f"{name}.wav", sound, 384_000)
     summary = separate_recordings(
-        separator, list_recordings(tmp_path), tmp_path / "out", keep_input_rate
+        separator, recordings_of(tmp_path), tmp_path / "out", keep_input_rate
     )
     assert summary.separated == 1
     (reason,) = summary.skipped
@@ -270,25 +276,26 @@ def test_channels_in_the_input_folder_are_no_recordings(separator, tmp_path):
     output = tmp_path / "channels"
     (tmp_path / "link").symlink_to("channels")
     for given in (output, tmp_path / "link", output):
-        recordings = list_recordings(tmp_path, exclude=given)
-        assert sorted(path.name for path in recordings) == ["a.wav", "b.wav"]
+        recordings = recordings_of(tmp_path, exclude=given)
+        assert sorted(recordings.names) == ["a.wav", "b.wav"]
         separate_recordings(separator, recordings, given)
     # Nor are they in the next run, with another output folder or none.
-    separate_recordings(separator, list_recordings(tmp_path / "a.wav"), tmp_path)
+    separate_recordings(separator, recordings_of(tmp_path / "a.wav"), tmp_path)
     for other in (tmp_path / "other", None, tmp_path.parent):
-        recordings = list_recordings(tmp_path, exclude=other)
-        assert sorted(path.name for path in recordings) == ["a.wav", "b.wav"]
+        recordings = recordings_of(tmp_path, exclude=other)
+        assert sorted(recordings.names) == ["a.wav", "b.wav"]
     with pytest.raises(InputError, match="is the input and the output; expected another"):
-        list_recordings(tmp_path, exclude=tmp_path / "channels" / "..")
+        recordings_of(tmp_path, exclude=tmp_path / "channels" / "..")
     with pytest.raises(InputError, match="holds only channels"):
-        list_recordings(output)
+        recordings_of(output)
 
 
 def test_names_that_would_meet_on_some_file_system_keep_their_suffix(tmp_path):
     names = ["A.flac", "a.wav", "b.wav", "b.wav.wav", "c.wav", "gru\u0308n.wav", "gr\u00fcn.flac"]
     for name in names:
         soundfile.write(tmp_path / name, sine(100, 16000), 16000)
-    found = {path.name: name.as_posix() for path, name in list_recordings(tmp_path).items()}
+    recordings = recordings_of(tmp_path)
+    found = dict(zip(recordings.names, output_names(recordings), strict=True))
     kept = {name: name for name in names}
     assert found == kept | {"c.wav": "c", "b.wav": "b", "b.wav.wav": "b.wav.wav"}
 
@@ -297,9 +304,9 @@ def test_a_recording_keeps_its_name_when_another_of_its_stem_comes(separator, tm
     source, output = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     soundfile.write(source / "b.wav", sine(3000, 16000), 16000)
-    separate_recordings(separator, list_recordings(source), output)
+    separate_recordings(separator, recordings_of(source), output)
     soundfile.write(source / "b.flac", sine(2000, 16000), 16000)
-    summary = separate_recordings(separator, list_recordings(source), output)
+    summary = separate_recordings(separator, recordings_of(source), output)
     assert (summary.separated, summary.found, summary.skipped) == (1, 1, [])
     names = sorted(file.name for file in output.glob("*_channel1.wav"))
     assert names == ["b.flac_channel1.wav", "b_channel1.wav"]
@@ -312,7 +319,7 @@ def test_one_output_that_cannot_be_named_is_one_recording_skipped(separator, tmp
         soundfile.write(source / f"{name}.wav", sine(3000, 16000), 16000)
     output.mkdir()
     (output / "sub").write_text("a file")
-    summary = separate_recordings(separator, list_recordings(source), output)
+    summary = separate_recordings(separator, recordings_of(source), output)
     assert (summary.separated, summary.found) == (1, 0)
     assert ["File name too long" in summary.skipped[0], "sub" in summary.skipped[1]] == [True] * 2
     assert (output / "b_channel3.wav").exists()
@@ -328,7 +335,7 @@ def test_a_recording_that_changes_while_it_is_read(tmp_path):
     soundfile.write(tmp_path / "a.wav", sine(3000, 16000), 16000)
     slow = Slow(3, STFTBasis(64, 32), TDCN(8, 12, 2, 2), "uniform")
     with pytest.raises(InputError, match=r"a\.wav: was changed while it was read"):
-        separate_recordings(slow, list_recordings(tmp_path / "a.wav"), tmp_path / "out")
+        separate_recordings(slow, recordings_of(tmp_path / "a.wav"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -342,7 +349,7 @@ def test_a_recording_that_does_not_fit_into_memory_is_one_recording_skipped(tmp_
     for name, samples in (("long", 6000), ("short", 3000)):
         soundfile.write(tmp_path / f"{name}.wav", sine(samples, 16000), 16000)
     hungry = Hungry(3, STFTBasis(64, 32), TDCN(8, 12, 2, 2), "uniform")
-    summary = separate_recordings(hungry, list_recordings(tmp_path), tmp_path / "out")
+    summary = separate_recordings(hungry, recordings_of(tmp_path), tmp_path / "out")
     assert summary.separated == 1
     (reason,) = summary.skipped
     assert reason.startswith(f"{tmp_path}/long.wav: does not fit into memory")
@@ -374,7 +381,7 @@ def test_a_signal_ends_the_command_in_one_line_and_leaves_what_is_done(separator
     done = len(list(output.glob("*_channel3.wav")))
     assert 1 <= done < 100
     assert 1 + 3 * (done - 1) <= table.read_text().count("\n") <= 1 + 3 * done
-    summary = separate_recordings(separator, list_recordings(source), output)
+    summary = separate_recordings(separator, recordings_of(source), output)
     assert (summary.separated, summary.found, summary.skipped) == (100 - done, done, [])
     assert table.read_text().count("\n") == 1 + 3 * 100
 
@@ -383,8 +390,8 @@ def test_two_processes_in_one_folder(separator, tmp_path):
     """Here threads: locks are held by whoever has the file open."""
     for name in "abcdef":
         soundfile.write(tmp_path / f"{name}.wav", sine(3000, 16000), 16000)
-    recordings, output = list_recordings(tmp_path), tmp_path / "out"
-    last_first = dict(reversed(recordings.items()))
+    recordings, output = recordings_of(tmp_path), tmp_path / "out"
+    last_first = Subset(recordings, reversed(range(6)))
     with concurrent.futures.ThreadPoolExecutor() as pool:
         runs = [
             pool.submit(separate_recordings, separator, given, output, verbose=False)
@@ -405,7 +412,7 @@ def test_two_processes_in_one_folder(separator, tmp_path):
 def test_a_file_in_chunks_equals_the_waveform_in_chunks(separator, tmp_path, rate):
     waveform = 0.1 * np.random.default_rng(0).normal(size=5 * rate).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", waveform, rate, subtype="FLOAT")
-    recordings = list_recordings(tmp_path / "a.wav")
+    recordings = recordings_of(tmp_path / "a.wav")
     separate_recordings(separator, recordings, tmp_path / "out", True, chunk_seconds=1.0)
     read = [soundfile.read(tmp_path / "out" / f"a_channel{c}.wav")[0] for c in (1, 2, 3)]
     expected = separator.separate(waveform, rate, chunk_seconds=1.0)
@@ -435,7 +442,7 @@ def test_a_table_of_all_recordings_is_written_and_kept(separator, tmp_path):
     output = tmp_path / "out"
     for name in ("a", "b"):
         soundfile.write(tmp_path / f"{name}.wav", sine(3000, 16000), 16000)
-        recordings = list_recordings(tmp_path / f"{name}.wav")
+        recordings = recordings_of(tmp_path / f"{name}.wav")
         summary = separate_recordings(separator, recordings, output)
         assert summary.table == output / "summary.csv"
     rows = [line.split(",") for line in summary.table.read_text().split()]
@@ -446,7 +453,7 @@ def test_a_table_of_all_recordings_is_written_and_kept(separator, tmp_path):
 
 def test_a_silent_recording_leaves_nothing(separator, tmp_path):
     soundfile.write(tmp_path / "silent.wav", np.zeros(3000), 16000)
-    recordings = list_recordings(tmp_path / "silent.wav")
+    recordings = recordings_of(tmp_path / "silent.wav")
     with pytest.raises(InputError, match=r"silent\.wav: is silent"):
         separate_recordings(separator, recordings, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -458,7 +465,7 @@ def test_the_table_survives_odd_names_and_damaged_channels(separator, tmp_path):
     odd = os.fsdecode(b"odd\xff")
     for name in ("recording", odd, "b"):
         soundfile.write(os.fsencode(source / f"{name}.wav"), sine(3000, 16000), 16000)
-    recordings = list_recordings(source)
+    recordings = recordings_of(source)
     table = separate_recordings(separator, recordings, output).table
     rows = table.read_bytes().split()
     assert len(rows) == 1 + 3 * 3
@@ -475,29 +482,90 @@ def test_a_recording_of_less_than_a_sample_of_the_separators(separator, tmp_path
     channels = separator.separate(np.full(1, 0.5, np.float32), 44100)
     np.testing.assert_allclose(channels.sum(axis=0), [0.5], atol=1e-6)
     soundfile.write(tmp_path / "one.wav", np.full(1, 0.5), 44100)
-    recordings = list_recordings(tmp_path / "one.wav")
+    with pytest.raises(InputError, match=r"one\.wav: is 0\.000 s long; expected"):
+        recordings_of(tmp_path / "one.wav")
+    soundfile.write(tmp_path / "two.wav", np.full(2, 0.5), 44100)
+    recordings = recordings_of(tmp_path / "two.wav")
     assert separate_recordings(separator, recordings, tmp_path / "out").separated == 1
 
 
-def test_a_manifest_is_separated_and_what_is_not_read_is_listed(tmp_path):
-    """A manifest names whole files; sound in other formats is listed with the reason."""
-    for name in ("x/a.wav", "x/a.flac", "b.wav", "film.m4a"):
+def test_a_manifest_of_files_and_parts_of_files(separator, tmp_path):
+    rng = np.random.default_rng(0)
+    sounds = {"x/a.wav": 40_000, "x/a.flac": 8000, "b.wav": 8000}
+    for name, samples in sounds.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        if name.endswith("m4a"):
-            (tmp_path / name).write_bytes(b"sound elsewhere")
-        else:
-            soundfile.write(tmp_path / name, 0.1 * np.sin(np.arange(8000)), 8000)
-    (tmp_path / "x" / "clips.csv").write_text("path\na.wav\na.flac\n../b.wav\n../none.wav\n")
-    found = list_recordings(tmp_path / "x" / "clips.csv")
-    names = {path.name: name.as_posix() for path, name in found.items()}
-    assert names == {"a.wav": "a.wav", "a.flac": "a.flac", "b.wav": "b"}
-    (line,) = unread_files(tmp_path / "x" / "clips.csv")
+        sounds[name] = rng.integers(-8000, 8000, samples) / 32768
+        soundfile.write(tmp_path / name, sounds[name], 8000)
+    manifest, output = tmp_path / "x" / "clips.csv", tmp_path / "out"
+    rows = ["a.wav,0.5,1", "a.wav,0.5,1.5", "a.wav,4,", "a.flac,,", "../b.wav,,", "../none.wav,,"]
+    manifest.write_text("\n".join(["path,start,duration", *rows]))
+    recordings = recordings_of(manifest)
+    names = ["x/a.wav#0.50-1.50", "x/a.wav#0.50-2.00", "x/a.wav#4.00", "x/a.flac", "b"]
+    assert output_names(recordings) == names
+    summary = separate_recordings(separator, recordings, output, keep_input_rate=True)
+    assert (summary.separated, summary.found) == (5, 0)
+    (line,) = summary.skipped
     assert "none.wav: does not exist" in line
-    assert "film" not in {name.name for name in list_recordings(tmp_path).values()}  # listed once
-    (line,) = unread_files(tmp_path)
-    assert line.startswith(f"{tmp_path}/film.m4a: .m4a files are not read; expected")
-    (tmp_path / "parts.csv").write_text("path,start\nb.wav,0.5\n")
-    with pytest.raises(InputError, match=r"parts\.csv: names a part of a file, b\.wav#0\.50"):
-        list_recordings(tmp_path / "parts.csv")
-    with pytest.raises(InputError, match="tfds:x: is not files"):
-        list_recordings("tfds:x")
+    parts = {
+        "x/a.wav#0.50-1.50": sounds["x/a.wav"][4000:12000],
+        "x/a.wav#0.50-2.00": sounds["x/a.wav"][4000:16000],
+        "x/a.wav#4.00": sounds["x/a.wav"][32000:],
+        "x/a.flac": sounds["x/a.flac"],
+        "b": sounds["b.wav"],
+    }
+    for name, sound in parts.items():
+        np.testing.assert_allclose(channel_sum(output, name), sound, atol=3 * 0.5 / 32768 + 1e-6)
+    record = [json.loads(line) for line in (output / "separated.jsonl").read_text().splitlines()]
+    assert {(entry["name"], entry["path"], entry["part"]) for entry in record[1:]} == {
+        (
+            name,
+            f"{tmp_path}/{name.split('#')[0].replace('b', 'b.wav')}",
+            "".join(name.partition("#")[1:]),
+        )
+        for name in names
+    }
+
+    # Rows in another order, or under another start, are known by what they name.
+    manifest.write_text("\n".join(["path,start,duration", *reversed(rows[:4]), "a.wav,0.25,1"]))
+    recordings = recordings_of(manifest)
+    assert output_names(recordings)[:2] == ["a.flac", "a.wav#4.00"]  # not as they are here
+    summary = separate_recordings(separator, recordings, output, keep_input_rate=True)
+    assert (summary.separated, summary.found, summary.skipped) == (1, 4, [])
+    soundfile.write(tmp_path / "x" / "a.wav", -sounds["x/a.wav"], 8000)
+    summary = separate_recordings(separator, recordings_of(manifest), output, keep_input_rate=True)
+    assert (summary.separated, summary.found, len(summary.again)) == (4, 1, 4)
+    assert f"{tmp_path}/x/a.wav#4.00: had changed; its channels were replaced" in summary.again
+    np.testing.assert_allclose(
+        channel_sum(output, "x/a.wav#4.00"), -sounds["x/a.wav"][32000:], atol=3 * 0.5 / 32768 + 1e-6
+    )
+
+
+def test_a_tfds_dataset_and_scenes(separator, tmp_path):
+    sounds = {800 + n: np.random.default_rng(n).integers(-8000, 8000, 800 + n) for n in range(3)}
+    records = [{"audio": sound.astype(np.int16)} for sound in sounds.values()]
+    audio = tfds.features.Audio(sample_rate=8000, dtype=np.int16)
+    output = tmp_path / "out"
+
+    def separated():
+        recordings = open_recordings("tfds:toy", 16000, output, tmp_path / "data")
+        assert output_names(recordings) == [f"toy/1.0.0/eval[{i}]" for i in range(3)]
+        return separate_recordings(separator, recordings, output, keep_input_rate=True)
+
+    prepare(tmp_path / "data", {"audio": audio}, {"eval": records})
+    assert separated().separated == 3
+    for index in range(3):
+        total = channel_sum(output, f"toy/1.0.0/eval[[]{index}]")
+        np.testing.assert_allclose(total, sounds[len(total)] / 32768, atol=3 * 0.5 / 32768 + 1e-6)
+    assert separated().found == 3
+    shutil.rmtree(tmp_path / "data")  # other records of the same names
+    records = [{"audio": -record["audio"]} for record in records]
+    prepare(tmp_path / "data", {"audio": audio}, {"eval": records})
+    summary = separated()
+    assert (summary.separated, summary.found, len(summary.skipped)) == (0, 0, 3)
+    assert "not of toy/1.0.0/eval[0]; expected another output folder" in summary.skipped[0]
+
+    scenes = Subset(open_recordings("scenes", 16000), [7])
+    assert separate_recordings(separator, scenes, tmp_path / "scenes").separated == 1
+    total = channel_sum(tmp_path / "scenes", "scenes/test/0/000007")
+    np.testing.assert_allclose(total, scenes.read(0), atol=1e-5)
+    assert separate_recordings(separator, scenes, tmp_path / "scenes").found == 1

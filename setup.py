@@ -90,6 +90,7 @@ setup(
             "sepssl-export=sepssl.cli.export:run",
             "sepssl-import-google-checkpoint=sepssl.cli.import_google_checkpoint:run",
             "sepssl-import-panns-checkpoint=sepssl.cli.import_panns_checkpoint:run",
+            "sepssl-mix=sepssl.cli.mix:run",
             "sepssl-quickstart=sepssl.cli.quickstart:run",
             "sepssl-separate=sepssl.cli.separate:run",
             "sepssl-train=sepssl.cli.train:run",

@@ -9,6 +9,8 @@ Without a folder it trains on the built-in scenes. Under an hour on 2 cores.
 
 from ml_collections import ConfigDict
 
+from sepssl.configs import separator_small
+
 
 def get_config() -> ConfigDict:
     return ConfigDict(
@@ -16,7 +18,8 @@ def get_config() -> ConfigDict:
             "task": "encoder",  # or "supervised", on the labels of the clips
             "seed": 0,
             "data": {
-                # Recordings: a folder, a file, a manifest, "tfds:NAME"; "" for the built-in scenes.
+                # Recordings: a folder, a file, a manifest, "tfds:NAME"; "" for the built-in scenes;
+                # "mix:FOLDER" for scenes mixed from a folder of isolated sounds.
                 "directory": "",
                 "data_dir": "",  # folder of TFDS datasets; "" for TFDS's own
                 "decoder": "soundfile",  # or "tfio" (TensorFlow 2.17), "tensorflow" (16-bit wav)
@@ -24,9 +27,10 @@ def get_config() -> ConfigDict:
                 "sample_rate": 16000,  # Hz
                 "seed": 0,
                 "test_fold": "",  # of a fold column, for labels and probe; "" for the last
-                "num_clips": 4000,  # of the built-in scenes
+                "num_clips": 4000,  # of the built-in or mixed scenes
                 "clip_seconds": 4.0,  # of scenes; recordings are cut into about as long ones
-                "ambience_range_db": (-20.0, -5.0),  # () for none
+                "ambience_range_db": (-20.0, -5.0),  # of the built-in scenes; () for none
+                "mix": separator_small.get_config().data.mix,  # as the separator's
             },
             "views": {
                 "separators": "",  # .keras files, separated by commas; or "true_sources"

@@ -15,17 +15,33 @@ def get_config() -> ConfigDict:
             "task": "separator",
             "seed": 0,
             "data": {
-                # Recordings: a folder, a file, a manifest, "tfds:NAME"; "" for the built-in scenes.
+                # Recordings: a folder, a file, a manifest, "tfds:NAME"; "" for the built-in scenes;
+                # "mix:FOLDER" for scenes mixed from a folder of isolated sounds.
                 "directory": "",
                 "data_dir": "",  # folder of TFDS datasets; "" for TFDS's own
                 "decoder": "soundfile",  # or "tfio" (TensorFlow 2.17), "tensorflow" (16-bit wav)
                 "cache": "",  # folder for decoded clips and channels; "" for the run's own
                 "sample_rate": 16000,  # Hz
                 "seed": 0,
-                "num_clips": 8000,  # of the built-in scenes
+                "num_clips": 8000,  # of the built-in or mixed scenes
                 "num_validation": 200,  # held out of a folder: at most this, and a tenth of it
                 "clip_seconds": 4.0,  # of scenes; recordings are cut into about as long ones
-                "ambience_range_db": (-20.0, -5.0),  # () for none
+                "ambience_range_db": (-20.0, -5.0),  # of the built-in scenes; () for none
+                "mix": {  # scenes of "mix:FOLDER"
+                    # Folds to train and to validate on, with commas between them; without either,
+                    # all but the last two, and the one before the last.
+                    "folds": "",
+                    "validation_folds": "",
+                    "source_count_probabilities": (0.2, 0.3, 0.3, 0.2),  # of 1, 2, ... sources
+                    "part_seconds": (1.0, 4.0),  # of a sound that are heard
+                    "level_range_db": (-12.0, 6.0),  # of a sound
+                    "groups": 0,  # drawn groups of classes that occur together; 0: any do
+                    "group_size": 8,  # classes in a group
+                    "backgrounds": "",  # labels heard throughout, with commas; one in every scene
+                    "background_range_db": (-12.0, 0.0),  # level of such a sound
+                    "rooms": "",  # folder of room responses; "" for none
+                    "microphone": False,  # True: a random frequency response in every scene
+                },
             },
             "separator": {
                 "num_sources": 4,

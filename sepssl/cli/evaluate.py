@@ -3,7 +3,8 @@
 sepssl-evaluate --encoder=PATH.keras --dataset=CLIPS --output=FILE.json
 sepssl-evaluate --separator=PATH.keras --dataset=CLIPS --output=FILE.json
 
-CLIPS is "scenes" (built in), a folder, a manifest (.csv), or tfds:NAME[/CONFIG].
+CLIPS is "scenes" (built in), a folder, a manifest (.csv), tfds:NAME[/CONFIG], or mix:FOLDER: scenes
+mixed from a folder or manifest of isolated sounds, those of the split or fold to test on.
 
 An encoder is scored by query by example and shallow classifiers. A folder is labelled by its
 `labels.csv` (`filename,labels`, labels separated by `;`), by ESC-50's `meta/esc50.csv`, or by the
@@ -17,7 +18,8 @@ split, in the same proportions.
 
 A separator is scored by SI-SNR and its improvement over the mixture (FUSS protocol), beside oracle
 masks, on a folder laid out as FUSS is: mixtures NAME.wav, each beside a folder NAME_sources with a
-file per source. For any other data, only MoMi is reported, which needs no sources.
+file per source, or on mixed scenes. For any other data, only MoMi is reported, which needs no
+sources.
 """
 
 import sys
@@ -26,7 +28,7 @@ from absl import flags
 
 from sepssl.cli.checks import require_new_file
 from sepssl.cli.main import run as run_command
-from sepssl.data.spec import is_path, require_clips
+from sepssl.data.spec import is_path, mixed_sounds, require_clips
 from sepssl.errors import InputError
 from sepssl.files import require_model
 
@@ -37,7 +39,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "dataset",
         None,
-        '"scenes" (built in), a folder, a manifest (.csv), or "tfds:NAME[/CONFIG]".',
+        '"scenes" (built in), a folder, a manifest (.csv), "tfds:NAME[/CONFIG]", or "mix:FOLDER".',
         required=True,
         flag_values=values,
     )
@@ -47,7 +49,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "test_fold",
         "",
-        "Encoder, data with folds: the fold to test on; the last one if empty.",
+        "Encoder or mixed scenes, data with folds: the fold to test on; the last one if empty.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -56,9 +58,9 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "num_clips",
         None,
-        "Encoder: number of built-in scenes in all splits together, 1000 by default, at least 100; "
-        "all clips of other datasets are used. Separator: maximum number of clips, by default 500 "
-        "scenes or all clips of a folder.",
+        "Encoder: number of built-in or mixed scenes in all splits together, 1000 by default, at "
+        "least 100; all clips of other datasets are used. Separator: maximum number of clips, by "
+        "default 500 scenes or all clips of a folder.",
         lower_bound=1,
         flag_values=values,
     )
@@ -85,13 +87,14 @@ def check(values: flags.FlagValues) -> None:
         raise InputError(
             "--baselines: applies to encoders only; a separator's baselines are always reported"
         )
-    if values.test_fold and (values.separator or not is_path(values.dataset)):
+    mixed = mixed_sounds(values.dataset)
+    if values.test_fold and not mixed and (values.separator or not is_path(values.dataset)):
         raise InputError("--test_fold: applies to encoders, and to folders and manifests, only")
     if values.data_dir and not values.dataset.startswith("tfds:"):
         raise InputError(
             f"--data_dir: applies to TFDS datasets only, not to --dataset={values.dataset}"
         )
-    if values.num_clips and values.encoder and values.dataset != "scenes":
+    if values.num_clips and values.encoder and values.dataset != "scenes" and not mixed:
         raise InputError(
             "--num_clips: applies to scenes and separators only; all clips of "
             f"--dataset={values.dataset} are evaluated"
@@ -162,6 +165,7 @@ def _evaluate_separator(values):
         values.num_clips or 0,
         values.seed,
         data_dir=values.data_dir or None,
+        test_fold=values.test_fold,
     )
     lines = [f"clips: {results['clips']}"]
     if "scores" in results:

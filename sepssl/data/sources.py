@@ -9,10 +9,15 @@ from sepssl.audio.files import check_sample_rate
 from sepssl.data.clips import Clips, Joined
 from sepssl.data.folder import Folder, Select
 from sepssl.data.fuss import FussFolder, has_sources
+from sepssl.data.labels import with_labels
 from sepssl.data.manifest import Manifest
+from sepssl.data.mixtures import Mixtures
 from sepssl.data.scenes import SceneConfig
 from sepssl.data.scenes.clips import SceneClips
-from sepssl.data.spec import SCENES, TFDS_PREFIX, require_clips
+from sepssl.data.segments import Segments
+from sepssl.data.spec import SCENES, TFDS_PREFIX, mixed_sounds, require_clips
+
+PART_SECONDS = 10.0  # about: longer isolated sounds are cut before they are mixed; our choice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +52,7 @@ def open_clips(
     sources: bool = False,
     min_seconds: float = 0.0,
     scenes: Scenes | None = None,
+    mixtures: Mixtures | None = None,
     data_dir: str | os.PathLike | None = None,
     decoder: str = "soundfile",
     select: Select | None = None,
@@ -65,13 +71,15 @@ def open_clips(
             - a folder laid out like FUSS: mixtures `NAME.wav`, each beside a folder `NAME_sources`
               with a file per source. The mixtures are the clips;
             - a manifest ending in `.csv`, see `Manifest`;
-            - "tfds:NAME[/CONFIG][:VERSION]": all splits of a prepared TFDS dataset.
+            - "tfds:NAME[/CONFIG][:VERSION]": all splits of a prepared TFDS dataset;
+            - "mix:FOLDER": scenes mixed from the isolated sounds of a folder or manifest.
         sample_rate: in Hz, of the clips read.
         labels: whether labels are needed; clips without a row in the labels are then skipped.
         sources: whether to open only the mixtures with true sources, if there are any, for
             `read_with_sources`; `has_sources` of the clips shows whether there are.
         min_seconds: shorter recordings in files are skipped.
         scenes: what "scenes" refers to; None for 100 scenes of the test split.
+        mixtures: what "mix:" refers to; None for 100 scenes of the sounds in the test split.
         data_dir: the folder of TFDS datasets; None means TFDS's default.
         decoder: of sound files: "soundfile", "tfio" or "tensorflow", see `read_audio`.
         select: chooses among the recordings of a folder, before any is opened.
@@ -97,8 +105,11 @@ def open_clips(
         from sepssl.data.tfds_clips import open_tfds  # imports TensorFlow
 
         return open_tfds(text.removeprefix(TFDS_PREFIX), sample_rate, data_dir, labels, decoder)
-    path = pathlib.Path(text)
     clips: Clips
+    if folder := mixed_sounds(text):
+        clips = _open_mixtures(mixtures or Mixtures(), folder, sample_rate, min_seconds, decoder)
+        return clips.labelled() if labels else clips
+    path = pathlib.Path(text)
     if path.is_dir() and sources and has_sources(path):
         clips = FussFolder(path, sample_rate, min_seconds, decoder)
     elif path.is_dir():
@@ -108,3 +119,16 @@ def open_clips(
     else:
         clips = Folder(path.parent, sample_rate, min_seconds, [path], decoder)
     return clips.labelled() if labels else clips
+
+
+def _open_mixtures(
+    mixtures: Mixtures, folder: str, sample_rate: int, min_seconds: float, decoder: str
+) -> Clips:
+    def opened(spec: str) -> Clips:
+        return open_clips(spec, sample_rate, min_seconds=min_seconds, decoder=decoder)
+
+    sounds = opened(folder)
+    # So that an hour counts as an hour, and no scene has to decode one.
+    parts = Segments(with_labels(sounds) or sounds, max(PART_SECONDS, 2 * mixtures.config.duration))
+    rooms = mixtures.config.rooms
+    return mixtures.open(parts, folder, opened(rooms) if rooms else None)

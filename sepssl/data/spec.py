@@ -6,22 +6,42 @@ from sepssl.errors import InputError
 
 SCENES = "scenes"
 TFDS_PREFIX = "tfds:"
+MIX_PREFIX = "mix:"
 EXPECTED = (
-    'expected a sound file, a folder, a manifest ending in .csv, "tfds:NAME[/CONFIG]", or "scenes"'
+    'expected a sound file, a folder, a manifest ending in .csv, "tfds:NAME[/CONFIG]", '
+    '"mix:FOLDER", or "scenes"'
 )
 
 
 def is_path(spec: str | os.PathLike) -> bool:
-    """Whether a string names a file or folder, not built-in scenes or a TFDS dataset."""
+    """Whether a string names a file or folder, not scenes or a TFDS dataset."""
     text = os.fspath(spec)
-    return text != SCENES and not text.startswith(TFDS_PREFIX)
+    return text != SCENES and not text.startswith((TFDS_PREFIX, MIX_PREFIX))
+
+
+def mixed_sounds(spec: str | os.PathLike) -> str:
+    """The folder or manifest of isolated sounds in "mix:FOLDER"; "" for any other string."""
+    text = os.fspath(spec)
+    return text.removeprefix(MIX_PREFIX) if text.startswith(MIX_PREFIX) else ""
+
+
+def comma_separated(text: str) -> tuple[str, ...]:
+    """The names in a text that puts commas between them."""
+    return tuple(name for part in text.split(",") if (name := part.strip()))
 
 
 def require_clips(spec: str | os.PathLike) -> None:
     """Raises InputError if `spec` is empty, or a path that does not exist or cannot be read."""
     if not os.fspath(spec):
         raise InputError(f"no clips are named; {EXPECTED}")
-    if not is_path(spec):
+    if os.fspath(spec).startswith(MIX_PREFIX):
+        spec = mixed_sounds(spec)
+        if not spec or not is_path(spec):
+            raise InputError(
+                f"{MIX_PREFIX}{spec}: expected {MIX_PREFIX} and a folder or a manifest of isolated "
+                "sounds"
+            )
+    elif not is_path(spec):
         return
     try:
         os.stat(spec)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection
 import numpy as np
 
 from sepssl.data.clips import Clips, Skipped
+from sepssl.data.mixtures import Mixtures
 from sepssl.data.sources import Scenes, open_clips
-from sepssl.data.spec import SCENES
+from sepssl.data.spec import SCENES, mixed_sounds
 from sepssl.data.splits import SHARES, SPLITS, make_splits
 from sepssl.errors import InputError
 from sepssl.evaluation.retrieval import query_by_example, queryable_classes
@@ -99,7 +100,7 @@ def evaluate_on(
             taken out of the training clips, see `assigned_splits`.
         embed: waveform [samples] -> embedding [dim].
         sample_rate: in Hz.
-        num_clips: scenes to make, over all splits.
+        num_clips: scenes to make, built-in or mixed, over all splits.
         seed: of scenes, queries and classifiers.
         data_dir: the folder of TFDS datasets; None means TFDS's default.
         test_fold: the fold to test on, if the dataset has folds; "" for the last.
@@ -107,12 +108,17 @@ def evaluate_on(
     Returns:
         The results, and the clips that were skipped.
     """
-    if dataset == SCENES and num_clips < 100:
+    if (dataset == SCENES or mixed_sounds(dataset)) and num_clips < 100:
         raise InputError(f"num_clips={num_clips}: expected at least 100 scenes")
     counts = {name: round(share * num_clips) for name, share in zip(SPLITS, SHARES, strict=True)}
     clips = open_clips(
-        dataset, sample_rate, labels=True, scenes=Scenes(counts, seed), data_dir=data_dir
+        dataset,
+        sample_rate,
+        labels=True,
+        scenes=Scenes(counts, seed),
+        mixtures=Mixtures(counts, seed, test_fold=test_fold),
+        data_dir=data_dir,
     )
-    splits = make_splits(clips, dataset, test_fold).values()
+    splits = make_splits(clips, dataset, "" if mixed_sounds(dataset) else test_fold).values()
     results, unread = evaluate_on_splits(embed, splits, seed, dataset)
     return results, [*clips.skipped, *unread]

@@ -7,6 +7,7 @@ import numpy as np
 
 from sepssl.data.clips import Clips, Skipped, Subset
 from sepssl.data.labels import with_labels, with_splits
+from sepssl.data.mixtures import Mixtures
 from sepssl.data.read_ahead import read_ahead, value_or_error
 from sepssl.data.segments import Segments
 from sepssl.data.sources import Scenes, open_clips
@@ -29,6 +30,7 @@ def evaluate_separator(
     seed: int = 0,
     verbose: bool = True,
     data_dir: str | None = None,
+    test_fold: str = "",
 ) -> tuple[dict, list[Skipped]]:
     """Scores a separator, the unprocessed mixture, and two oracle masks.
 
@@ -36,10 +38,11 @@ def evaluate_separator(
         separator: `Separator`.
         dataset: the clips, see `open_clips`. Without true sources, only MoMi is reported. If the
             data has a test split of its own, only that split is evaluated.
-        num_clips: largest number of clips, 0 for all; 500 by default for scenes.
+        num_clips: largest number of clips, 0 for all; 500 by default for scenes, also mixed ones.
         seed: of the scenes and of the pairs for MoMi.
         verbose: whether to show progress.
         data_dir: the folder of TFDS datasets; None means TFDS's default.
+        test_fold: of mixed scenes, the fold of their sounds; "" for the last.
 
     Returns:
         {"clips": their number, "scores": {system: scores as in `SeparationScores.result`, for
@@ -57,6 +60,7 @@ def evaluate_separator(
         sources=True,
         min_seconds=MIN_SECONDS,
         scenes=Scenes({"test": num_clips or 500}, seed),
+        mixtures=Mixtures({"test": num_clips or 500}, seed, test_fold=test_fold),
         data_dir=data_dir,
     )
     if dataset != SCENES:

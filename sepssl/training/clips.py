@@ -6,11 +6,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sepssl.data.clips import Clips, Subset, report_skipped
+from sepssl.data.mixtures import MixtureConfig, Mixtures
 from sepssl.data.scenes import SceneConfig
 from sepssl.data.scenes.clips import SceneClips
 from sepssl.data.segments import Segments
 from sepssl.data.sources import Scenes, open_clips
-from sepssl.data.spec import SCENES
+from sepssl.data.spec import SCENES, comma_separated, mixed_sounds
 from sepssl.data.splits import assigned_splits
 from sepssl.data.store import ClipStore, require_same_clips, store_clips
 from sepssl.errors import InputError
@@ -26,6 +27,39 @@ def scene_config(data: ConfigDict) -> SceneConfig:
         duration=data.clip_seconds,
         ambience_range_db=tuple(data.ambience_range_db) or None,
     )
+
+
+def mixtures(data: ConfigDict) -> Mixtures:
+    """The scenes mixed from isolated sounds, for training and validation, as `config.data` has it.
+
+    Raises:
+        InputError: if one of its values is out of range.
+    """
+    mix = data.mix
+    config = MixtureConfig(
+        sample_rate=data.sample_rate,
+        duration=data.clip_seconds,
+        source_count_probabilities=tuple(mix.source_count_probabilities),
+        part_seconds=tuple(mix.part_seconds),
+        level_range_db=tuple(mix.level_range_db),
+        groups=mix.groups,
+        group_size=mix.group_size,
+        backgrounds=comma_separated(mix.backgrounds),
+        background_range_db=tuple(mix.background_range_db),
+        rooms=mix.rooms,
+        microphone=mix.microphone,
+    )
+    counts = {"train": data.num_clips, "validation": data.get("num_validation", 200)}
+    folds = {
+        split: comma_separated(names)
+        for split, names in (("train", mix.folds), ("validation", mix.validation_folds))
+        if names
+    }
+    if folds and "validation" not in folds:
+        del counts["validation"]
+    if not counts.get("validation", 1):
+        del counts["validation"]
+    return Mixtures(counts, data.seed, config, data.get("test_fold", ""), folds)
 
 
 def open_recordings(data: ConfigDict, labels: bool = False, sources: bool = False) -> Clips:
@@ -46,6 +80,7 @@ def open_recordings(data: ConfigDict, labels: bool = False, sources: bool = Fals
         sources=sources,
         min_seconds=MIN_SECONDS,
         scenes=Scenes({"unlabelled": data.num_clips}, data.seed, scene_config(data)),
+        mixtures=mixtures(data) if mixed_sounds(data.directory) else None,
         data_dir=data.data_dir or None,
         decoder=data.decoder,
     )

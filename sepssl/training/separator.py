@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from sepssl.data.clips import Clips, Subset
 from sepssl.data.labels import with_labels, with_splits
 from sepssl.data.scenes.clips import SceneClips
+from sepssl.data.spec import mixed_sounds
 from sepssl.data.splits import hold_out, training_roles
 from sepssl.data.store import ClipStore
 from sepssl.errors import InputError, input_errors
@@ -91,7 +92,7 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
             supervised,
             stored.recordings,
         )
-        evaluate = _evaluator(config, [recordings.read(i, 0, crop) for i in held_out.tolist()])
+        evaluate = _evaluator(config, stored, recordings, held_out, crop)
         train(run, strategy, make_learner, batches, evaluate, **settings)
     return run
 
@@ -173,6 +174,9 @@ def _hold_out(config: ConfigDict, stored: Clips) -> tuple[np.ndarray, np.ndarray
         count = config.data.num_validation
         chosen = np.random.default_rng([config.seed, 0, 3]).permutation(everything[validation])
         return everything[~validation], chosen[: min(len(chosen), count) // 2 * 2]
+    if mixed_sounds(config.data.directory):  # other scenes of the same sounds would tell nothing
+        print("no validation: data.mix.validation_folds names none", flush=True)
+        return everything, everything[:0]
     used, held_out = hold_out(
         stored.recordings or stored.names, config.data.num_validation, config.seed
     )
@@ -184,16 +188,22 @@ def _hold_out(config: ConfigDict, stored: Clips) -> tuple[np.ndarray, np.ndarray
     return used, held_out
 
 
-def _evaluator(config: ConfigDict, held_out: list[np.ndarray]):
+def _evaluator(
+    config: ConfigDict, stored: Clips, store: ClipStore, held_out: np.ndarray, crop: int
+):
     """Scores validation scenes, or held-out recordings, with sources if they have any."""
-    recordings = [clip[0] for clip in held_out]
-    clips = [(clip[0], clip[1:]) for clip in held_out if len(clip) > 1]
+    kept = [store.read(i, 0, crop) for i in held_out.tolist()]
+    recordings = [clip[0] for clip in kept]
+    clips = [(clip[0], clip[1:]) for clip in kept if len(clip) > 1]
     if not config.data.directory:
         count = config.data.num_validation // 2 * 2
         validation = SceneClips(scene_config(config.data), config.data.seed, "validation", count)
         scenes = [validation.scene(i) for i in range(count)]
         clips = [(scene.mixture, scene.sources) for scene in scenes]
         recordings = [scene.mixture for scene in scenes]
+    elif mixed_sounds(config.data.directory):  # stored without their sources, to save space
+        clips = [stored.read_with_sources(i) for i in held_out.tolist()]
+        recordings = [mixture for mixture, _ in clips]
 
     def evaluate(separator: Separator) -> dict[str, float]:
         scores = SeparationScores()

@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from sepssl.data.mixtures import Mixtures
 from sepssl.data.scenes import SceneConfig
 from sepssl.data.scenes.clips import SceneClips
+from sepssl.data.sources import open_clips
 from sepssl.errors import InputError
 from sepssl.evaluation.separation import evaluate_separator, format_scores
 from sepssl.separation import TDCN, Separator, STFTBasis
@@ -34,6 +36,25 @@ def test_scenes_are_scored_beside_the_mixture_and_oracles(separator):
             assert result["scores"][name][key] == pytest.approx(value, abs=1e-3)
     assert result["scores"]["mixture"]["MSi"] == pytest.approx(0.0, abs=1e-6)
     assert result["scores"]["oracle binary mask"]["MSi"] > 8
+    assert np.isfinite(result["MoMi"])
+
+
+def test_mixed_scenes_of_a_fold_are_scored(separator, tmp_path):
+    lines = ["filename,labels,fold"]
+    for number in range(8):
+        sound = 0.1 * np.random.default_rng(number).normal(size=16000)
+        soundfile.write(tmp_path / f"{number}.wav", sound, 16000)
+        lines.append(f"{number}.wav,class{number % 4},{number // 4}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    spec = f"mix:{tmp_path}"
+    result, _ = evaluate_separator(separator, spec, num_clips=6, seed=2, test_fold="0")
+    clips = open_clips(spec, 16000, mixtures=Mixtures({"test": 6}, 2, folds={"test": ("0",)}))
+    expected = SeparationScores()
+    for mixture, sources in map(clips.read_with_sources, range(6)):
+        expected.add(mixture, sources, separator.predict_on_batch(mixture[None])[0])
+    for key, value in expected.result().items():
+        assert result["scores"]["separator"][key] == pytest.approx(value, abs=1e-3)
+    assert result["clips"] == 6
     assert np.isfinite(result["MoMi"])
 
 

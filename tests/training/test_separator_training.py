@@ -7,6 +7,7 @@ import soundfile
 from sepssl.configs import separator_smoke
 from sepssl.errors import InputError
 from sepssl.reports.curves import draw_curves
+from sepssl.training.clips import mixtures
 from sepssl.training.loop import log_spaced_steps
 from sepssl.training.separator import train_separator
 
@@ -60,6 +61,34 @@ def test_a_fuss_folder_trains_with_and_without_its_sources(tmp_path):
     assert "mixed" in (tmp_path / "curves.svg").read_text()
     with pytest.raises(InputError, match=r"accuracy: no run has it; they have .*validation/MoMi"):
         draw_curves([mixed.path], ["accuracy"], tmp_path / "other.png")
+
+
+def test_scenes_are_mixed_from_isolated_sounds(tmp_path):
+    lines = ["filename,labels,fold"]
+    for number in range(12):
+        name, fold = f"{number}.wav", number % 3
+        sound = 0.1 * np.random.default_rng(number).normal(size=8000)
+        (tmp_path / "data").mkdir(exist_ok=True)
+        soundfile.write(tmp_path / "data" / name, sound, 16000)
+        lines.append(f"{name},class{number // 3},{fold}")
+    (tmp_path / "data" / "labels.csv").write_text("\n".join(lines))
+    config = config_of(f"mix:{tmp_path}/data")
+    config.data.update(num_clips=10, num_validation=4)
+    config.data.mix.update(folds="0,2", validation_folds="1")
+    config.separator.unroll = False  # quicker to compile
+    run = train_separator(config, tmp_path / "run")
+    index = next(run.path.glob("clips-*/index.jsonl")).read_text().splitlines()
+    names = [json.loads(line)["name"] for line in index]
+    assert names == [f"mix/train/0/{i:06d}" for i in range(10)] + [
+        f"mix/validation/0/{i:06d}" for i in range(4)
+    ]
+    # Stored without their sources, but scored with them.
+    assert {"validation/MSi", "validation/MoMi"} <= set(records_of(run)[0])
+    assert mixtures(config.data).folds == {"train": ("0", "2"), "validation": ("1",)}
+    config.data.mix.validation_folds = ""
+    assert mixtures(config.data).counts == {"train": 10}
+    config.data.mix.folds = ""
+    assert mixtures(config.data).counts == {"train": 10, "validation": 4}
 
 
 def test_more_sources_than_outputs_are_refused(tmp_path):

@@ -1,0 +1,153 @@
+"""Mixed scenes as files: a folder of mixtures with their sources, laid out as FUSS is."""
+
+import csv
+import hashlib
+import json
+import os
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+from sepssl.audio.files import write_audio
+from sepssl.data.clips import Skipped
+from sepssl.data.folder import sources_folder
+from sepssl.data.labels import LABELS_FILE
+from sepssl.data.mixtures import MixedScene, MixtureClips
+from sepssl.data.read_ahead import read_ahead, value_or_error
+from sepssl.errors import InputError
+from sepssl.files import atomic_file, atomic_folder, lock_folder, writing_to
+from sepssl.progress import Progress
+
+SETTINGS_FILE = "mix.json"
+
+
+class Written(NamedTuple):
+    """What a run has done.
+
+    Attributes:
+        written, found: scenes that it wrote, and that were there.
+        skipped: those that could not be made.
+    """
+
+    written: int
+    found: int
+    skipped: list[Skipped]
+
+
+def write_mixtures(clips: MixtureClips, output: str | os.PathLike, verbose: bool = True) -> Written:
+    """Writes scenes and their sources as 16-bit files; repeated, it continues.
+
+    Of a scene, there are `NAME.wav`, `NAME_sources/background0_sound.wav` and
+    `NAME_sources/foreground0_sound.wav` and so on, and `NAME.json` with what it was made of. A
+    scene is complete when its mixture is there, which comes last. Labels, if there are any, are in
+    `labels.csv`, written at the end; `mix.json` has the settings.
+
+    Args:
+        clips: the scenes.
+        output: the folder, new or of an earlier run with the same settings.
+        verbose: whether to show progress.
+
+    Raises:
+        InputError: if the folder holds something else, another process is writing to it, or no
+            scene can be made.
+        OutputError: if it cannot be written.
+    """
+    output = pathlib.Path(output)
+    with writing_to(output):
+        output.mkdir(parents=True, exist_ok=True)
+    with lock_folder(output, wait=False):
+        _require_same_settings(clips, output)
+        paths = [output / f"{name.rpartition('/')[2]}.wav" for name in clips.names]
+        missing = [index for index, path in enumerate(paths) if not path.exists()]
+        skipped = []
+        start = f"mixing {len(paths)} scenes -> {output}"
+        there = len(paths) - len(missing)
+        scenes = read_ahead(value_or_error(clips.scene), missing, os.cpu_count() or 1)
+        with Progress("mixing", len(paths), "scene", there, start, verbose) as progress:
+            for index, scene in zip(missing, scenes, strict=True):
+                if isinstance(scene, InputError):
+                    skipped.append(Skipped(clips.names[index], str(scene)))
+                else:
+                    _write_scene(scene, paths[index], clips.sample_rate)
+                progress.update()
+        if len(skipped) == len(paths):
+            raise InputError(f"{output}: no scene could be made; the first: {skipped[0].reason}")
+        _write_labels(clips, output, [path for path in paths if path.exists()])
+    return Written(len(missing) - len(skipped), there, skipped)
+
+
+def _require_same_settings(clips: MixtureClips, output: pathlib.Path) -> None:
+    """Raises InputError if the folder holds anything but scenes of the same settings."""
+    keys = [clips.sounds.key(i) for i in range(len(clips.sounds))]
+    settings = {
+        "origin": clips.origin,
+        "sounds": hashlib.sha256(json.dumps(keys).encode()).hexdigest()[:16],
+        "split": clips.split,
+        "seed": clips.seed,
+    }
+    file = output / SETTINGS_FILE
+    if file.exists():
+        try:
+            there = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{file}: cannot be read ({error}); expected settings") from error
+        if there != settings:
+            raise InputError(
+                f"{output}: holds scenes of other settings or sounds; expected the same to "
+                "continue, or another folder"
+            )
+    elif [path for path in output.iterdir() if path.name != ".lock"]:
+        raise InputError(
+            f"{output}: is not empty, but holds no {SETTINGS_FILE}; expected a new folder, or one "
+            "to continue"
+        )
+    else:
+        with atomic_file(file) as temporary:
+            temporary.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def _write_scene(scene: MixedScene, path: pathlib.Path, sample_rate: int) -> None:
+    count = len(scene.sources) - scene.background
+    names = ["background0_sound.wav"] * scene.background
+    names += [f"foreground{number}_sound.wav" for number in range(count)]
+    folder = sources_folder(path)
+    if not folder.exists():  # it is complete if it is there
+        with atomic_folder(folder) as temporary:
+            for name, source in zip(names, scene.sources, strict=True):
+                write_audio(temporary / name, source, sample_rate)
+    made_of = {
+        "sources": [
+            {
+                "file": name,
+                "recording": recording,
+                "start_seconds": round(start, 6),
+                "onset_seconds": round(onset, 6),
+                "level_db": round(level, 3),
+            }
+            for name, recording, start, onset, level in zip(
+                names, scene.names, scene.starts, scene.onsets, scene.levels_db, strict=True
+            )
+        ],
+        "room": scene.room,
+    }
+    with atomic_file(path.with_suffix(".json"), overwrite=True) as temporary:
+        temporary.write_text(json.dumps(made_of, indent=2) + "\n")
+    write_audio(path, scene.mixture, sample_rate)
+
+
+def _write_labels(clips: MixtureClips, output: pathlib.Path, paths: list[pathlib.Path]) -> None:
+    labels = clips.labels
+    if labels is None or clips.class_names is None:
+        return
+    place = {f"{name.rpartition('/')[2]}.wav": index for index, name in enumerate(clips.names)}
+    classes = np.array(clips.class_names, dtype=object)
+    with (
+        atomic_file(output / LABELS_FILE, overwrite=True) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
+        table = csv.writer(file)
+        table.writerow(["filename", "labels"])
+        for path in paths:
+            heard = classes[np.flatnonzero(labels[place[path.name]])]
+            table.writerow([path.name, ";".join(heard)])

@@ -1,0 +1,287 @@
+"""Scenes mixed from isolated sounds, checked against the sounds that they are made of."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from sepssl.data.labels import NoLabels
+from sepssl.data.mixtures import MixtureConfig, Mixtures
+from sepssl.data.scenes import active_rms
+from sepssl.data.sources import open_clips
+from sepssl.data.store import store_clips
+from sepssl.errors import InputError
+
+RATE = 8000
+ALL = {"train": ("1",)}
+CLASSES = ("bell", "cat", "dog", "rain", "siren")
+
+
+def write(path, sound):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, sound, RATE, subtype="FLOAT")
+    return np.asarray(sound, np.float32)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Five classes, six folds: a recording of each in each; `sounds` has them by name."""
+    folder = tmp_path_factory.mktemp("sounds")
+    rng = np.random.default_rng(0)
+    lines, sounds = ["filename,labels,fold"], {}
+    for fold in "123456":
+        for name in CLASSES:
+            file = f"{fold}-{name}.wav"
+            sounds[file] = write(folder / file, rng.uniform(-0.3, 0.3, 2 * RATE))
+            lines.append(f"{file},{name},{fold}")
+    (folder / "labels.csv").write_text("\n".join(lines))
+    return folder, sounds
+
+
+def mixed(folder, counts=None, seed=0, test_fold="", folds=None, **config):
+    mixtures = Mixtures(
+        counts or {"train": 40},
+        seed,
+        MixtureConfig(**{"duration": 1.0, "part_seconds": (0.2, 0.8)} | config),
+        test_fold,
+        folds or {},
+    )
+    return open_clips(f"mix:{folder}", RATE, mixtures=mixtures)
+
+
+def test_a_source_is_a_part_of_its_recording_at_its_level(folder):
+    folder, sounds = folder
+    clips = mixed(folder)
+    fade = RATE // 100
+    for index in range(10):
+        scene = clips.scene(index)
+        np.testing.assert_allclose(scene.mixture, scene.sources.sum(axis=0), atol=1e-6)
+        levels = []
+        for source, name, start, onset, level in zip(
+            scene.sources, scene.names, scene.starts, scene.onsets, scene.levels_db, strict=True
+        ):
+            heard = np.flatnonzero(source)
+            start, onset = round(start * RATE), round(onset * RATE)
+            assert onset <= heard[0] <= onset + 2
+            assert onset + 0.2 * RATE - 3 <= heard[-1]
+            length = heard[-1] + 1 - onset
+            assert length <= 0.8 * RATE
+            inside = slice(onset + fade, onset + length - fade - 2)
+            recorded = sounds[name][start + fade : start + length - fade - 2]
+            gain = source[inside] @ recorded / (recorded @ recorded)
+            np.testing.assert_allclose(source[inside], gain * recorded, atol=1e-6)
+            assert -12 <= level <= 6
+            levels.append(20 * np.log10(active_rms(source, RATE) / 0.1) - level)
+        np.testing.assert_allclose(levels, levels[0], atol=1e-4)  # one factor for all
+        assert levels[0] < 1e-4
+        assert np.abs(scene.mixture).max() <= 0.98 + 1e-6
+
+
+def test_a_scene_is_a_function_of_seed_split_and_number(folder, tmp_path):
+    folder, _ = folder
+    few, many = mixed(folder, {"train": 3}), mixed(folder, {"train": 9, "validation": 2})
+    assert many.names[:3] == few.names
+    np.testing.assert_array_equal(few.read(2), many.read(2))
+    np.testing.assert_array_equal(few.read(2, 100, 50), few.read(2)[100:150])
+    np.testing.assert_array_equal(few.read_with_sources(1)[1], few.scene(1).sources)
+    other = mixed(folder, {"train": 3}, seed=1)
+    assert other.names[0] != few.names[0]
+    assert not np.array_equal(other.read(0), few.read(0))
+    assert not np.array_equal(many.read(0), many.read(9))
+    store = store_clips(many, tmp_path, "rows")
+    assert len(store) == 11
+    np.testing.assert_allclose(store.read(4)[0], many.read(4), atol=1e-4)
+
+
+def test_no_recording_is_in_two_splits(folder):
+    folder, _ = folder
+    counts = {"train": 60, "validation": 30, "test": 30}
+
+    def folds(clips):
+        names = [[n for i in range(len(p)) for n in p.scene(i).names] for p in clips.parts]
+        return [{name[0] for name in part} for part in names]
+
+    assert folds(mixed(folder, counts)) == [set("1234"), {"5"}, {"6"}]
+    assert folds(mixed(folder, counts, test_fold="3")) == [set("1456"), {"2"}, {"3"}]
+    chosen = {"train": ("1", "2"), "validation": ("4",), "test": ("5", "6")}
+    assert folds(mixed(folder, counts, folds=chosen)) == [set("12"), {"4"}, set("56")]
+    # A split without folds of its own has what the others leave of it.
+    found = folds(mixed(folder, counts, folds={"train": ("3",)}, test_fold="1"))
+    assert found == [{"3"}, {"6"}, {"1"}]
+    with pytest.raises(InputError, match="none of 30 recordings falls into the test split"):
+        mixed(folder, counts, folds={"train": ("1", "6")})
+
+
+def test_numbers_and_classes_of_sources(folder):
+    folder, _ = folder
+    probabilities = (0.1, 0.5, 0.0, 0.4)
+    clips = mixed(folder, {"train": 600}, source_count_probabilities=probabilities)
+    labels = clips.labels
+    assert labels.shape == (600, 5)
+    counts = np.bincount(labels.sum(axis=1), minlength=5)[1:]
+    np.testing.assert_allclose(counts / 600, probabilities, atol=0.06)
+    for index in range(20):
+        heard = sorted(name[2:-4] for name in clips.scene(index).names)
+        assert heard == [c for c, there in zip(CLASSES, labels[index], strict=True) if there]
+    shares = labels.sum(axis=0) / labels.sum()
+    np.testing.assert_allclose(shares, 0.2, atol=0.03)
+
+
+def test_classes_of_a_scene_are_of_one_group(folder):
+    folder, _ = folder
+    counts = {"train": 300, "test": 300}
+    clips = mixed(folder, counts, groups=3, group_size=2, source_count_probabilities=(0.3, 0.7))
+    pairs = [
+        {tuple(np.flatnonzero(row)) for row in part.labels if row.sum() == 2}
+        for part in clips.parts
+    ]
+    assert pairs[0] == pairs[1]
+    assert len(pairs[0]) == 3
+    assert {c for pair in pairs[0] for c in pair} == set(range(5))
+
+
+def test_a_background_is_heard_throughout(folder):
+    folder, sounds = folder
+    clips = mixed(folder, duration=3.0, backgrounds=("rain",), background_range_db=(-3.0, -3.0))
+    for index in range(8):
+        scene = clips.scene(index)
+        assert scene.background
+        assert [name[2:-4] == "rain" for name in scene.names] == [True] + [False] * (
+            len(scene.names) - 1
+        )
+        rain, recorded = scene.sources[0], sounds[scene.names[0]]
+        assert scene.levels_db[0] == -3.0
+        whole = np.concatenate([recorded, recorded[:RATE]])  # 2 s, repeated to 3
+        gain = rain @ whole / (whole @ whole)
+        np.testing.assert_allclose(rain, gain * whole, atol=1e-6)
+
+
+def test_a_room_adds_its_reflections(folder, tmp_path):
+    folder, _ = folder
+    response = np.zeros(600)
+    response[[100, 400]] = 0.5, 0.2  # a reflection after 300 samples
+    write(tmp_path / "room.wav", response)
+    dry = mixed(folder, {"train": 3})
+    wet = mixed(folder, {"train": 3}, rooms=str(tmp_path))
+    for index in range(3):
+        scene, expected = wet.scene(index), dry.scene(index).sources.astype(np.float64)
+        assert scene.room == "room.wav"
+        assert scene.names == dry.scene(index).names
+        expected[:, 300:] += 0.4 * expected[:, :-300].copy()
+        for source, heard in zip(scene.sources, expected, strict=True):
+            heard = np.concatenate(
+                [np.zeros(8), heard[:-8]]
+            )  # 1 ms is kept before the direct sound
+            gain = source @ heard / (heard @ heard)
+            np.testing.assert_allclose(source, gain * heard, atol=1e-5)
+    assert dry.origin != wet.origin
+
+
+def test_a_microphone_colours_all_sources_alike(folder):
+    folder, _ = folder
+    dry, clips = mixed(folder), mixed(folder, microphone=True)
+    index = next(i for i in range(40) if len(dry.scene(i).names) == 3)
+    before = np.abs(np.fft.rfft(dry.scene(index).sources, 4 * RATE))
+    after = np.abs(np.fft.rfft(clips.scene(index).sources, 4 * RATE))
+    ratios = [
+        20 * np.log10(np.sqrt(np.add.reduceat(a**2, range(400, 16000, 1300)) /
+                              np.add.reduceat(b**2, range(400, 16000, 1300))))
+        for a, b in zip(after, before, strict=True)
+    ]  # fmt: skip
+    ratios = np.array(ratios) - np.mean(ratios, axis=1, keepdims=True)
+    assert np.ptp(ratios[0]) > 3
+    np.testing.assert_allclose(ratios, np.broadcast_to(ratios[0], ratios.shape), atol=0.7)
+
+
+def test_silence_around_a_sound_is_left_out(tmp_path):
+    sound = np.zeros(10 * RATE)
+    sound[5 * RATE : 5 * RATE + 3000] = np.random.default_rng(0).normal(size=3000)
+    write(tmp_path / "a.wav", sound)
+    (tmp_path / "labels.csv").write_text("filename,labels,fold\na.wav,a,1")
+    clips = mixed(tmp_path, {"train": 20}, folds=ALL, duration=4.0, part_seconds=(1.0, 4.0))
+    for index in range(20):
+        (start,) = clips.scene(index).starts
+        assert 5 - 0.04 <= start <= 5.01
+        assert 2900 <= np.count_nonzero(clips.read(index)) <= 3300
+
+
+def test_unlabelled_sounds_are_classes_of_their_own(tmp_path):
+    for number in range(30):
+        write(tmp_path / f"{number}.wav", np.random.default_rng(number).normal(size=RATE) * 0.1)
+    clips = mixed(tmp_path, {"train": 20})
+    assert clips.labels is None
+    with pytest.raises(NoLabels):
+        clips.labelled()
+    for index in range(20):
+        assert len(set(clips.scene(index).names)) == len(clips.scene(index).names)
+    with pytest.raises(InputError, match="has no labels; expected some, to draw groups"):
+        mixed(tmp_path, groups=2)
+
+
+def test_sources_have_no_label_in_common(tmp_path):
+    lines = ["filename,labels,fold"]
+    for number, labels in enumerate(["dog;park", "cat;park", "bird", "dog;bird"]):
+        write(tmp_path / f"{number}.wav", np.random.default_rng(number).normal(size=RATE) * 0.1)
+        lines.append(f"{number}.wav,{labels},1")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    clips = mixed(tmp_path, {"train": 60}, folds=ALL, source_count_probabilities=(0, 0, 1.0))
+    found = {tuple(sorted(name[0] for name in clips.scene(i).names)) for i in range(60)}
+    assert found == {("0", "2"), ("1", "2"), ("1", "3")}
+
+
+def test_scenes_change_with_the_sounds(tmp_path):
+    for number in range(3):
+        write(tmp_path / f"c{number}" / "a.wav", np.random.default_rng(number).normal(size=RATE))
+    lines = ["filename,labels,fold"] + [f"c{n}/a.wav,c{n},1" for n in range(3)]
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    before = mixed(tmp_path, {"train": 30}, folds=ALL)
+    keys, names = [before.key(i) for i in range(30)], [before.scene(i).names for i in range(30)]
+    write(tmp_path / "c1" / "a.wav", np.random.default_rng(9).normal(size=RATE))
+    after = mixed(tmp_path, {"train": 30}, folds=ALL)
+    assert after.origin == before.origin
+    for index in range(30):
+        assert (after.key(index) != keys[index]) == ("c1/a.wav" in names[index])
+    write(tmp_path / "c3" / "a.wav", np.random.default_rng(3).normal(size=RATE))
+    (tmp_path / "labels.csv").write_text("\n".join([*lines, "c3/a.wav,c3,1"]))
+    assert mixed(tmp_path, {"train": 30}, folds=ALL).origin != before.origin
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"folds": {"train": ("9",)}}, "fold '9': expected each of 1, 2, 3, 4, 5, 6 once at most"),
+        ({"folds": {"train": ("1",), "test": ("1",)}}, "fold '1': expected each of"),
+        ({"backgrounds": ("wind",)}, r"no recording has the label 'wind' \(backgrounds\)"),
+        ({"backgrounds": CLASSES}, "0 classes remain beside 5 of backgrounds"),
+        ({"source_count_probabilities": (0.5, 0.4)}, "expected values of 0 or more with the sum 1"),
+        ({"part_seconds": (2.0, 1.0)}, "expected two numbers of 0.1 or more, the lower first"),
+        ({"part_seconds": (0.0, 1.0)}, "expected two numbers of 0.1 or more"),
+        ({"level_range_db": (3.0,)}, "level_range_db .*expected two numbers"),
+        ({"duration": 0.0}, "expected at least 0.1 seconds"),
+        ({"groups": 2, "group_size": 3}, "expected at least the 4 sources"),
+        ({"groups": -1}, "groups -1: expected 0 or more"),
+        ({"seed": -1}, "seed -1: expected 0 or more"),
+        ({"rooms": "none"}, "none: does not exist"),
+    ],
+)
+def test_what_cannot_be(folder, arguments, message):
+    with pytest.raises(InputError, match=message):
+        mixed(folder[0], **arguments)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("mix:", "expected mix: and a folder or a manifest of isolated sounds"),
+        ("mix:scenes", "expected mix: and a folder"),
+        ("mix:none", "none: does not exist"),
+    ],
+)
+def test_specs_that_cannot_be(spec, message):
+    with pytest.raises(InputError, match=message):
+        open_clips(spec, RATE)
+
+
+def test_origin_is_text(folder):
+    json.dumps(mixed(folder[0]).origin)

@@ -1,0 +1,79 @@
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from sepssl.data.fuss import FussFolder
+from sepssl.data.mixtures import MixtureConfig, Mixtures
+from sepssl.data.sources import open_clips
+from sepssl.errors import InputError
+from sepssl.pipelines.mix import write_mixtures
+
+RATE = 8000
+
+
+@pytest.fixture
+def sounds(tmp_path):
+    for number in range(12):
+        sound = np.random.default_rng(number).uniform(-0.3, 0.3, RATE)
+        path = tmp_path / "sounds" / f"class{number % 4}" / f"{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, sound, RATE)
+    return tmp_path / "sounds"
+
+
+def opened(sounds, count, seed=0):
+    config = MixtureConfig(duration=0.5, part_seconds=(0.2, 0.4), backgrounds=("class1",))
+    return open_clips(f"mix:{sounds}", RATE, mixtures=Mixtures({"train": count}, seed, config))
+
+
+def test_scenes_become_a_fuss_folder_that_grows(sounds, tmp_path):
+    clips, output = opened(sounds, 4), tmp_path / "out"
+    done = write_mixtures(clips, output, verbose=False)
+    assert done == (4, 0, [])
+    fuss = FussFolder(output, RATE)
+    assert fuss.names == [f"{number:06d}.wav" for number in range(4)]
+    labelled = open_clips(output, RATE, labels=True)
+    for index in range(4):
+        mixture, sources = fuss.read_with_sources(index)
+        expected = clips.scene(index)
+        np.testing.assert_allclose(mixture, expected.mixture, atol=0.51 / 32768)
+        np.testing.assert_allclose(sources, expected.sources, atol=0.51 / 32768)
+        made_of = json.loads((output / f"{index:06d}.json").read_text())
+        assert [source["recording"] for source in made_of["sources"]] == expected.names
+        files = sorted(p.name for p in (output / f"{index:06d}_sources").iterdir())
+        assert files == [source["file"] for source in made_of["sources"]]
+        assert files[0] == "background0_sound.wav"
+        assert expected.names[0].startswith("class1/")
+        heard = {labelled.class_names[c] for c in np.flatnonzero(labelled.labels[index])}
+        assert heard == {name.split("/")[0] for name in expected.names}
+
+    # Interrupted between the sources and the mixture of a scene, then with more of them.
+    before = (output / "000001.wav").stat().st_mtime_ns
+    (output / "000002.wav").unlink()
+    assert write_mixtures(opened(sounds, 6), output, verbose=False) == (3, 3, [])
+    assert (output / "000001.wav").stat().st_mtime_ns == before
+    assert len(FussFolder(output, RATE).names) == 6
+    assert len((output / "labels.csv").read_text().splitlines()) == 7
+    with pytest.raises(InputError, match="holds scenes of other settings or sounds"):
+        write_mixtures(opened(sounds, 6, seed=1), output, verbose=False)
+
+
+def test_other_folders_stay_as_they_are(sounds, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"is not empty, but holds no mix\.json"):
+        write_mixtures(opened(sounds, 2), tmp_path / "mine", verbose=False)
+    assert (tmp_path / "mine" / "a.txt").read_text() == "mine"
+
+
+def test_scenes_of_broken_sounds_are_skipped(sounds, tmp_path):
+    clips = opened(sounds, 12)
+    names = [clips.scene(index).names for index in range(12)]
+    broken = next(scene for scene in names if len(scene) > 1)[1]
+    (sounds / broken).write_bytes((sounds / broken).read_bytes()[:2000])
+    lost = [name for name, scene in zip(clips.names, names, strict=True) if broken in scene]
+    done = write_mixtures(clips, tmp_path / "out", verbose=False)
+    assert [entry.name for entry in done.skipped] == lost
+    assert done.written == 12 - len(lost) > 0

@@ -9,6 +9,11 @@ from tqdm.notebook import tqdm_notebook
 LINE_SECONDS = 30.0  # between lines where the output is not a terminal; our choice
 
 
+def counted(count: int, unit: str) -> str:
+    """A number of items: "1 clip", "2 clips"."""
+    return f"{count} {unit}{'s' * (count != 1)}"
+
+
 class Progress:
     """Shows on stdout how much of some work is done, how fast it goes, and the time left.
 
@@ -115,7 +120,9 @@ class Progress:
     def _print_line(self, now: float, end: str) -> None:
         self._last_line = now
         shown = self._shown and f", {self._shown}"
-        print(f"{self.title}: {self._done}/{self.total} {self.unit}s{end}{shown}", flush=True)
+        print(
+            f"{self.title}: {self._done}/{counted(self.total, self.unit)}{end}{shown}", flush=True
+        )
 
     def _rate_and_time_left(self, now: float, items: int, since: float) -> str:
         if self._done == items or now == since:

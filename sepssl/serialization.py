@@ -154,7 +154,10 @@ def _read_members(path: pathlib.Path) -> tuple[dict, int]:
 def _registered_class(node: dict) -> type | None:
     """The class that Keras would make of a node, where it is a registered one."""
     registered = node.get("registered_name")
-    if not isinstance(registered, str) or not isinstance(node.get("module"), str):
+    # None is what Keras writes for a script's or notebook's own classes. Without any entry, older
+    # Keras would read the node in another way.
+    module = node.get("module", 0)
+    if not isinstance(registered, str) or not (module is None or isinstance(module, str)):
         return None
     found = keras.saving.get_registered_object(registered)
     # Keras acts upon some values of class_name before it looks at registered_name.

@@ -114,6 +114,13 @@ def test_networks_of_plain_keras_layers_are_allowed_and_others_once_registered()
     config = {"backbone": keras.saving.serialize_keras_object(keras.Sequential([Doubled()]))}
     with pytest.raises(ValueError, match="Doubled, which is neither registered nor in"):
         require_allowed_classes(config)
+    Doubled.__module__ = "__main__"  # as in a script or notebook, for which Keras writes None
+    written = keras.saving.serialize_keras_object(Doubled())
+    assert written["module"] is None
+    with pytest.raises(ValueError, match=r"None\.Doubled, which is neither registered nor in"):
+        require_allowed_classes(written)
+    with keras.saving.custom_object_scope({"Doubled": Doubled}):
+        require_allowed_classes(written)
     # What a class without a package is called.
     with keras.saving.custom_object_scope({"Doubled": Doubled}):
         require_allowed_classes(config)

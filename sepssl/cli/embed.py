@@ -2,7 +2,8 @@
 
 sepssl-embed --encoder=PATH.keras --input=CLIPS --output=FILE.npz
 
-CLIPS is a sound file, a folder of them, a manifest (.csv), or a prepared TFDS dataset (tfds:NAME).
+CLIPS is a sound file, a folder of them, a manifest (.csv), a prepared TFDS dataset (tfds:NAME), or
+built-in or mixed scenes ("scenes", mix:FOLDER).
 The file holds `names` [recordings] and `embeddings` float32 [recordings, embedding].
 """
 
@@ -12,7 +13,7 @@ from absl import flags
 
 from sepssl.cli.checks import require_new_file
 from sepssl.cli.main import run as run_command
-from sepssl.data.spec import require_clips
+from sepssl.data.spec import FORMS, require_clips
 from sepssl.files import require_model
 
 
@@ -23,7 +24,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "input",
         None,
-        'A sound file, a folder, a manifest (.csv), or "tfds:NAME[/CONFIG]".',
+        f"The recordings: {FORMS}.",
         required=True,
         flag_values=values,
     )

@@ -172,7 +172,7 @@ def _evaluate_separator(values):
         lines.append(format_scores(results["scores"]))
     if "MoMi" in results:
         lines.append(f"MoMi: {results['MoMi']:.1f} dB")
-    return results, skipped, "\n".join([*lines, *few_clips(results["clips"], "clips")])
+    return results, skipped, "\n".join([*lines, *few_clips(results["clips"], "clip")])
 
 
 def run() -> None:

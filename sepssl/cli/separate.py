@@ -3,7 +3,7 @@
 sepssl-separate --separator=PATH.keras --input=CLIPS --output=DIR
 
 CLIPS is a sound file, a folder of them, a manifest (.csv) of files or parts of files, a prepared
-TFDS dataset (tfds:NAME), or "scenes".
+TFDS dataset (tfds:NAME), or built-in or mixed scenes ("scenes", mix:FOLDER).
 """
 
 import sys
@@ -12,7 +12,7 @@ from absl import flags
 
 from sepssl.cli.checks import require_folder_or_new
 from sepssl.cli.main import run as run_command
-from sepssl.data.spec import require_clips
+from sepssl.data.spec import FORMS, require_clips
 from sepssl.errors import InputError
 from sepssl.files import require_model
 
@@ -24,7 +24,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "input",
         None,
-        'A sound file, a folder, a manifest (.csv), "tfds:NAME[/CONFIG]", or "scenes".',
+        f"The recordings: {FORMS}.",
         required=True,
         flag_values=values,
     )

@@ -121,7 +121,7 @@ def _from_csv(
     rows: dict[str, Row] = {}
     columns, lines = read_csv(file, expected)
     if not {"filename", labels_column} <= set(columns):
-        raise InputError(f"{file}: has the columns {columns}; {expected}")
+        raise InputError(f"{file}: {columns_there(columns)}; {expected}")
     for line, row in lines:
         where = f"{file}, line {line}"
         written = pathlib.PurePosixPath(prefix + row["filename"].strip()).as_posix()
@@ -201,6 +201,13 @@ def read_csv(
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{file}: is not CSV text in UTF-8 ({error}); {expected}") from error
     return columns, rows
+
+
+def columns_there(columns: list[str]) -> str:
+    """What an error says of a CSV file that lacks a column."""
+    if not any(columns):
+        return "has no header"
+    return f"has the column{'s' * (len(columns) > 1)} {', '.join(columns)}"
 
 
 def parsed_row(row: Mapping[str, str], where: str, labels_column: str = "labels") -> Row:

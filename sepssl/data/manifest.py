@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from sepssl.data.clips import Clips
 from sepssl.data.folder import FileClips, Span
-from sepssl.data.labels import Labelled, NoLabels, Row, parsed_row, read_csv
+from sepssl.data.labels import Labelled, NoLabels, Row, columns_there, parsed_row, read_csv
 from sepssl.errors import InputError
 
 EXPECTED = (
@@ -60,7 +60,7 @@ class Manifest(FileClips):
         columns, lines = read_csv(self.file, EXPECTED)
         column = "path" if "path" in columns else "filename"
         if column not in columns:
-            raise InputError(f"{self.file}: has the columns {columns}; {EXPECTED}")
+            raise InputError(f"{self.file}: {columns_there(columns)}; {EXPECTED}")
         for line, row in lines:
             where = f"{self.file}, line {line}"
             path = row[column].strip()

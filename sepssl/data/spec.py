@@ -7,10 +7,11 @@ from sepssl.errors import InputError
 SCENES = "scenes"
 TFDS_PREFIX = "tfds:"
 MIX_PREFIX = "mix:"
-EXPECTED = (
-    'expected a sound file, a folder, a manifest ending in .csv, "tfds:NAME[/CONFIG]", '
-    '"mix:FOLDER", or "scenes"'
+FORMS = (
+    'a sound file, a folder, a manifest ending in .csv, "tfds:NAME[/CONFIG]", "mix:FOLDER", or '
+    '"scenes"'
 )
+EXPECTED = f"expected {FORMS}"
 
 
 def is_path(spec: str | os.PathLike) -> bool:

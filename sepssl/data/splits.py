@@ -11,6 +11,7 @@ from sepssl.data.labels import SPLIT_NAMES
 from sepssl.data.scenes import SceneConfig
 from sepssl.data.scenes.clips import SceneClips
 from sepssl.errors import InputError
+from sepssl.progress import counted
 
 SPLITS = ("train", "validation", "test")
 SHARES = (0.6, 0.2, 0.2)  # of clips; our choice
@@ -98,13 +99,24 @@ def _own_splits(splits: Sequence[str]) -> tuple[dict[str, str | None], str]:
     return own, own["train"] or ("dev" if "dev" in there else there[0])
 
 
-def _splits_of_folds(
-    folds: Sequence[str], test_fold: str
-) -> tuple[np.ndarray, dict[str, str | None]]:
-    names = sorted(
+def fold_for_testing(clips: Clips) -> str:
+    """The fold that `assigned_splits` tests on if none is named; "" if it does not go by folds."""
+    by_splits = clips.splits is not None and any(clips.splits)
+    names = [] if by_splits or clips.folds is None else _fold_names(clips.folds)
+    return names[-1] if len(names) > 1 else ""
+
+
+def _fold_names(folds: Sequence[str]) -> list[str]:
+    return sorted(
         {fold for fold in folds if fold},
         key=lambda fold: (0, int(fold), "") if fold.isdecimal() else (1, 0, fold),
     )
+
+
+def _splits_of_folds(
+    folds: Sequence[str], test_fold: str
+) -> tuple[np.ndarray, dict[str, str | None]]:
+    names = _fold_names(folds)
     test_fold = test_fold or names[-1]
     if test_fold not in names:
         raise InputError(f"test fold {test_fold!r}: expected one of {', '.join(names)}")
@@ -135,8 +147,8 @@ def make_splits(clips: Clips, title: str, test_fold: str = "") -> dict[str, Subs
         indices = np.flatnonzero(assigned == split)
         if not len(indices):
             raise InputError(
-                f"{title}: none of {len(clips)} labelled clips falls into the {split} split; "
-                "expected more clips"
+                f"{title}: none of {counted(len(clips), 'labelled clip')} falls into the {split} "
+                "split; expected more clips"
             )
         subsets[split] = Subset(clips, indices)
     return subsets

@@ -15,7 +15,7 @@ from sepssl.data.clips import Clips, Skipped
 from sepssl.data.read_ahead import read_ahead, value_or_error
 from sepssl.errors import InputError, OutputError
 from sepssl.files import atomic_file, lock_folder
-from sepssl.progress import Progress
+from sepssl.progress import Progress, counted
 
 if TYPE_CHECKING:
     from sepssl.separation.separator import Separator
@@ -213,7 +213,7 @@ class ClipStore:
             if not missing:
                 return
             there = len(names) - len(missing)
-            start = f"{title}: {len(names)} clips -> {self.folder}"
+            start = f"{title}: {counted(len(names), 'clip')} -> {self.folder}"
             with Progress(title, len(names), "clip", there, start, verbose) as progress:
                 for index, clip in zip(missing, clips(missing), strict=True):
                     entry = {"name": names[index], "stamp": stamps[index], "key": key(index)}
@@ -393,8 +393,9 @@ def require_same_clips(store: ClipStore, run: str | os.PathLike) -> None:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: cannot be read ({error}); expected a run's clips") from error
     if began != clips:
-        count = began.get("count") if isinstance(began, dict) else None
+        count = began.get("count", 0) if isinstance(began, dict) else 0
+        now = "not the same ones" if count == len(store) else f"now there are {len(store)}"
         raise InputError(
-            f"{run}: holds a run on {count} clips; now there are {len(store)}, or their files have "
-            "changed; expected the same clips to continue it, or another folder"
+            f"{run}: holds a run on {counted(count, 'clip')}, {now}; expected the same clips to "
+            "continue it, or another folder"
         )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from sepssl.data.clips import Clips, Skipped
 from sepssl.data.mixtures import Mixtures
 from sepssl.data.sources import Scenes, open_clips
 from sepssl.data.spec import SCENES, mixed_sounds
-from sepssl.data.splits import SHARES, SPLITS, make_splits
+from sepssl.data.splits import SHARES, SPLITS, fold_for_testing, make_splits
 from sepssl.errors import InputError
 from sepssl.evaluation.retrieval import query_by_example, queryable_classes
 from sepssl.evaluation.scores import bootstrap_intervals, scorable_classes
@@ -92,7 +93,7 @@ def evaluate_on(
     seed: int,
     data_dir: str | None = None,
     test_fold: str = "",
-) -> tuple[dict[str, float | None], list[Skipped]]:
+) -> tuple[dict[str, Any], list[Skipped]]:
     """Evaluates on labelled clips; see `open_clips` for what can be named.
 
     Args:
@@ -106,7 +107,8 @@ def evaluate_on(
         test_fold: the fold to test on, if the dataset has folds; "" for the last.
 
     Returns:
-        The results, and the clips that were skipped.
+        The results, with "test_fold", the fold that was tested on, if the dataset goes by folds;
+        and the clips that were skipped.
     """
     if (dataset == SCENES or mixed_sounds(dataset)) and num_clips < 100:
         raise InputError(f"num_clips={num_clips}: expected at least 100 scenes")
@@ -121,4 +123,5 @@ def evaluate_on(
     )
     splits = make_splits(clips, dataset, "" if mixed_sounds(dataset) else test_fold).values()
     results, unread = evaluate_on_splits(embed, splits, seed, dataset)
-    return results, [*clips.skipped, *unread]
+    fold = test_fold or fold_for_testing(clips)
+    return {**({"test_fold": fold} if fold else {}), **results}, [*clips.skipped, *unread]

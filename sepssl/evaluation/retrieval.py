@@ -12,6 +12,7 @@ from sepssl.evaluation.scores import (
     check_multi_hot,
     resampled_scores,
 )
+from sepssl.progress import counted
 
 NUM_BOOTSTRAP = 200
 
@@ -145,8 +146,8 @@ def queryable_classes(labels: np.ndarray) -> np.ndarray:
     queryable = np.flatnonzero((positives > 1) & (positives < len(labels)))
     if not len(queryable):
         raise InputError(
-            f"none of {labels.shape[1]} classes can be queried in {len(labels)} clips; expected "
-            "one that at least two clips have and at least one does not"
+            f"none of {labels.shape[1]} classes can be queried in {counted(len(labels), 'clip')}; "
+            "expected one that at least two clips have and at least one does not"
         )
     return queryable
 

@@ -10,6 +10,7 @@ from scipy import special
 from sklearn import metrics
 
 from sepssl.errors import InputError
+from sepssl.progress import counted
 
 _Numbers = TypeVar("_Numbers", float, np.ndarray)
 
@@ -180,7 +181,7 @@ def scorable_classes(labels: np.ndarray) -> np.ndarray:
     if not len(scored):
         raise InputError(
             f"none of {labels.shape[1]} classes has both a positive and a negative clip among "
-            f"{len(labels)} clips; expected at least one such class"
+            f"{counted(len(labels), 'clip')}; expected at least one such class"
         )
     return scored
 

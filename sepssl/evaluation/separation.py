@@ -14,7 +14,7 @@ from sepssl.data.sources import Scenes, open_clips
 from sepssl.data.spec import SCENES
 from sepssl.data.splits import training_roles
 from sepssl.errors import InputError
-from sepssl.progress import Progress
+from sepssl.progress import Progress, counted
 from sepssl.separation.metrics import SeparationScores, momi
 from sepssl.separation.oracle import KINDS, oracle_masks
 from sepssl.separation.separator import Separator
@@ -51,7 +51,7 @@ def evaluate_separator(
         without sources, "MoMi" with a single clip.
 
     Raises:
-        InputError: as `open_clips`; if no clip can be read.
+        InputError: as `open_clips`; if no clip can be read, or nothing can be scored.
     """
     rate = separator.sample_rate
     clips = open_clips(
@@ -84,6 +84,12 @@ def evaluate_separator(
     if not result["clips"]:
         reason = skipped[clips.names[order[0]]].reason
         raise InputError(f"{dataset}: no clip could be read; the first: {reason}")
+    if not result.keys() & {"scores", "MoMi"}:
+        raise InputError(
+            f"{dataset}: has {counted(result['clips'], 'clip')} without true sources, and the "
+            f"separator {counted(separator.num_sources, 'output')}; expected two or more of both, "
+            "for mixtures of two clips to separate"
+        )
     return result, list(skipped.values())
 
 
@@ -101,7 +107,7 @@ def _scores(
             mixture, sources, rate, kind
         )
     scores = {name: SeparationScores() for name in systems}
-    start = f"separating: {len(order)} clips"
+    start = f"separating: {counted(len(order), 'clip')}"
     read = value_or_error(clips.read_with_sources)
     used = 0
     with Progress("separating", len(order), "clip", start=start, verbose=verbose) as progress:

@@ -29,7 +29,7 @@ from sepssl.pipelines.channel_record import (
     read_record,
     size_and_time,
 )
-from sepssl.progress import Progress
+from sepssl.progress import Progress, counted
 from sepssl.separation.long_audio import CHUNK_SECONDS, separate_stream
 from sepssl.separation.separator import Separator
 
@@ -208,7 +208,7 @@ def separate_recordings(
         "chunk_seconds": chunk_seconds,
     }
     summary = Summary(skipped=[entry.reason for entry in recordings.skipped])
-    start = f"separating {len(recordings)} recording{'s' * (len(recordings) != 1)} -> {output}"
+    start = f"separating {counted(len(recordings), 'recording')} -> {output}"
     progress = Progress("separating", len(recordings), "recording", start=start, verbose=verbose)
     with _opened_output(output, settings) as (record, scratch), progress:
         for index, listed in enumerate(output_names(recordings)):

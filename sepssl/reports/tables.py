@@ -1,13 +1,16 @@
 """Results as tables of text, for terminals."""
 
 from collections.abc import Mapping
+from typing import Any
+
+from sepssl.progress import counted
 
 FEW_CLIPS = 50  # fewer test clips make scores and intervals a matter of chance; our choice
 
 _KINDS = {"qbe": "QbE mAP", "linear": "linear mAP", "mlp": "mlp mAP"}
 
 
-def encoder_table(results: Mapping[str, Mapping[str, float | None]]) -> str:
+def encoder_table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """A row per representation: mean average precisions with their intervals, and d'.
 
     Args:
@@ -32,21 +35,26 @@ def encoder_table(results: Mapping[str, Mapping[str, float | None]]) -> str:
     if "test_clips" in first:
         counts = [f"{first[f'{split}_clips']} {split}" for split in ("train", "validation", "test")]
         lines.insert(0, f"{first['classes']} classes; clips: {', '.join(counts)}")
-        lines += few_clips(first["test_clips"], "test clips")
+        lines += few_clips(first["test_clips"], "test clip")
     return "\n".join(lines)
 
 
-def few_clips(count: float | None, what: str) -> list[str]:
-    """A warning, if so few clips carry the scores that these mean little; else nothing."""
-    if count is None or count >= FEW_CLIPS:
+def few_clips(count: int, what: str) -> list[str]:
+    """A warning, if there are so few clips that scores mean little; else nothing.
+
+    Args:
+        count: how many.
+        what: a clip, in the singular.
+    """
+    if count >= FEW_CLIPS:
         return []
     return [
-        f"warning: {count} {what} carry these numbers; below {FEW_CLIPS}, scores and intervals "
-        "mean little, even where an interval is narrow"
+        f"warning: only {counted(count, what)}; below {FEW_CLIPS}, scores and intervals mean "
+        "little, even where an interval is narrow"
     ]
 
 
-def _with_interval(row: Mapping[str, float | None], key: str) -> str:
+def _with_interval(row: Mapping[str, Any], key: str) -> str:
     return f"{row[key]:.3f} ({row[f'{key}_low']:.3f} to {row[f'{key}_high']:.3f})"
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from sepssl.data.clips import Clips, Skipped
 from sepssl.data.read_ahead import read_ahead, value_or_error
 from sepssl.errors import InputError
-from sepssl.progress import Progress
+from sepssl.progress import Progress, counted
 from sepssl.representation.encoder import Encoder
 
 
@@ -55,7 +55,7 @@ def embed_clips(
         InputError: if no clip can be read.
     """
     count = len(clips.names)
-    start = f"{title}: {count} clips"
+    start = f"{title}: {counted(count, 'clip')}"
     waveforms = read_ahead(value_or_error(clips.read), range(count), workers=1)
     embeddings, indices, skipped = [], [], []
     with Progress(title, count, "clip", start=start, verbose=verbose) as progress:

@@ -68,7 +68,8 @@ class Encoder(keras.Model):
         """Dimension of an embedding, that of the backbone's output."""
         if hasattr(self.backbone, "embedding_size"):
             return self.backbone.embedding_size
-        shape = self.backbone.compute_output_shape(self._patch_shape)
+        # Called on a symbol, any layer builds itself and tells the shape of its output.
+        shape = self.backbone(keras.KerasTensor(self._patch_shape)).shape
         if len(shape) != 2 or shape[1] is None:
             raise ValueError(
                 f"the backbone {self.backbone.name!r} maps patches {self._patch_shape} to "
@@ -81,7 +82,7 @@ class Encoder(keras.Model):
         return (None, self.log_mel.patch_frames, self.log_mel.bands)
 
     def build(self, input_shape: Shape | None = None) -> None:
-        if not self.backbone.built:
+        if not self.backbone.built and type(self.backbone).build is not keras.layers.Layer.build:
             self.backbone.build(self._patch_shape)
         if not self.embedding_size >= 1:
             raise ValueError(f"embedding_size={self.embedding_size}: expected 1 or more")

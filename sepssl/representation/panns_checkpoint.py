@@ -5,6 +5,8 @@ The released files (zenodo.org/record/3987831, `Cnn14_mAP=0.431.pth` at 32 kHz a
 """
 
 import os
+import pickle
+import re
 import zipfile
 from typing import Any
 
@@ -131,8 +133,7 @@ def _load_state(path: str) -> dict[str, np.ndarray]:
         with torch.serialization.safe_globals(_numpy_globals()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # PyTorch raises many kinds for a damaged or foreign file.
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-        raise InputError(f"{path}: could not be loaded ({reason[:200]}); {expected}") from error
+        raise InputError(f"{path}: could not be loaded ({_reason(error)}); {expected}") from error
     state = content.get("model") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
         raise InputError(f'{path}: has no tensors at "model"; {expected}')
@@ -141,6 +142,14 @@ def _load_state(path: str) -> dict[str, np.ndarray]:
         if value.layout != torch.strided or value.nbytes > value.untyped_storage().nbytes():
             raise InputError(f"{path}: {key} is not a plain tensor; {expected}")
     return {key: value.numpy() for key, value in state.items()}
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, without PyTorch's advice to load the file unsafely all the same."""
+    if isinstance(error, pickle.UnpicklingError):
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        return f"holds {found[1]}, which is no tensor" if found else "holds more than tensors"
+    return (str(error) or type(error).__name__).strip().splitlines()[0][:200]
 
 
 def _require_stored_members(path: str) -> None:

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import fnmatch
 import json
 import os
 import pathlib
@@ -23,6 +24,12 @@ from sepssl.training.monitors import plain_json
 from sepssl.version import __version__
 
 KEPT_CHECKPOINTS = 2
+# What a run's folder may hold before anything was trained: stores of clips, which other runs can
+# use too, and what the next start writes anew.
+UNTRAINED = (
+    *("config.json", "versions.json", "metrics.jsonl", "clips.json", "views.png", "tensorboard"),
+    *("step-0000000.*", "clips-*", "channels-*", "sources-*", ".*"),
+)
 VALUE = ".ATTRIBUTES/VARIABLE_VALUE"  # TensorFlow's name for a variable's value in a checkpoint
 
 
@@ -33,12 +40,16 @@ class RunFolder:
     `states/step-NNNNNNN.keras` with their metrics beside them (the convergence states kept),
     `final.keras`, `tensorboard/`.
 
+    The folder belongs to a configuration from the first checkpoint on: a start that failed before
+    leaves it to the next one.
+
     Args:
         path: the folder; created if it does not exist.
         config: everything the run depends on, as nested dicts of plain values.
 
     Raises:
-        InputError: if the folder belongs to a run with another configuration, or is not a run's.
+        InputError: if the folder belongs to a run with another configuration, is not a run's, or
+            another process is working in it with another configuration.
     """
 
     def __init__(self, path: str | os.PathLike, config: dict):
@@ -49,34 +60,53 @@ class RunFolder:
             raise InputError(f"{self.path}: is a file; expected a folder for the run")
         config_path = self.path / "config.json"
         if config_path.exists():
-            self._require_same_config(config_path)
+            there = _read_config(config_path)
+            if difference := self._difference(there):
+                # Another program's config.json has other keys.
+                if there.keys() != self.config.keys() or not self._is_untrained():
+                    raise InputError(difference)
+                self._start_anew()
         elif self.path.exists() and any(self.path.iterdir()):
             raise InputError(
                 f"{self.path}: holds files but no config.json of a run; expected a new or empty "
                 "folder, or a run to continue"
             )
         else:
-            with atomic_file(config_path) as temporary:
-                temporary.write_text(json.dumps(self.config, indent=2) + "\n")
+            self._write_config()
 
-    def _require_same_config(self, path: pathlib.Path) -> None:
-        try:
-            there = json.loads(path.read_text())
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{path}: is not the configuration of a run ({error})") from error
-        if not isinstance(there, dict):
-            raise InputError(f"{path}: is not the configuration of a run; expected a JSON object")
-        there, here = (_flat(without_added_keys(config)) for config in (there, self.config))
-        for key in sorted(there.keys() | here.keys()):
-            if there.get(key) != here.get(key):
-                old, new = (
+    def _difference(self, there: dict) -> str | None:
+        """An error that names the first key in which the configuration there differs, if any."""
+        configs = (there, self.config)
+        old, new = (_flat(without_added_keys(config)) for config in configs)
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key):
+                was, now = (
                     f"{key}={config[key]!r}" if key in config else f"no {key}"
-                    for config in (there, here)
+                    for config in map(_flat, configs)
                 )
-                raise InputError(
-                    f"{self.path}: holds a run with {old}, now {new}; expected the same "
+                return (
+                    f"{self.path}: holds a run with {was}, now {now}; expected the same "
                     "configuration to continue it, or another folder"
                 )
+        return None
+
+    def _write_config(self) -> None:
+        with atomic_file(self.path / "config.json", overwrite=True) as temporary:
+            temporary.write_text(json.dumps(self.config, indent=2) + "\n")
+
+    def _is_untrained(self) -> bool:
+        """Whether all that the folder holds was there before the first checkpoint."""
+        within = [self.path / name for name in ("checkpoints", "states")]
+        there = [entry for entry in self.path.iterdir() if entry not in within]
+        there += [entry for folder in within for entry in folder.glob("*")]
+        return all(any(fnmatch.fnmatch(e.name, name) for name in UNTRAINED) for e in there)
+
+    def _start_anew(self) -> None:
+        with self.lock():  # not while another process is at its first step
+            for file in (self.path / "clips.json", *(self.path / "states").glob("*")):
+                file.unlink(missing_ok=True)
+            self._write_config()
+        print(f"{self.path}: the run there had trained nothing yet; starting anew", flush=True)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -276,6 +306,16 @@ def _by_key(keys: Sequence[str], variables: Sequence[keras.Variable]) -> dict:
         same = sum(other.split("#")[0] == key for other in found)
         found[f"{key}#{same}" if same else key] = variable
     return found
+
+
+def _read_config(path: pathlib.Path) -> dict:
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not the configuration of a run ({error})") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: is not the configuration of a run; expected a JSON object")
+    return config
 
 
 def _reason(error: Exception) -> str:

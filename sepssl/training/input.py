@@ -8,14 +8,15 @@ import numpy as np
 import tensorflow as tf
 
 from sepssl.errors import InputError
+from sepssl.progress import counted
 
 
 def require_batch(num_clips: int, batch_size: int) -> None:
     """Raises InputError if there are fewer clips than a batch holds."""
     if num_clips < batch_size:
         raise InputError(
-            f"train.batch_size={batch_size}, but there are only {num_clips} clips; expected at "
-            "least a batch of clips"
+            f"train.batch_size={batch_size}, but only {counted(num_clips, 'clip')} to train on; "
+            "expected at least a batch of clips"
         )
 
 

@@ -41,7 +41,8 @@ class SeparatorLearner(Learner):
     A batch is a float32 array of recordings, a pair of mixtures and true sources, or a dict with
     either or both:
 
-        "recordings" [num_mixtures n, samples]: neighbours make a mixture of mixtures.
+        "recordings" [num_mixtures n, samples]: neighbours make a mixture of mixtures. Of a batch
+            of another size, the last mixture is filled up with the first recordings.
         "mixtures" [k, samples] and "sources" [k, count, samples]: true sources, silent ones where
             a mixture has fewer than `count`.
 

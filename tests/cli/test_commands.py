@@ -164,7 +164,7 @@ def test_evaluation_of_a_labelled_folder(things, tmp_path, run, recwarn):
     assert f"2 classes; clips: {counts[0]} train, {counts[1]} validation, {counts[2]} test" in lines
     (chance,) = (line for line in lines if line.startswith("chance "))
     assert chance.split() == ["chance", f"{scores['qbe_chance']:.3f}"]
-    assert f"warning: {counts[2]} test clips carry these numbers; below 50" in table
+    assert f"warning: only {counts[2]} test clips; below 50" in table
     # Two pitches an octave or more apart: even random convolutions tell them apart.
     assert scores["linear_map"] > 0.95
     assert scores["qbe_map"] > scores["qbe_chance"]
@@ -209,4 +209,4 @@ def test_a_google_checkpoint_from_import_to_scores(things, tmp_path, run):
     for name in scores["scores"]:
         assert f"\n{name} " in printed
     assert f"MoMi: {scores['MoMi']:.1f} dB" in printed
-    assert "warning: 4 clips carry these numbers" in printed
+    assert "warning: only 4 clips; below 50" in printed

@@ -231,8 +231,8 @@ def test_labels_stay_aligned_when_files_are_skipped(mixed):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("name,labels\na.ogg,x\n", "has the columns"),
-        ("", "has the columns"),
+        ("name,labels\na.ogg,x\n", "has the columns name, labels;"),
+        ("", "has no header;"),
         ("filename,labels\nz.wav,x\n", r"line 2: names 'z.wav', which is not a sound file"),
         ("filename,labels\na.ogg,x\na.ogg,y\n", "line 3: names 'a.ogg' again"),
         ("filename,labels\na.ogg\n", "line 2: has fewer fields"),

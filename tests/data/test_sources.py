@@ -175,8 +175,8 @@ def test_a_silent_part_is_found_out_while_it_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "has the columns []; expected a CSV file with the column path"),
-        ("file,start\na.wav,0\n", "has the columns ['file', 'start']; expected a CSV file"),
+        ("", "has no header; expected a CSV file with the column path"),
+        ("file,start\na.wav,0\n", "has the columns file, start; expected a CSV file"),
         ("path\n", "holds no row"),
         ("path,start\na.wav,0\n,1\n", "line 3: names no file"),
         ("path,start\na.wav,soon\n", "line 2: start is 'soon'; expected seconds, 0 or more"),

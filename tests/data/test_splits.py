@@ -7,13 +7,20 @@ import sys
 import keras
 import numpy as np
 import pytest
+import soundfile
 import tensorflow_datasets as tfds
 
 from sepssl.data.clips import Clips
 from sepssl.data.sources import open_clips
-from sepssl.data.splits import assigned_splits, hold_out, make_splits, training_roles
+from sepssl.data.splits import (
+    assigned_splits,
+    fold_for_testing,
+    hold_out,
+    make_splits,
+    training_roles,
+)
 from sepssl.errors import InputError
-from sepssl.evaluation.protocol import evaluate_on_splits
+from sepssl.evaluation.protocol import evaluate_on, evaluate_on_splits
 from sepssl.representation import Encoder, SmallBackbone
 from sepssl.serialization import save_model
 
@@ -128,6 +135,9 @@ def test_a_fold_column_is_followed():
     roles = {"1": "test", "2": "train", "9": "train", "10": "validation", "": ""}
     assert assigned_splits(clips, "1").tolist() == [roles[fold] for fold in folds]
     assert set(training_roles(clips)) == {"train"}
+    assert fold_for_testing(clips) == "10"
+    assert fold_for_testing(Named(["a", "b"], ["train", "test"], ["1", "2"])) == ""
+    assert fold_for_testing(Named(["a", "b"])) == ""
     with pytest.raises(InputError, match="test fold '3': expected one of 1, 2, 9, 10"):
         assigned_splits(clips, "3")
     with pytest.raises(InputError, match="have no folds"):
@@ -135,6 +145,25 @@ def test_a_fold_column_is_followed():
     two = assigned_splits(Named([f"{i}.wav" for i in range(40)], folds=["a", "b"] * 20))
     assert set(two[1::2]) == {"test"}
     assert set(two[::2]) == {"train", "validation"}
+
+
+def test_scores_say_which_fold_they_are_of(tmp_path):
+    rows = ["filename,labels,fold"]
+    for i in range(24):
+        soundfile.write(
+            tmp_path / f"{i}.wav", np.sin((1 + i % 2) * np.arange(4000) + i), 8000, subtype="FLOAT"
+        )
+        rows.append(f"{i}.wav,{'ab'[i % 2]},{i // 8}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+
+    def embed(waveform):  # rate of the sign's changes, and a constant
+        return np.array([np.mean(np.diff(np.sign(waveform)) != 0), 1.0])
+
+    for given, tested in (("", "2"), ("0", "0")):
+        results, _ = evaluate_on(str(tmp_path), embed, 8000, 0, 0, test_fold=given)
+        assert results["test_fold"] == tested
+        assert (results["train_clips"], results["test_clips"]) == (8, 8)
+        assert results["linear_map"] == 1.0
 
 
 def test_parts_of_a_recording_are_in_one_split():

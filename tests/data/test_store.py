@@ -230,9 +230,12 @@ def test_a_run_that_is_continued_has_the_clips_it_began_with(tmp_path):
     (tmp_path / "run").mkdir()
     require_same_clips(store, tmp_path / "run")
     require_same_clips(fill(tmp_path / "store", NAMES, first)[0], tmp_path / "run")
-    for names, keys in ((NAMES[:4], first), (NAMES, first | {"clip2": "2"})):
+    for names, keys, now in (
+        (NAMES[:4], first, "now there are 4"),
+        (NAMES, first | {"clip2": "2"}, "not the same ones"),
+    ):
         store = fill(tmp_path / "store", names, keys, keys)[0]
-        with pytest.raises(InputError, match="run: holds a run on 5 clips; now there are"):
+        with pytest.raises(InputError, match=f"run: holds a run on 5 clips, {now}; expected the"):
             require_same_clips(store, tmp_path / "run")
 
 

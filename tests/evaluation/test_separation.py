@@ -69,6 +69,18 @@ def test_recordings_without_sources_have_momi_only(separator, tmp_path):
     assert len(skipped) == 1
 
 
+def test_what_cannot_be_scored_is_an_error(separator, tmp_path):
+    for i in range(2):
+        soundfile.write(tmp_path / f"{i}.wav", np.random.default_rng(i).uniform(size=8000), 16000)
+    with pytest.raises(InputError, match=r"0\.wav: has 1 clip without true sources, and the sep"):
+        evaluate_separator(separator, str(tmp_path / "0.wav"))
+    single = Separator(1, STFTBasis(64, 32), TDCN(8, 12, 2, 1), "uniform")
+    with pytest.raises(
+        InputError, match=r"has 2 clips without .* the separator 1 output; expected"
+    ):
+        evaluate_separator(single, str(tmp_path))
+
+
 def test_a_fuss_folder_is_scored(separator, tmp_path):
     sources = 0.1 * np.random.default_rng(0).normal(size=(2, 8000))
     (tmp_path / "a_sources").mkdir()

@@ -28,7 +28,7 @@ def test_a_row_per_representation():
 def test_few_clips_are_warned_of():
     counts = {"train_clips": 18, "validation_clips": 6, "test_clips": 6}
     assert encoder_table({"encoder": row(1.0, **counts)}).endswith(
-        "\nwarning: 6 test clips carry these numbers; below 50, scores and intervals mean little, "
+        "\nwarning: only 6 test clips; below 50, scores and intervals mean little, "
         "even where an interval is narrow"
     )
-    assert few_clips(50, "clips") == []
+    assert few_clips(50, "clip") == []

@@ -1,3 +1,5 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -131,6 +133,34 @@ def test_a_network_of_keras_applications_is_a_backbone(tmp_path):
     save_model(encoder, tmp_path / "encoder.keras")
     found = sepssl.load_encoder(tmp_path / "encoder.keras")(waveform)
     np.testing.assert_array_equal(found, expected)
+
+
+@keras.saving.register_keras_serializable(package="test_encoder")
+class FirstAndLast(keras.layers.Layer):
+    """A backbone of one's own, as short as Keras allows: without `build` and output shape."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(3)
+
+    def call(self, patches):
+        return self.dense(keras.ops.concatenate([patches[:, 0], patches[:, -1]], axis=-1))
+
+
+def test_a_layer_is_a_backbone(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        encoder = Encoder(FirstAndLast())
+        assert encoder.embedding_size == 3
+        waveform = noise(16000)
+        kernel, bias = (np.asarray(w) for w in encoder.backbone.weights)
+        patch = np.asarray(LogMel()(waveform))[:, 0]
+        expected = np.concatenate([patch[:, 0], patch[:, -1]], axis=-1) @ kernel + bias
+        np.testing.assert_allclose(encoder(waveform), expected, atol=1e-4)
+        save_model(encoder, tmp_path / "encoder.keras")
+        loaded = sepssl.load_encoder(tmp_path / "encoder.keras")
+        np.testing.assert_array_equal(loaded(waveform), encoder(waveform))
+        Encoder(FirstAndLast()).build()
 
 
 def test_a_backbone_without_a_vector_is_refused():

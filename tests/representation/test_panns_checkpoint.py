@@ -182,12 +182,26 @@ def test_other_networks_are_refused(changes, message, tmp_path):
         import_panns(path)
 
 
+class Command:
+    """Runs when it is unpickled."""
+
+    def __reduce__(self):
+        return os.system, ("exit 1",)
+
+
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"missing\.pth: no such file; expected a PyTorch"):
         import_panns(tmp_path / "missing.pth")
     (tmp_path / "text.pth").write_text("no checkpoint")
     with pytest.raises(InputError, match=r"text\.pth: could not be loaded"):
         import_panns(tmp_path / "text.pth")
+    torch.save({"model": {"a": torch.zeros(2)}, "x": Command()}, tmp_path / "code.pth")
+    with pytest.raises(InputError) as raised:
+        import_panns(tmp_path / "code.pth")
+    assert str(raised.value) == (
+        f"{tmp_path}/code.pth: could not be loaded (holds {os.system.__module__}.system, which is "
+        "no tensor); expected a PyTorch checkpoint of PANNs' CNN14"
+    )
     torch.save({"state": {}}, tmp_path / "other.pth")
     with pytest.raises(InputError, match=r'other\.pth: has no tensors at "model"'):
         import_panns(tmp_path / "other.pth")

@@ -164,6 +164,17 @@ def test_three_mixtures_are_mixed():
     np.testing.assert_array_equal(mixtures, [[6, 9], [24, 27]])
 
 
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(("count", "rows"), [(4, [0, 1, 2, 3, 0, 1]), (1, [0, 0, 0])])
+def test_recordings_left_over_are_mixed_with_the_first(known, count, rows):
+    recordings = np.arange(2.0 * count, dtype=np.float32).reshape(count, 2)
+    specification = tf.TensorSpec([count if known else None, 2])
+    group = tf.function(lambda x: mixtures_of_mixtures(x, 3), input_signature=[specification])
+    references, mixtures = group(recordings)
+    np.testing.assert_array_equal(references, recordings[rows].reshape(-1, 3, 2))
+    np.testing.assert_array_equal(mixtures, recordings[rows].reshape(-1, 3, 2).sum(axis=1))
+
+
 def test_assignments_can_be_allowed_and_denied():
     rng = np.random.default_rng(3)
     estimates = rng.normal(size=(1, 3, 64)).astype(np.float32)

@@ -24,24 +24,70 @@ def test_the_same_configuration_continues_a_run(tmp_path):
     assert json.loads((again.path / "config.json").read_text())["train"]["steps"] == 3
 
 
+def trained(path, config):
+    """A run with a checkpoint."""
+    folder = RunFolder(path, config).path / "checkpoints"
+    folder.mkdir()
+    (folder / "ckpt-1.index").touch()
+
+
 def test_another_configuration_is_refused_by_its_first_difference(tmp_path):
-    RunFolder(tmp_path / "run", CONFIG)
+    trained(tmp_path / "run", CONFIG)
     other = {"task": "separator", "train": {"steps": 5, "state_steps": (0, 3)}}
     with pytest.raises(InputError, match=r"holds a run with train\.steps=3, now train\.steps=5"):
         RunFolder(tmp_path / "run", other)
 
 
+def test_a_start_that_trained_nothing_leaves_the_folder_to_another_configuration(tmp_path, capsys):
+    path = tmp_path / "run"
+    RunFolder(path, CONFIG)
+    for name in ("clips-1/index.jsonl", "checkpoints/.writing/x", "states/step-0000000.keras"):
+        (path / name).parent.mkdir(parents=True)
+        (path / name).touch()
+    for name in ("metrics.jsonl", "clips.json", "versions.json"):
+        (path / name).touch()
+    other = {"task": "separator", "train": {"steps": 5, "state_steps": (3,)}}
+    with RunFolder(path, CONFIG).lock(), pytest.raises(InputError, match="another process"):
+        RunFolder(path, other)
+    assert json.loads((path / "config.json").read_text())["train"]["steps"] == 3
+    RunFolder(path, other)
+    assert "run: the run there had trained nothing yet; starting anew" in capsys.readouterr().out
+    assert json.loads((path / "config.json").read_text())["train"] == {
+        "steps": 5, "state_steps": [3]
+    }  # fmt: skip
+    assert not (path / "states" / "step-0000000.keras").exists()  # of other settings
+    assert not (path / "clips.json").exists()
+    assert (path / "clips-1" / "index.jsonl").exists()
+    RunFolder(path, other)
+    assert capsys.readouterr().out == ""
+    for name in ("states/step-0000003.keras", "final.keras", "separator/config.json"):
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).touch()
+        with pytest.raises(InputError, match="holds a run with"):
+            RunFolder(path, CONFIG)
+        (path / name).unlink()
+        (path / "separator").is_dir() and (path / "separator").rmdir()
+    # Nor is the configuration of something else overwritten.
+    (path / "config.json").write_text('{"editor": "vi"}')
+    with pytest.raises(InputError, match="holds a run with"):
+        RunFolder(path, CONFIG)
+
+
 def test_a_run_from_before_a_key_continues_with_what_it_did_without_it(tmp_path):
-    RunFolder(tmp_path / "run", CONFIG)
+    trained(tmp_path / "run", CONFIG)
     now = {"task": "separator", "train": {**CONFIG["train"], "precision": "float32"}}
     RunFolder(tmp_path / "run", now)
     now["train"]["precision"] = "bfloat16"
     says = r"holds a run with no train\.precision, now train\.precision='bfloat16'"
     with pytest.raises(InputError, match=says):
         RunFolder(tmp_path / "run", now)
-    RunFolder(tmp_path / "new", now)
+    trained(tmp_path / "new", now)
     with pytest.raises(InputError, match=r"train\.precision='bfloat16', now no train\.precision"):
         RunFolder(tmp_path / "new", CONFIG)
+    # A value that changes nothing is named all the same where another differs.
+    neutral = {"task": "separator", "train": {**now["train"], "precision": "float32"}}
+    with pytest.raises(InputError, match=r"'bfloat16', now train\.precision='float32'"):
+        RunFolder(tmp_path / "new", neutral)
     with pytest.raises(InputError, match=r"now colour='red'"):
         RunFolder(tmp_path / "run", {**CONFIG, "colour": "red"})
 

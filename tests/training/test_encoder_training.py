@@ -143,7 +143,7 @@ def test_a_cache_is_shared_and_grows_and_a_run_keeps_its_clips(tmp_path, separat
     assert "decoding: " not in said
     before = [p.stat().st_size for p in sorted(tmp_path.glob("cache/*/samples.int16"))]
     write(8, seed=8)
-    with pytest.raises(InputError, match=r"run: holds a run on 8 clips; now there are 9, or their"):
+    with pytest.raises(InputError, match=r"run: holds a run on 8 clips, now there are 9; expected"):
         train("run")
     # Channels follow: one recording is decoded and separated, where eight are there.
     train("larger")

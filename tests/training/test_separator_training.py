@@ -42,9 +42,15 @@ def test_steps_of_the_kept_states():
 
 def test_a_fuss_folder_trains_with_and_without_its_sources(tmp_path):
     write_fuss(tmp_path / "data", 24)
-    mixed = train_separator(
-        config_of(tmp_path / "data", supervised_fraction=0.5), tmp_path / "mixed"
-    )
+    config = config_of(tmp_path / "data", supervised_fraction=0.5)
+    config.data.update(decoder="tensorflow")
+    for file in (tmp_path / "data").rglob("*.wav"):
+        sound, rate = soundfile.read(file)
+        soundfile.write(file, sound, rate, subtype="PCM_24")
+    with pytest.raises(InputError, match="decoder 'tensorflow' does not read WAV of PCM_24"):
+        train_separator(config, tmp_path / "mixed")
+    config.data.update(decoder="soundfile")  # in the same folder, of which nothing came
+    mixed = train_separator(config, tmp_path / "mixed")
     # A tenth is held out, with sources: scores and MoMi.
     validated = [r for r in records_of(mixed) if "validation/MoMi" in r]
     assert [r["step"] for r in validated] == [0, 2]

@@ -71,7 +71,7 @@ BAD = [
     ("encoder", "views.time_width", 300, "time_width=300"),
     ("encoder", "views.mixture_channel", 0.5, "expected probabilities"),
     ("encoder", "data.sample_rate", 8000, "data.sample_rate=8000"),
-    ("encoder", "train.batch_size", 64, "batch_size=64, but there are only 32 clips"),
+    ("encoder", "train.batch_size", 64, "batch_size=64, but only 32 clips to train on"),
 ]
 
 

@@ -40,6 +40,7 @@ setup(
         "matplotlib>=3.8",
         "ml_collections>=1.0",
         "numpy>=1.26",
+        "pyarrow>=14",
         "scikit-learn>=1.4",
         "scipy>=1.12",
         "soundfile>=0.12.1",

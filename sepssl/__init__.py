@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sepssl.audio.panns_log_mel import PannsLogMel
     from sepssl.data.sources import open_clips
     from sepssl.errors import InputError
-    from sepssl.inference import embed, separate
+    from sepssl.inference import embed, embed_windows, separate
     from sepssl.representation.backbones.cnn14 import Cnn14Backbone
     from sepssl.representation.backbones.efficientnet_b0 import EfficientNetB0Backbone
     from sepssl.representation.backbones.mobilenet_v1 import MobileNetV1Backbone
@@ -64,6 +64,7 @@ __all__ = [
     "__version__",
     "coincidence_loss",
     "embed",
+    "embed_windows",
     "load_encoder",
     "load_separator",
     "mixit_loss",
@@ -112,6 +113,7 @@ _HOMES = {
     "save_model": "sepssl.serialization",
     "separate": "sepssl.inference",
     "embed": "sepssl.inference",
+    "embed_windows": "sepssl.inference",
     "open_clips": "sepssl.data.sources",
     "InputError": "sepssl.errors",
 }

@@ -1,4 +1,4 @@
-"""One recording in, its channels or its embedding out: arrays or files, of any length and rate."""
+"""One recording in, its channels or its embeddings out: arrays or files, of any length and rate."""
 
 import os
 
@@ -6,8 +6,10 @@ import numpy as np
 import soxr
 
 from sepssl.audio.files import audio_info, check_sample_rate, read_audio
+from sepssl.audio.streaming import stream_audio
 from sepssl.representation.embed import embed_recording
 from sepssl.representation.encoder import Encoder, load_encoder
+from sepssl.representation.windows import WindowEmbedder
 from sepssl.separation.separator import Separator, load_separator
 
 
@@ -72,10 +74,54 @@ def embed(
         encoder = load_encoder(encoder)
     if isinstance(recording, (str, os.PathLike)):
         return embed_recording(encoder, read_audio(recording, encoder.sample_rate))
+    return embed_recording(encoder, _at_rate(recording, sample_rate, encoder.sample_rate))
+
+
+def embed_windows(
+    encoder: Encoder | str | os.PathLike,
+    recording: np.ndarray | str | os.PathLike,
+    sample_rate: int | None = None,
+    window_seconds: float | None = None,
+    hop_seconds: float | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Embeds the windows of a recording, the last of which reaches its end.
+
+    Args:
+        encoder, recording, sample_rate: as `embed` has them; a file may be of any length.
+        window_seconds, hop_seconds: see `WindowEmbedder`; by default the encoder's patch and the
+            hop between patches.
+
+    Returns:
+        Starts and ends, float64 [windows], in seconds, and embeddings, float32 [windows,
+        embedding_size].
+
+    Raises:
+        InputError, ValueError: as `embed`; InputError also if a number of seconds is out of range.
+
+    Example:
+        >>> encoder = Encoder(SmallBackbone(8, width=2))
+        >>> starts, ends, embeddings = embed_windows(encoder, np.zeros(16000, np.float32))
+        >>> ends.tolist()
+        [0.975, 1.0]
+    """
+    if not isinstance(encoder, Encoder):
+        encoder = load_encoder(encoder)
+    rate = encoder.sample_rate
+    if isinstance(recording, (str, os.PathLike)):
+        blocks = stream_audio(recording, rate)
+    else:
+        blocks = iter([_at_rate(recording, sample_rate, rate)])
+    embedder = WindowEmbedder(encoder, window_seconds, hop_seconds)
+    batches = list(embedder(block[None] for block in blocks))
+    starts, ends, embeddings, _ = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    return starts / rate, ends / rate, embeddings[:, 0]
+
+
+def _at_rate(recording: np.ndarray, sample_rate: int | None, rate: int) -> np.ndarray:
     waveform = np.asarray(recording, np.float32)
     if waveform.ndim != 1 or not len(waveform):
         raise ValueError(f"waveform of shape {waveform.shape}: expected [samples], not empty")
-    if sample_rate is not None and sample_rate != encoder.sample_rate:
+    if sample_rate is not None and sample_rate != rate:
         check_sample_rate(sample_rate)
-        waveform = soxr.resample(waveform, sample_rate, encoder.sample_rate, quality="HQ")
-    return embed_recording(encoder, waveform)
+        waveform = soxr.resample(waveform, sample_rate, rate, quality="HQ")
+    return waveform

@@ -1,20 +1,26 @@
-"""Computes the embeddings of recordings.
+"""Computes the embeddings of the windows of recordings.
 
 sepssl-embed --encoder=PATH.keras --input=CLIPS --output=FILE.npz
 
 CLIPS is a sound file, a folder of them, a manifest (.csv), a prepared TFDS dataset (tfds:NAME), or
 built-in or mixed scenes ("scenes", mix:FOLDER).
-The file holds `names` [recordings] and `embeddings` float32 [recordings, embedding].
+The output, .npz, .csv or .parquet, has a row for every window: the recording's name, start and end
+in seconds, embedding. With --separator, every audible channel of a window has a row of its own.
+
+A run that was stopped goes on when it is repeated; later, it adds what is new or has changed. For
+that, FILE.journal/ holds all rows; it may be removed when the file is complete.
 """
 
 import sys
 
 from absl import flags
 
-from sepssl.cli.checks import require_new_file
 from sepssl.cli.main import run as run_command
 from sepssl.data.spec import FORMS, require_clips
+from sepssl.errors import InputError
 from sepssl.files import require_model
+
+_POOLS = ["window", "mean", "max", "mean_max"]
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -32,37 +38,86 @@ def define_flags(values: flags.FlagValues) -> None:
         "data_dir", "", "Folder of TFDS datasets; TFDS's default if empty.", flag_values=values
     )
     flags.DEFINE_string(
-        "output", None, "File to write, ending in .npz.", required=True, flag_values=values
+        "output",
+        None,
+        "File to write, ending in .npz, .csv or .parquet.",
+        required=True,
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "separator",
+        "",
+        "Separator, a .keras file, for rows of channels beside those of recordings.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "window_seconds", None, "Length of a window; by default the patch.", flag_values=values
+    )
+    flags.DEFINE_float(
+        "hop_seconds",
+        None,
+        "From one window to the next; by default half of the window or, if that is the patch, the "
+        "encoder's hop between patches.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "pool",
+        "window",
+        _POOLS,
+        "A row for every window, or one for each recording: the mean over its windows and "
+        "channels, the maximum, or both in one vector.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "audible_db",
+        -30.0,
+        "Level relative to the mixture from which a channel of a window has a row.",
+        upper_bound=0.0,
+        flag_values=values,
     )
 
 
 def check(values: flags.FlagValues) -> None:
-    require_new_file(values.output, (".npz",))
+    from sepssl.index.output import require_output
+
+    for name in ("window_seconds", "hop_seconds"):
+        value = values[name].value
+        if value is not None and not 0 < value < float("inf"):
+            raise InputError(f"--{name}={value}: expected more than 0")
+    require_output(values.output)
     require_model(values.encoder, "Encoder")
+    if values.separator:
+        require_model(values.separator, "Separator")
     require_clips(values.input)
 
 
 def main(values: flags.FlagValues) -> None:
-    import functools
-
-    import numpy as np
-
     import sepssl
     from sepssl.data.clips import report_skipped
     from sepssl.data.sources import open_clips
-    from sepssl.files import atomic_file
-    from sepssl.representation.embed import embed_clips, embed_recording
+    from sepssl.pipelines.embed import embed_recordings
 
     encoder = sepssl.load_encoder(values.encoder)
+    separator = sepssl.load_separator(values.separator) if values.separator else None
     clips = open_clips(values.input, encoder.sample_rate, data_dir=values.data_dir or None)
-    with atomic_file(values.output) as temporary:
-        embeddings, indices, skipped = embed_clips(
-            functools.partial(embed_recording, encoder), clips, "embedding"
-        )
-        names = np.array([clips.names[i] for i in indices])
-        np.savez(temporary, names=names, embeddings=embeddings)
-    report_skipped([*clips.skipped, *skipped])
-    print(f"{values.output}: embeddings [{len(names)}, {embeddings.shape[1]}]")
+    summary = embed_recordings(
+        encoder,
+        clips,
+        values.output,
+        separator,
+        values.window_seconds,
+        values.hop_seconds,
+        values.pool,
+        values.audible_db,
+    )
+    report_skipped(summary.skipped)
+    print(
+        f"{values.output}: {summary.rows} rows; embedded {summary.embedded} recordings, there "
+        f"already {summary.found}, skipped {len(summary.skipped)}"
+    )
+    if summary.audio_seconds >= 1:
+        rate = summary.audio_seconds / 60 / max(summary.seconds, 1e-3)
+        print(f"{summary.audio_seconds / 3600:.2f} hours of sound, {rate:.2f} hours a minute")
 
 
 def run() -> None:

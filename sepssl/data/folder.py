@@ -246,6 +246,10 @@ class FileClips(Clips):
         """The file that a clip is read from."""
         return self._spans[index].path
 
+    def start_seconds(self, index: int) -> float:
+        """Where a clip begins in its file."""
+        return self._spans[index].start
+
     def num_samples(self, index: int) -> int:
         """Length of a clip in samples at `sample_rate`, without reading it."""
         return self._extents[index][1]

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from sepssl.audio.decoding import printable
 from sepssl.audio.files import lost_in_resampling, write_audio
+from sepssl.audio.level import Level
 from sepssl.data.clips import Clips
 from sepssl.data.sources import open_clips
 from sepssl.data.spec import is_path
@@ -285,7 +286,7 @@ def _separate(
     stamp = clip.stamp()
     stream = clip.stream()
     rate = stream.sample_rate if keep_input_rate else separator.sample_rate
-    recording, heard = _Level(), _Level(round(EDGE_SECONDS * separator.sample_rate))
+    recording, heard = Level(), Level(round(EDGE_SECONDS * separator.sample_rate))
     pieces = separate_stream(
         separator,
         _read(clip, stream.blocks, recording),
@@ -335,9 +336,7 @@ def _separate(
     )  # fmt: skip
 
 
-def _read(
-    clip: ClipIdentity, blocks: Iterable[np.ndarray], level: "_Level"
-) -> Iterator[np.ndarray]:
+def _read(clip: ClipIdentity, blocks: Iterable[np.ndarray], level: Level) -> Iterator[np.ndarray]:
     try:
         for block in blocks:
             level.add(block)
@@ -347,7 +346,7 @@ def _read(
 
 
 def _require_in_band(
-    clip: ClipIdentity, clip_rate: int, rate: int, recording: "_Level", heard: "_Level"
+    clip: ClipIdentity, clip_rate: int, rate: int, recording: Level, heard: Level
 ) -> None:
     if heard.samples == 1:  # made of less than one
         return
@@ -388,40 +387,6 @@ def _publish(
             raise kind(
                 f"{printable(outputs[0])}: could not be written: {error.strerror}"
             ) from error
-
-
-class _Level:
-    """Peak and mean power of a signal that passes in blocks.
-
-    Args:
-        edge: samples at the start and the end that do not count for `inner_peak`.
-    """
-
-    def __init__(self, edge: int = 0):
-        self.peak = 0.0
-        self._edge = edge
-        self._inner_peak = 0.0
-        self._held = np.zeros(0, np.float32)  # the end, as far as is known
-        self._energy = 0.0
-        self.samples = 0
-
-    def add(self, block: np.ndarray) -> None:
-        self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
-        self._energy += float(np.sum(np.square(block, dtype=np.float64)))
-        inner = np.concatenate([self._held, block[max(0, self._edge - self.samples) :]])
-        self.samples += len(block)
-        end = max(0, len(inner) - self._edge)
-        self._inner_peak = max(self._inner_peak, float(np.abs(inner[:end]).max(initial=0.0)))
-        self._held = inner[end:]
-
-    @property
-    def inner_peak(self) -> float:
-        """The peak but for the edges; with them where there is little else."""
-        return self._inner_peak if self.samples > 3 * self._edge else self.peak
-
-    @property
-    def power(self) -> float:
-        return self._energy / max(self.samples, 1)
 
 
 class ChannelLevels:

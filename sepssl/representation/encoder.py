@@ -2,8 +2,10 @@
 
 import functools
 import os
+from collections.abc import Callable
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from sepssl.audio.framing import check_waveform_shape
@@ -98,6 +100,12 @@ class Encoder(keras.Model):
         embeddings = self.backbone(ops.reshape(patches, (-1, frames, bands)), training=training)
         embeddings = ops.cast(embeddings, "float32")
         return ops.reshape(embeddings, (-1, ops.shape(patches)[1], self.embedding_size))
+
+    @functools.cached_property
+    def compiled_patch_embeddings(self) -> Callable[[Tensor], Tensor]:
+        """`patch_embeddings` as one graph, for waveforms of any number and length."""
+        waveform = tf.TensorSpec([None, None], tf.float32)
+        return tf.function(self.patch_embeddings, input_signature=[waveform])
 
     def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         check_waveform_shape(input_shape)

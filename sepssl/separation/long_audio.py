@@ -6,10 +6,9 @@ import typing
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
-import soxr
 from scipy.optimize import linear_sum_assignment
 
-from sepssl.audio.files import resampled_length
+from sepssl.audio.streaming import resample_blocks
 
 if typing.TYPE_CHECKING:
     from sepssl.separation.separator import Separator
@@ -54,14 +53,14 @@ def separate_stream(
     recording: collections.deque[np.ndarray] = collections.deque()
     if keep_rate:
         blocks = _passing(blocks, recording.append)
-    heard = _resample(blocks, sample_rate, rate)
+    heard = resample_blocks(blocks, sample_rate, rate)
     if on_mixture:
         heard = _passing(heard, on_mixture)
     channels = _separated(separator, heard, chunk_seconds)
     if not keep_rate:
         yield from channels
         return
-    back = (frames.T for frames in _resample((c.T for c in channels), rate, sample_rate))
+    back = (frames.T for frames in resample_blocks((c.T for c in channels), rate, sample_rate))
     yield from _completed(back, recording)
 
 
@@ -185,30 +184,6 @@ def _matched(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
     return best if left < CLEARLY * difference else np.arange(len(later))
 
 
-def _resample(blocks: Iterable[np.ndarray], from_rate: int, to_rate: int) -> Iterator[np.ndarray]:
-    """Resamples [samples] or [samples, channels], to the length that `read_audio` would have."""
-    blocks = iter(blocks)
-    first = next(blocks, None)
-    if first is None:
-        return
-    channels = 1 if first.ndim == 1 else first.shape[1]
-    stream = soxr.ResampleStream(from_rate, to_rate, channels, dtype="float32", quality="HQ")
-    received = returned = 0
-    for block in itertools.chain([first], blocks):
-        received += len(block)
-        resampled = stream.resample_chunk(np.ascontiguousarray(block, np.float32))
-        returned += len(resampled)
-        if len(resampled):
-            yield resampled
-    rest = stream.resample_chunk(first[:0], last=True)
-    # At least one sample, since there is a recording to separate.
-    missing = max(resampled_length(received, from_rate, to_rate), 1) - returned
-    short = max(missing - len(rest), 0)
-    rest = np.concatenate([rest, np.zeros((short, *first.shape[1:]), np.float32)])
-    if missing > 0:
-        yield rest[:missing]
-
-
 def _completed(
     pieces: Iterable[np.ndarray], recording: collections.deque[np.ndarray]
 ) -> Iterator[np.ndarray]:
@@ -222,15 +197,15 @@ def _completed(
         # Starting from those of the previous piece: a step in them could be audible.
         start = target if weights is None else weights
         ramp = np.linspace(0, 1, samples, dtype=np.float32)
-        missing = _taken(recording, samples) - piece.sum(axis=0)
+        missing = taken(recording, samples) - piece.sum(axis=0)
         yield piece + (start + (target - start) * ramp) * missing
         weights = target
-    rest = _taken(recording, sum(len(block) for block in recording))
+    rest = taken(recording, sum(len(block) for block in recording))
     if len(rest) and weights is not None:  # the end, lost in resampling twice
         yield weights * rest
 
 
-def _taken(blocks: collections.deque[np.ndarray], samples: int) -> np.ndarray:
+def taken(blocks: collections.deque[np.ndarray], samples: int) -> np.ndarray:
     """Takes `samples` samples off the front."""
     taken = []
     while samples:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+import sepssl
 from sepssl.representation import Encoder, SmallBackbone
 from sepssl.serialization import save_model
 
@@ -119,6 +120,7 @@ def test_ones_own_folder_from_training_to_embeddings(things, tmp_path, run):
         f"--encoder={encoder}",
         f"--input={things}/mixed",
         f"--output={tmp_path}/embeddings.npz",
+        "--pool=mean",
     )
     data = np.load(tmp_path / "embeddings.npz")
     assert data["names"].tolist() == ["a.wav", "b.flac", "d.mp3", "sub/c.ogg"]
@@ -133,10 +135,19 @@ def test_ones_own_folder_from_training_to_embeddings(things, tmp_path, run):
         f"--encoder={encoder}",
         f"--input={things}/mixed/a.wav",
         f"--output={tmp_path}/one.npz",
+        f"--separator={separator}",
+        "--window_seconds=1.2",
+        "--hop_seconds=0.5",
+        "--audible_db=-40",
     )
     one = np.load(tmp_path / "one.npz")
-    assert one["names"].tolist() == ["a.wav"]
-    np.testing.assert_allclose(one["embeddings"][0], data["embeddings"][0], atol=1e-5)
+    assert set(one["names"].tolist()) == {"a.wav"}
+    rows = one["channels"] == 0
+    assert one["starts"][rows].tolist() == [0.0, 0.3]
+    assert one["ends"][rows].tolist() == [1.2, 1.5]
+    assert 2 < len(rows) <= 10
+    embeddings = sepssl.embed_windows(encoder, things / "mixed" / "a.wav", None, 1.2, 0.5)[2]
+    np.testing.assert_allclose(one["embeddings"][rows], embeddings, atol=1e-5)
 
 
 def test_evaluation_of_a_labelled_folder(things, tmp_path, run, recwarn):

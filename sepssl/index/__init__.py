@@ -1,0 +1,1 @@
+"""Rows of embeddings: how they are stored, and search among them."""

@@ -1,0 +1,323 @@
+"""Recordings in, a row for every window out, with the vectors of channels beside the mixture's."""
+
+import collections
+import contextlib
+import dataclasses
+import itertools
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from sepssl.audio.decoding import OUT_OF_MEMORY, SILENCE
+from sepssl.audio.streaming import at_rate
+from sepssl.data.clips import Clips, Skipped
+from sepssl.data.folder import FileClips, Folder
+from sepssl.data.manifest import Manifest
+from sepssl.data.read_ahead import read_ahead
+from sepssl.errors import InputError, OutputError
+from sepssl.files import lock_folder, writing_to
+from sepssl.index.output import journal_of, require_output
+from sepssl.index.store import MIXTURE, Recording, Rows, WindowStore
+from sepssl.index.tables import write_table
+from sepssl.pipelines.channel_record import model_digest
+from sepssl.progress import Progress
+from sepssl.representation.encoder import Encoder
+from sepssl.representation.windows import WindowEmbedder, Windows
+from sepssl.separation.long_audio import separate_stream, taken
+from sepssl.separation.separator import Separator
+
+POOLS = ("window", "mean", "max", "mean_max")
+AUDIBLE_DB = -30.0  # our choice, as views have it
+LOWEST_DB = -100.0
+
+
+@dataclasses.dataclass
+class EmbedSummary:
+    """What `embed_recordings` did.
+
+    Attributes:
+        embedded, found: recordings embedded now, and there already.
+        skipped: recordings that could not be read.
+        rows: of the output, earlier ones included.
+        audio_seconds: length of what was embedded now.
+        seconds: how long it took.
+    """
+
+    embedded: int = 0
+    found: int = 0
+    skipped: list[Skipped] = dataclasses.field(default_factory=list)
+    rows: int = 0
+    audio_seconds: float = 0.0
+    seconds: float = 0.0
+
+
+def embed_recordings(
+    encoder: Encoder,
+    clips: Clips,
+    output: str | os.PathLike,
+    separator: Separator | None = None,
+    window_seconds: float | None = None,
+    hop_seconds: float | None = None,
+    pool: str = "window",
+    audible_db: float = AUDIBLE_DB,
+    verbose: bool = True,
+) -> EmbedSummary:
+    """Writes a row for every window of every recording.
+
+    Rows are written as they are computed, into a database in `OUTPUT.journal/`, from which the file
+    is made at the end. A run that was stopped, by whatever, is taken up at the last batch of
+    windows when it is repeated (with a separator or pooling: at the recording), and gives the same
+    rows to the last bit. Repeated later, it adds new recordings and embeds those again whose
+    content has changed; rows of recordings that are gone stay.
+
+    Args:
+        encoder: `Encoder`.
+        clips: recordings at its sample rate, of any length.
+        output: a file; see `write_table`.
+        separator: adds a row for every channel of a window whose power is at most `-audible_db`
+            below the mixture's. At another sample rate than the encoder's, its input is resampled.
+        window_seconds, hop_seconds: see `WindowEmbedder`.
+        pool: "window" for all rows, or one row for each recording: the "mean" over all of its rows,
+            those of channels included, their "max", or both, one after the other ("mean_max").
+        audible_db: in dB, negative.
+        verbose: whether to show progress.
+
+    Raises:
+        InputError: if `output` holds rows made with another encoder or other settings, or another
+            process writes to it; if no recording can be read.
+        OutputError: if an output cannot be written. What is done stays.
+    """
+    if pool not in POOLS:
+        raise InputError(f"pool={pool!r}: expected one of {', '.join(POOLS)}")
+    output = pathlib.Path(output)
+    require_output(output)
+    embedder = WindowEmbedder(encoder, window_seconds, hop_seconds)
+    folder = journal_of(output)
+    settings = _settings(encoder, embedder, separator, pool, audible_db)
+    summary = EmbedSummary(skipped=list(clips.skipped))
+    began = time.monotonic()
+    with _locked(folder), WindowStore(folder, settings) as store:
+        files = clips if isinstance(clips, FileClips) else None
+        recordings = store.add_recordings(
+            _project(clips),
+            clips.names,
+            [_path(clips, i) for i in range(len(clips))],
+            [files.start_seconds(i) if files else 0.0 for i in range(len(clips))],
+        )
+        job = _Job(embedder, clips, store, separator, pool, audible_db)
+        lengths = [clips.num_samples(i) / clips.sample_rate for i in range(len(clips))]
+        start = f"embedding {len(clips)} recordings -> {output}"
+        total = round(sum(lengths))
+        with Progress("embedding", total, "second", start=start, verbose=verbose) as progress:
+            shown, done = 0, 0.0
+            for index, recording in enumerate(recordings):
+                try:
+                    if job.embed(index, recording):
+                        summary.embedded += 1
+                        summary.audio_seconds += lengths[index]
+                    else:
+                        summary.found += 1
+                except OutputError as error:
+                    raise OutputError(
+                        f"{error}; {summary.embedded + summary.found} of {len(clips)} recordings "
+                        "are done, the same command goes on"
+                    ) from error
+                except InputError as error:
+                    store.drop(recording.id)
+                    summary.skipped.append(Skipped(clips.names[index], str(error)))
+                done += lengths[index]
+                progress.update(round(done) - shown)
+                shown = round(done)
+        summary.seconds = time.monotonic() - began
+        recordings_there, summary.rows = store.count()
+        if not recordings_there:
+            raise _NothingWritten(
+                summary.skipped[0].reason
+                if len(summary.skipped) == 1
+                else f"no recording could be read; the first: {summary.skipped[0].reason}"
+            )
+        dim = encoder.embedding_size * (2 if pool == "mean_max" else 1)
+        if summary.embedded or not output.exists():
+            write_table(output, store, dim)
+    return summary
+
+
+class _NothingWritten(InputError):
+    """No recording could be read."""
+
+
+def _settings(
+    encoder: Encoder,
+    embedder: WindowEmbedder,
+    separator: Separator | None,
+    pool: str,
+    audible_db: float,
+) -> dict[str, Any]:
+    if separator is not None and not separator.built:
+        separator.build()
+    if not encoder.built:
+        encoder.build()
+    return {
+        "encoder": model_digest(encoder),
+        "sample_rate": encoder.sample_rate,
+        "window_samples": embedder.window,
+        "hop_samples": embedder.hop,
+        "pool": pool,
+        "separator": None if separator is None else model_digest(separator),
+        "audible_db": None if separator is None else audible_db,
+    }
+
+
+def _project(clips: Clips) -> str:
+    """What names of clips are relative to."""
+    if isinstance(clips, Folder):
+        return str(clips.directory.resolve())
+    if isinstance(clips, Manifest):
+        return str(clips.file.parent.resolve())
+    return clips.origin
+
+
+def _path(clips: Clips, index: int) -> str:
+    """Of a clip's file; "" if it is not read from one."""
+    path = clips.path(index)
+    return "" if path is None else os.path.abspath(path)
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[None]:
+    """A folder, made if need be, that no other process writes to."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with lock_folder(folder, wait=False):
+        try:
+            yield
+        except _NothingWritten as nothing:
+            if made:
+                shutil.rmtree(folder, ignore_errors=True)
+                for path in made[1:]:
+                    with contextlib.suppress(OSError):
+                        path.rmdir()
+            raise InputError(str(nothing)) from nothing
+
+
+@dataclasses.dataclass
+class _Job:
+    """What is the same for all recordings of a run."""
+
+    embedder: WindowEmbedder
+    clips: Clips
+    store: WindowStore
+    separator: Separator | None
+    pool: str
+    audible_db: float
+
+    def embed(self, index: int, recording: Recording) -> bool:
+        """Adds the rows of a recording; False if they are there.
+
+        Raises:
+            InputError: if it cannot be embedded. OutputError: if they cannot be written.
+        """
+        clips, store = self.clips, self.store
+        stamp = clips.stamp(index) or clips.origin
+        path = _path(clips, index)
+        same = recording.stamp == stamp
+        if recording.complete and same:
+            return False
+        digest = clips.key(index)
+        if recording.complete and digest and recording.digest == digest:
+            store.touch(recording.id, path, stamp)
+            return False
+        first = 0
+        if same and self.separator is None and self.pool == "window":
+            size = self.embedder.batch_size(1)
+            first = store.num_windows(recording.id) // size * size
+            store.keep(recording.id, first)
+        else:
+            store.start(recording.id, path, stamp)
+        end = 0
+        try:
+            for windows in self.embedder(self._blocks(index), first):
+                store.append(recording.id, self._rows(clips.names[index], windows))
+                end = int(windows.ends[-1])
+        except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+            raise InputError(f"{clips.names[index]}: {OUT_OF_MEMORY}") from error
+        if (clips.stamp(index) or clips.origin) != stamp:
+            raise InputError(
+                f"{clips.names[index]}: was changed while it was read; expected a file at rest"
+            )
+        duration = end / clips.sample_rate
+        if self.pool == "window":
+            store.finish(recording.id, digest, duration)
+        else:
+            vector = _pooled(store.vectors_of(recording.id), self.pool)
+            ends, zero = np.array([duration]), np.zeros(1)
+            rows = Rows(zero, ends, np.array([MIXTURE]), zero, vector[None])
+            store.replace(recording.id, rows, digest, duration)
+        return True
+
+    def _blocks(self, index: int) -> Iterator[np.ndarray]:
+        """The recording, and its channels below it, float32 [1 + channels, samples]."""
+        stream, rate = self.clips.stream(index), self.clips.sample_rate
+        blocks = at_rate(stream.blocks, stream.sample_rate, rate, self.clips.names[index])
+        if self.separator is not None:
+            return _with_channels(self.separator, blocks, rate)
+        return _read_ahead(blocks)
+
+    def _rows(self, name: str, windows: Windows) -> Rows:
+        if not np.isfinite(windows.embeddings).all():
+            raise InputError(f"{name}: is embedded as NaN or infinity; expected numbers")
+        rate = self.clips.sample_rate
+        mixture = windows.powers[:, :1]
+        ratio = windows.powers / np.maximum(mixture, 1e-30)
+        levels = np.maximum(10 * np.log10(np.maximum(ratio, 1e-30)), LOWEST_DB)
+        levels[:, 0] = 0.0
+        wanted = (levels >= self.audible_db) & (mixture > SILENCE**2)
+        wanted[:, 0] = True
+        window, channel = np.nonzero(wanted)
+        return Rows(
+            windows.starts[window] / rate,
+            windows.ends[window] / rate,
+            channel,
+            levels[window, channel],
+            windows.embeddings[window, channel],
+        )
+
+
+def _read_ahead(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The blocks, [1, samples], decoded by a thread while others are embedded."""
+    for block in read_ahead(lambda _: next(blocks, None), itertools.count(), workers=1):
+        if block is None:
+            return
+        yield block[None]
+
+
+def _with_channels(
+    separator: Separator, blocks: Iterator[np.ndarray], sample_rate: int
+) -> Iterator[np.ndarray]:
+    heard: collections.deque[np.ndarray] = collections.deque()
+
+    def noted() -> Iterator[np.ndarray]:
+        for block in blocks:
+            heard.append(block)
+            yield block
+
+    for channels in separate_stream(separator, noted(), sample_rate):
+        yield np.concatenate([taken(heard, channels.shape[1])[None], channels])
+
+
+def _pooled(vectors: Iterator[np.ndarray], pool: str) -> np.ndarray:
+    first = next(vectors)
+    total, largest, count = first.astype(np.float64), first.copy(), 1
+    for vector in vectors:
+        total += vector
+        np.maximum(largest, vector, out=largest)
+        count += 1
+    mean = (total / count).astype(np.float32)
+    return {"mean": mean, "max": largest, "mean_max": np.concatenate([mean, largest])}[pool]

@@ -1,0 +1,162 @@
+"""Embeddings of the windows of a recording, which may be of any length."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from sepssl.errors import InputError
+from sepssl.representation.encoder import Encoder
+
+BATCH = 64  # patches embedded at once: more are no faster on CPUs
+
+
+class Windows(NamedTuple):
+    """Windows of a recording, or some of them, in the order of time.
+
+    Attributes:
+        starts, ends: int64 [windows], in samples at the encoder's rate; `ends` are exclusive.
+        embeddings: float32 [windows, channels, embedding_size].
+        powers: float64 [windows, channels], mean squares.
+    """
+
+    starts: np.ndarray
+    ends: np.ndarray
+    embeddings: np.ndarray
+    powers: np.ndarray
+
+
+class WindowEmbedder:
+    """Embeds windows of equal length, one hop apart.
+
+    Windows begin at multiples of the hop. Where none of them ends with the recording, one more
+    does. A recording shorter than a window is one window of its own length.
+
+    A window's embedding is the mean over its patches, which begin at multiples of the encoder's
+    patch hop in it; where none of them ends with the window, one more does. A window shorter than a
+    patch is padded with zeros to one. So every sample lies in a patch (our choice; `Encoder` leaves
+    out what follows the last whole patch).
+
+    What is embedded together depends on the recording alone, so that its embeddings are the same to
+    the last bit wherever the work is taken up.
+
+    Args:
+        encoder: `Encoder`.
+        window_seconds: at least the encoder's patch; None for the patch.
+        hop_seconds: at most the window. None for the encoder's patch hop if the window is the
+            patch, else half of the window.
+
+    Attributes:
+        window, hop: in samples.
+
+    Raises:
+        InputError: if `window_seconds` or `hop_seconds` is out of range.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        window_seconds: float | None = None,
+        hop_seconds: float | None = None,
+    ):
+        log_mel, rate = encoder.log_mel, encoder.sample_rate
+        self._patch = log_mel.patch_samples
+        self._patch_hop = log_mel.patch_hop_frames * log_mel.frame_hop
+        self.window = self._patch if window_seconds is None else round(window_seconds * rate)
+        if self.window < self._patch:
+            raise InputError(
+                f"window_seconds={window_seconds}: expected the encoder's patch of "
+                f"{self._patch / rate:g} s or more"
+            )
+        if hop_seconds is not None:
+            self.hop = round(hop_seconds * rate)
+        else:
+            self.hop = self._patch_hop if self.window == self._patch else self.window // 2
+        if not 1 <= self.hop <= self.window:
+            raise InputError(
+                f"hop_seconds={hop_seconds}: expected one sample (1/{rate} s) to the window of "
+                f"{self.window / rate:g} s"
+            )
+        self._embed_patches = encoder.compiled_patch_embeddings
+        self._embed_dense = None
+        if self.window == self._patch and self.hop % log_mel.frame_hop == 0:
+            # Overlapping windows share the frames of one spectrogram.
+            frames = {"patch_hop_frames": self.hop // log_mel.frame_hop}
+            dense = Encoder(
+                encoder.backbone, type(log_mel).from_config(log_mel.get_config() | frames)
+            )
+            self._embed_dense = dense.compiled_patch_embeddings
+
+    def __call__(self, blocks: Iterable[np.ndarray], first: int = 0) -> Iterator[Windows]:
+        """Embeds a recording.
+
+        Args:
+            blocks: float32 [channels, samples] each, in order, of any lengths.
+            first: windows to pass over, all those of earlier batches.
+
+        Yields:
+            The next windows. All but the last two batches hold `batch_size(channels)` of them.
+        """
+        buffer, begin = None, 0  # samples from `begin` on
+        number = 0  # of the next window
+        size = 1
+        for block in blocks:
+            if buffer is None:
+                buffer = np.asarray(block, np.float32)
+                size = self.batch_size(len(block))
+            else:
+                buffer = np.concatenate([buffer, block], axis=1)
+            needed = (size - 1) * self.hop + self.window
+            while begin + buffer.shape[1] >= number * self.hop + needed:
+                if number >= first:
+                    yield self._grid(buffer, begin, number, size)
+                number += size
+            # The end may need a whole window.
+            keep = min(number * self.hop, begin + buffer.shape[1] - self.window)
+            if keep > begin:
+                buffer, begin = buffer[:, keep - begin :], keep
+        if buffer is None:
+            return
+        total = begin + buffer.shape[1]
+        rest = (total - self.window) // self.hop + 1 - number
+        if rest > 0:
+            if number >= first:
+                yield self._grid(buffer, begin, number, rest)
+            number += rest
+        if total < self.window or (number - 1) * self.hop + self.window < total:
+            start = max(total - self.window, 0)
+            yield self._embedded(buffer[None, :, start - begin :], np.array([start]))
+
+    def batch_size(self, channels: int) -> int:
+        """Windows embedded at once."""
+        patches = 1 + (self.window - self._patch) // self._patch_hop + self._tail(self.window)
+        return max(1, BATCH // (channels * patches))
+
+    def _grid(self, buffer: np.ndarray, begin: int, number: int, count: int) -> Windows:
+        starts = (number + np.arange(count)) * self.hop
+        stretch = buffer[:, starts[0] - begin : starts[-1] + self.window - begin]
+        view = np.lib.stride_tricks.sliding_window_view(stretch, self.window, axis=1)
+        windows = view[:, :: self.hop].swapaxes(0, 1)  # [count, channels, samples]
+        if self._embed_dense is None:
+            return self._embedded(windows, starts)
+        embeddings = np.asarray(self._embed_dense(np.ascontiguousarray(stretch)))
+        return _windows(windows, starts, embeddings.swapaxes(0, 1))
+
+    def _embedded(self, windows: np.ndarray, starts: np.ndarray) -> Windows:
+        count, channels, samples = windows.shape
+        rows = np.ascontiguousarray(windows).reshape(count * channels, samples)
+        patches = np.asarray(self._embed_patches(rows))
+        if self._tail(samples):
+            last = np.asarray(self._embed_patches(np.ascontiguousarray(rows[:, -self._patch :])))
+            patches = np.concatenate([patches, last], axis=1)
+        embeddings = patches[:, 0] if patches.shape[1] == 1 else patches.mean(axis=1)
+        return _windows(windows, starts, embeddings.reshape(count, channels, -1))
+
+    def _tail(self, samples: int) -> bool:
+        """Whether samples after the last whole patch of a window are left."""
+        return samples > self._patch and (samples - self._patch) % self._patch_hop != 0
+
+
+def _windows(windows: np.ndarray, starts: np.ndarray, embeddings: np.ndarray) -> Windows:
+    powers = np.einsum("ncs,ncs->nc", windows, windows).astype(np.float64) / windows.shape[2]
+    return Windows(starts, starts + windows.shape[2], embeddings, powers)

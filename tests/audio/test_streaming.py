@@ -1,0 +1,36 @@
+import numpy as np
+import pytest
+import soundfile
+
+from sepssl.audio.files import read_audio
+from sepssl.audio.streaming import stream_audio
+from sepssl.errors import InputError
+
+
+def noise(samples, channels=1, seed=0):
+    return 0.1 * np.random.default_rng(seed).normal(size=(samples, channels))
+
+
+@pytest.mark.parametrize("rate", [16000, 44100, 8000, 11025])
+def test_blocks_are_the_file(tmp_path, rate):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise(150_001, 2), rate, subtype="FLOAT")
+    blocks = list(stream_audio(path, 16000))
+    expected = read_audio(path, 16000)
+    assert len(blocks) > 1
+    np.testing.assert_allclose(
+        np.concatenate(blocks), expected, atol=0 if rate == 16000 else 1e-5, strict=True
+    )
+
+
+def test_what_only_the_whole_file_shows_comes_last(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(100_000), 16000)
+    blocks = []
+    with pytest.raises(InputError, match="is silent"):
+        blocks.extend(stream_audio(path, 16000))
+
+    t = np.arange(400_000) / 192_000
+    soundfile.write(path, 0.5 * np.sin(2 * np.pi * 60_000 * t), 192_000)
+    with pytest.raises(InputError, match="nothing below 8000 Hz"):
+        list(stream_audio(path, 16000))

@@ -1,0 +1,256 @@
+import csv
+import shutil
+
+import keras
+import numpy as np
+import pyarrow.parquet
+import pytest
+import soundfile
+
+import sepssl
+from sepssl.data.sources import open_clips
+from sepssl.errors import InputError, OutputError
+from sepssl.index.store import WindowStore
+from sepssl.pipelines.embed import embed_recordings
+from sepssl.representation import Encoder, SmallBackbone
+from sepssl.separation import TDCN, Separator, STFTBasis
+
+RATE = 16000
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    keras.utils.set_random_seed(0)
+    encoder = Encoder(SmallBackbone(16, width=4))
+    encoder.build((None, None))
+    return encoder
+
+
+def tiny_separator(rate=RATE, seed=0):
+    keras.utils.set_random_seed(seed)
+    separator = Separator(3, STFTBasis(), TDCN(4, 8, 1, 1), "uniform", sample_rate=rate)
+    separator.build()
+    return separator
+
+
+def noise(seconds, seed=0):
+    return 0.1 * np.random.default_rng(seed).normal(size=round(seconds * RATE))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four recordings, one of them long, one broken."""
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    soundfile.write(folder / "a.wav", noise(2.3), RATE)
+    soundfile.write(folder / "b.flac", np.stack([noise(3, 1), noise(3, 2)], 1), 48000)
+    (folder / "broken.wav").write_bytes(b"RIFF")
+    soundfile.write(folder / "long_20240131_061500.wav", noise(100, 3), RATE)
+    soundfile.write(folder / "sub" / "c.wav", noise(0.4, 4), RATE)
+    return folder
+
+
+def embed(encoder, folder, output, **options):
+    return embed_recordings(encoder, open_clips(folder, RATE), output, verbose=False, **options)
+
+
+def loaded(path):
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def same(path, other):
+    first, second = loaded(path), loaded(other)
+    assert first.keys() == second.keys()
+    for name, values in first.items():
+        np.testing.assert_array_equal(values, second[name], name, strict=True)
+
+
+def test_a_row_for_every_window_in_each_format(encoder, folder, tmp_path):
+    summary = embed(encoder, folder, tmp_path / "a.npz")
+    assert (summary.embedded, summary.found) == (4, 0)
+    assert [skipped.name for skipped in summary.skipped] == ["broken.wav"]
+    found = loaded(tmp_path / "a.npz")
+    assert list(dict.fromkeys(found["names"].tolist())) == [
+        "a.wav",
+        "b.flac",
+        "long_20240131_061500.wav",
+        "sub/c.wav",
+    ]
+    for name in dict.fromkeys(found["names"].tolist()):
+        rows = found["names"] == name
+        starts, ends, embeddings = sepssl.embed_windows(encoder, folder / name)
+        np.testing.assert_array_equal(found["starts"][rows], starts)
+        np.testing.assert_array_equal(found["ends"][rows], ends)
+        np.testing.assert_array_equal(found["embeddings"][rows], embeddings)
+    assert not found["channels"].any()
+    assert summary.rows == len(found["names"])
+
+    embed(encoder, folder, tmp_path / "a.csv")
+    with open(tmp_path / "a.csv", newline="") as text:
+        rows = list(csv.DictReader(text))
+    assert [row["file"] for row in rows] == found["names"].tolist()
+    assert [float(row["start"]) for row in rows] == found["starts"].tolist()
+    vectors = np.array([[row[f"e{i}"] for i in range(16)] for row in rows], np.float32)
+    np.testing.assert_array_equal(vectors, found["embeddings"])
+
+    embed(encoder, folder, tmp_path / "a.parquet")
+    table = pyarrow.parquet.read_table(tmp_path / "a.parquet")
+    assert table["file"].to_pylist() == found["names"].tolist()
+    assert table["end"].to_pylist() == found["ends"].tolist()
+    np.testing.assert_array_equal(np.float32(table["embedding"].to_pylist()), found["embeddings"])
+
+
+def test_pooled_rows(encoder, folder, tmp_path):
+    embed(encoder, folder, tmp_path / "windows.npz")
+    windows = loaded(tmp_path / "windows.npz")
+    for pool in ("mean", "max", "mean_max"):
+        embed(encoder, folder, tmp_path / f"{pool}.npz", pool=pool)
+        found = loaded(tmp_path / f"{pool}.npz")
+        assert found["names"].tolist() == list(dict.fromkeys(windows["names"].tolist()))
+        for name, start, end, vector in zip(
+            *(found[key] for key in ("names", "starts", "ends", "embeddings")), strict=True
+        ):
+            rows = windows["embeddings"][windows["names"] == name]
+            parts = {"mean": [rows.mean(axis=0)], "max": [rows.max(axis=0)]}
+            parts["mean_max"] = parts["mean"] + parts["max"]
+            np.testing.assert_allclose(vector, np.concatenate(parts[pool]), atol=1e-6)
+            assert start == 0
+            assert end == windows["ends"][windows["names"] == name].max()
+
+
+@pytest.mark.parametrize("rate", [16000, 8000])
+def test_rows_of_channels(encoder, tmp_path, rate):
+    (tmp_path / "in").mkdir()
+    waveform = noise(4)
+    waveform[:RATE] = 0  # a window without a sound has no channel
+    soundfile.write(tmp_path / "in" / "a.wav", waveform, RATE, subtype="FLOAT")
+    separator = tiny_separator(rate)
+    embed(encoder, tmp_path / "in", tmp_path / "a.npz", separator=separator, audible_db=-12.0)
+    found = loaded(tmp_path / "a.npz")
+    channels = sepssl.separate(separator, tmp_path / "in" / "a.wav")
+    everything = np.stack([waveform.astype(np.float32), *channels])
+    starts, ends, _ = sepssl.embed_windows(encoder, waveform)
+    expected = []
+    for start, end in zip(np.rint(starts * RATE), np.rint(ends * RATE), strict=True):
+        part = everything[:, int(start) : int(end)]
+        powers = np.mean(np.square(part, dtype=np.float64), axis=1)
+        for channel in range(4):
+            level = 10 * np.log10(powers[channel] / powers[0]) if powers[0] else -np.inf
+            if channel == 0 or level >= -12:
+                vector = np.asarray(encoder(part[channel : channel + 1]))[0]
+                expected.append((start / RATE, channel, level if channel else 0.0, vector))
+    assert 0 < sum(row[1] > 0 for row in expected) < 3 * len(starts)
+    np.testing.assert_array_equal(found["starts"], [row[0] for row in expected])
+    np.testing.assert_array_equal(found["channels"], [row[1] for row in expected])
+    np.testing.assert_allclose(found["levels"], [row[2] for row in expected], atol=1e-3)
+    vectors = np.stack([row[3] for row in expected])
+    np.testing.assert_allclose(found["embeddings"], vectors, atol=1e-4)
+
+
+def test_killed_at_any_batch_and_resumed_the_same_to_the_last_bit(
+    encoder, folder, tmp_path, monkeypatch
+):
+    append, copies = WindowStore.append, []
+
+    def append_and_copy(self, *arguments):
+        append(self, *arguments)
+        if self.folder.name == "whole.npz.journal":
+            # What a process that is killed now leaves behind.
+            copies.append(shutil.copytree(self.folder, tmp_path / f"{len(copies)}.npz.journal"))
+
+    monkeypatch.setattr(WindowStore, "append", append_and_copy)
+    embed(encoder, folder, tmp_path / "whole.npz")
+    assert len(copies) > 5
+    for i in range(len(copies)):
+        summary = embed(encoder, folder, tmp_path / f"{i}.npz")
+        assert summary.embedded + summary.found == 4
+        same(tmp_path / f"{i}.npz", tmp_path / "whole.npz")
+    assert summary.found == 3  # of the last
+
+
+def test_repeated_over_a_changing_folder(encoder, folder, tmp_path):
+    output = tmp_path / "a.npz"
+    embed(encoder, folder, output)
+    written = output.stat().st_mtime_ns
+    (folder / "a.wav").touch()
+    summary = embed(encoder, folder, output)
+    assert (summary.embedded, summary.found) == (0, 4)
+    assert output.stat().st_mtime_ns == written
+
+    soundfile.write(folder / "a.wav", noise(1.8, 9), RATE)
+    soundfile.write(folder / "d.wav", noise(1.5, 10), RATE)
+    summary = embed(encoder, folder, output)
+    assert (summary.embedded, summary.found) == (2, 3)
+    found = loaded(output)
+    for name in ("a.wav", "b.flac", "d.wav"):
+        starts, _, embeddings = sepssl.embed_windows(encoder, folder / name)
+        rows = found["names"] == name
+        np.testing.assert_array_equal(found["starts"][rows], starts)
+        np.testing.assert_array_equal(found["embeddings"][rows], embeddings)
+
+
+def test_a_recording_that_breaks_in_the_middle_leaves_no_row(encoder, folder, tmp_path):
+    damaged = noise(100, 5)
+    damaged[-10] = np.nan
+    soundfile.write(folder / "e.wav", damaged, RATE, subtype="FLOAT")
+    summary = embed(encoder, folder, tmp_path / "a.npz")
+    assert [skipped.name for skipped in summary.skipped] == ["broken.wav", "e.wav"]
+    found = loaded(tmp_path / "a.npz")
+    assert "e.wav" not in found["names"]
+    assert np.isfinite(found["embeddings"]).all()
+
+
+def test_other_settings_are_refused(encoder, folder, tmp_path):
+    output = tmp_path / "a.npz"
+    embed(encoder, folder, output)
+    keras.utils.set_random_seed(1)
+    other = Encoder(SmallBackbone(16, width=4))
+    other.build((None, None))
+    for options, message in (
+        ({"encoder": other}, "made with encoder=[0-9a-f]{16}, now [0-9a-f]{16}"),
+        ({"window_seconds": 2.0}, "window_samples=15600, now 32000"),
+        ({"pool": "max"}, "pool=window, now max"),
+        ({"separator": tiny_separator()}, "separator=None, now"),
+    ):
+        with pytest.raises(InputError, match=message):
+            embed(**{"encoder": encoder, "folder": folder, "output": output, **options})
+    shutil.rmtree(tmp_path / "a.npz.journal")
+    with pytest.raises(InputError, match=r"a.npz: exists already, without a.npz.journal"):
+        embed(encoder, folder, output)
+
+
+def test_nothing_to_read_leaves_nothing(encoder, tmp_path):
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in" / "silent.wav", np.zeros(RATE), RATE)
+    with pytest.raises(InputError, match=r"silent.wav: is silent"):
+        embed(encoder, tmp_path / "in", tmp_path / "out" / "a.npz")
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_writers(encoder, folder, tmp_path):
+    from sepssl.files import lock_folder
+
+    embed(encoder, folder, tmp_path / "a.npz")
+    with (
+        lock_folder(tmp_path / "a.npz.journal", wait=False),
+        pytest.raises(InputError, match="another process is running in it"),
+    ):
+        embed(encoder, folder, tmp_path / "a.npz")
+
+
+def test_a_full_disk_stops_the_run_and_nothing_is_lost(encoder, folder, tmp_path, monkeypatch):
+    enter = WindowStore.__enter__
+
+    def with_little_room(self):
+        enter(self)
+        self._database.execute("PRAGMA max_page_count = 24")  # SQLite's own "disk is full"
+        return self
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WindowStore, "__enter__", with_little_room)
+        with pytest.raises(OutputError, match=r"disk is full; \d of 4 recordings are done"):
+            embed(encoder, folder, tmp_path / "a.npz")
+    embed(encoder, folder, tmp_path / "a.npz")
+    embed(encoder, folder, tmp_path / "b.npz")
+    same(tmp_path / "a.npz", tmp_path / "b.npz")

@@ -47,6 +47,7 @@ setup(
         "soxr>=0.4",
         "threadpoolctl>=3.0",
         "tqdm>=4.65",
+        "usearch>=2.17",
         # TensorFlow 2.21 no longer brings it, and tf.summary.audio raises without it.
         "tensorboard>=2.17",
         "tensorflow>=2.17,<2.22",

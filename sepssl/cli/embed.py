@@ -1,16 +1,18 @@
 """Computes the embeddings of the windows of recordings.
 
-sepssl-embed --encoder=PATH.keras --input=CLIPS --output=FILE.npz
+sepssl-embed --encoder=PATH.keras --input=CLIPS --output=FILE.npz|.csv|.parquet|INDEX_DIR
 
 CLIPS is a sound file, a folder of them, a manifest (.csv), a prepared TFDS dataset (tfds:NAME), or
 built-in or mixed scenes ("scenes", mix:FOLDER).
-The output, .npz, .csv or .parquet, has a row for every window: the recording's name, start and end
-in seconds, embedding. With --separator, every audible channel of a window has a row of its own.
+The output has a row for every window: the recording's name, start and end in seconds, embedding.
+With --separator, every audible channel of a window has a row of its own. A folder is an index that
+sepssl-search searches and perch-hoplite opens.
 
-A run that was stopped goes on when it is repeated; later, it adds what is new or has changed. For
-that, FILE.journal/ holds all rows; it may be removed when the file is complete.
+A run that was stopped goes on when it is repeated; later, it adds what is new or has changed. For a
+file, FILE.journal/ holds all rows for that; it may be removed when the file is complete.
 """
 
+import os
 import sys
 
 from absl import flags
@@ -40,7 +42,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "output",
         None,
-        "File to write, ending in .npz, .csv or .parquet.",
+        "File to write, ending in .npz, .csv or .parquet, or folder of an index.",
         required=True,
         flag_values=values,
     )
@@ -109,6 +111,11 @@ def main(values: flags.FlagValues) -> None:
         values.hop_seconds,
         values.pool,
         values.audible_db,
+        {
+            name: os.path.abspath(path)
+            for name, path in (("encoder", values.encoder), ("separator", values.separator))
+            if path
+        },
     )
     report_skipped(summary.skipped)
     print(

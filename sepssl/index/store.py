@@ -23,6 +23,7 @@ from sepssl.files import writing_to
 
 DATABASE = "hoplite.sqlite"
 SETTINGS = "sepssl"  # key of the settings in hoplite's table of metadata
+MODEL_KEY, SOURCES_KEY = "model_config", "audio_sources"  # hoplite's own
 MIXTURE = 0  # the channel of a row that is about the recording itself
 _TIME = re.compile(r"(?<!\d)((?:19|20)\d{6})[_T-](\d{6})(?!\d)")
 _SCHEMA = """
@@ -286,6 +287,41 @@ class WindowStore:
         )
         for (vector,) in found:
             yield np.frombuffer(vector, "<f4")
+
+    def has_changes(self) -> bool:
+        """Whether vectors of complete recordings, or removed rows, are not in the index yet."""
+        return bool(
+            self._value(
+                "SELECT EXISTS (SELECT 1 FROM sepssl_removed) OR EXISTS (SELECT 1 FROM "
+                "sepssl_vectors JOIN windows ON windows.id = window_id JOIN recordings ON "
+                "recordings.id = recording_id WHERE complete = 1)"
+            )
+        )
+
+    def removed(self) -> list[int]:
+        """Rows that may be in the index and are not in the database."""
+        return [number for (number,) in self._database.execute("SELECT * FROM sepssl_removed")]
+
+    def pending(self, batch: int) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Rows of complete recordings that are not in the index yet: ids and vectors."""
+        found = self._database.execute(
+            "SELECT window_id, vector FROM sepssl_vectors JOIN windows ON windows.id = window_id "
+            "JOIN recordings ON recordings.id = recording_id WHERE complete = 1 ORDER BY window_id"
+        )
+        while rows := found.fetchmany(batch):
+            ids, vectors = zip(*rows, strict=True)
+            yield list(ids), np.stack([np.frombuffer(vector, "<f4") for vector in vectors])
+
+    def forget_pending(self) -> None:
+        """Removes the vectors that `pending` gives, and what `removed` does."""
+        with self._transaction():
+            self._database.execute("DELETE FROM sepssl_removed")
+            self._database.execute(
+                "DELETE FROM sepssl_vectors WHERE window_id IN (SELECT windows.id FROM windows "
+                "JOIN recordings ON recordings.id = recording_id WHERE complete = 1)"
+            )
+        with self._writing():
+            self._database.execute("VACUUM")
 
     def count(self) -> tuple[int, int]:
         """Complete recordings, and their rows."""

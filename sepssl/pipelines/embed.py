@@ -22,9 +22,17 @@ from sepssl.data.manifest import Manifest
 from sepssl.data.read_ahead import read_ahead
 from sepssl.errors import InputError, OutputError
 from sepssl.files import lock_folder, writing_to
-from sepssl.index.output import journal_of, require_output
-from sepssl.index.store import MIXTURE, Recording, Rows, WindowStore
+from sepssl.index.output import is_index, journal_of, require_output
+from sepssl.index.store import (
+    MIXTURE,
+    MODEL_KEY,
+    SOURCES_KEY,
+    Recording,
+    Rows,
+    WindowStore,
+)
 from sepssl.index.tables import write_table
+from sepssl.index.vectors import CONFIG_KEY, update_vectors, vectors_config
 from sepssl.pipelines.channel_record import model_digest
 from sepssl.progress import Progress
 from sepssl.representation.encoder import Encoder
@@ -66,26 +74,28 @@ def embed_recordings(
     hop_seconds: float | None = None,
     pool: str = "window",
     audible_db: float = AUDIBLE_DB,
+    models: dict[str, str] | None = None,
     verbose: bool = True,
 ) -> EmbedSummary:
     """Writes a row for every window of every recording.
 
-    Rows are written as they are computed, into a database in `OUTPUT.journal/`, from which the file
-    is made at the end. A run that was stopped, by whatever, is taken up at the last batch of
-    windows when it is repeated (with a separator or pooling: at the recording), and gives the same
-    rows to the last bit. Repeated later, it adds new recordings and embeds those again whose
-    content has changed; rows of recordings that are gone stay.
+    Rows are written as they are computed, into the database of an index or, for a file, one in
+    `OUTPUT.journal/` from which the file is made at the end. A run that was stopped, by whatever,
+    is taken up at the last batch of windows when it is repeated (with a separator or pooling: at
+    the recording), and gives the same rows to the last bit. Repeated later, it adds new recordings
+    and embeds those again whose content has changed; rows of recordings that are gone stay.
 
     Args:
         encoder: `Encoder`.
         clips: recordings at its sample rate, of any length.
-        output: a file; see `write_table`.
+        output: a file, see `write_table`, or a folder for an index that perch-hoplite opens too.
         separator: adds a row for every channel of a window whose power is at most `-audible_db`
             below the mixture's. At another sample rate than the encoder's, its input is resampled.
         window_seconds, hop_seconds: see `WindowEmbedder`.
         pool: "window" for all rows, or one row for each recording: the "mean" over all of its rows,
             those of channels included, their "max", or both, one after the other ("mean_max").
         audible_db: in dB, negative.
+        models: files of the "encoder" and the "separator", for the index to name.
         verbose: whether to show progress.
 
     Raises:
@@ -98,7 +108,7 @@ def embed_recordings(
     output = pathlib.Path(output)
     require_output(output)
     embedder = WindowEmbedder(encoder, window_seconds, hop_seconds)
-    folder = journal_of(output)
+    folder = output if is_index(output) else journal_of(output)
     settings = _settings(encoder, embedder, separator, pool, audible_db)
     summary = EmbedSummary(skipped=list(clips.skipped))
     began = time.monotonic()
@@ -143,7 +153,11 @@ def embed_recordings(
                 else f"no recording could be read; the first: {summary.skipped[0].reason}"
             )
         dim = encoder.embedding_size * (2 if pool == "mean_max" else 1)
-        if summary.embedded or not output.exists():
+        if is_index(output):
+            for key, value in _for_hoplite(store, clips, dim, models or {}).items():
+                store.set_metadata(key, value)
+            update_vectors(store, dim)
+        elif summary.embedded or not output.exists():
             write_table(output, store, dim)
     return summary
 
@@ -181,6 +195,37 @@ def _project(clips: Clips) -> str:
     if isinstance(clips, Manifest):
         return str(clips.file.parent.resolve())
     return clips.origin
+
+
+def _for_hoplite(
+    store: WindowStore, clips: Clips, dim: int, models: dict[str, str]
+) -> dict[str, Any]:
+    """What perch-hoplite's table of metadata says of vectors, model and recordings."""
+    sources = (store.metadata(SOURCES_KEY) or {}).get("audio_globs", [])
+    project = _project(clips)
+    if not any(source["dataset_name"] == project for source in sources):
+        sources.append(
+            {
+                "dataset_name": project,
+                "base_path": project,
+                "file_glob": "**/*",
+                "min_audio_len_s": 0.0,
+                "target_sample_rate_hz": clips.sample_rate,
+                "shard_len_s": None,
+                "max_shards_per_file": None,
+            }
+        )
+    return {
+        CONFIG_KEY: vectors_config(dim),
+        MODEL_KEY: {
+            "model_key": "sepssl",
+            "embedding_dim": dim,
+            "model_config": {"sample_rate": clips.sample_rate, **models},
+            "logits_key": None,
+            "logits_idxes": None,
+        },
+        SOURCES_KEY: {"audio_globs": sources},
+    }
 
 
 def _path(clips: Clips, index: int) -> str:

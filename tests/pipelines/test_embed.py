@@ -10,6 +10,7 @@ import soundfile
 import sepssl
 from sepssl.data.sources import open_clips
 from sepssl.errors import InputError, OutputError
+from sepssl.index.search import WindowIndex
 from sepssl.index.store import WindowStore
 from sepssl.pipelines.embed import embed_recordings
 from sepssl.representation import Encoder, SmallBackbone
@@ -254,3 +255,50 @@ def test_a_full_disk_stops_the_run_and_nothing_is_lost(encoder, folder, tmp_path
     embed(encoder, folder, tmp_path / "a.npz")
     embed(encoder, folder, tmp_path / "b.npz")
     same(tmp_path / "a.npz", tmp_path / "b.npz")
+
+
+def vectors_of(index, ids):
+    return np.stack([index.vector(number) for number in ids])
+
+
+def test_an_index_holds_the_rows_of_a_file(encoder, folder, tmp_path, monkeypatch):
+    embed(encoder, folder, tmp_path / "a.npz")
+    rows = loaded(tmp_path / "a.npz")
+    forget, copies = WindowStore.forget_pending, []
+
+    def copy_and_forget(self):
+        # Killed here, rows are in the index and still wait to be put there.
+        copies.append(shutil.copytree(self.folder, tmp_path / "killed"))
+        forget(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WindowStore, "forget_pending", copy_and_forget)
+        embed(encoder, folder, tmp_path / "index", models={"encoder": "/e.keras"})
+    embed(encoder, folder, tmp_path / "killed")
+    assert copies
+    unit = rows["embeddings"] / np.linalg.norm(rows["embeddings"], axis=1, keepdims=True)
+    for place in ("index", "killed"):
+        index = WindowIndex(tmp_path / place)
+        assert len(index) == len(unit)
+        found = [index.row(number + 1) for number in range(len(unit))]
+        assert [row.recording for row in found] == rows["names"].tolist()
+        assert [row.start for row in found] == rows["starts"].tolist()
+        np.testing.assert_array_equal(vectors_of(index, range(1, len(unit) + 1)), np.float16(unit))
+    assert WindowIndex(tmp_path / "index").models["encoder"] == "/e.keras"
+    assert not list((tmp_path / "index").glob(".*.tmp*"))
+
+    soundfile.write(folder / "a.wav", noise(1.8, 9), RATE)
+    embed(encoder, folder, tmp_path / "index")
+    index = WindowIndex(tmp_path / "index")
+    row = index.row_at(str(folder / "a.wav"), 0.5)
+    assert (row.start, row.end) == (0.48, 1.455)
+    query = sepssl.embed_windows(encoder, folder / "a.wav")[2][1]
+    (nearest,) = index.search(query, 1)
+    assert nearest.row == row.row
+    assert nearest.score == pytest.approx(1, abs=1e-3)
+    with pytest.raises(InputError, match="window_samples=15600, now 32000"):
+        embed(encoder, folder, tmp_path / "index", window_seconds=2.0)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "x.txt").touch()
+    with pytest.raises(InputError, match="other: holds no index"):
+        embed(encoder, folder, tmp_path / "other")

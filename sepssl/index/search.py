@@ -1,0 +1,200 @@
+"""Search for the windows of an index that are nearest to a vector."""
+
+import os
+import pathlib
+import sqlite3
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sepssl.errors import InputError
+from sepssl.index.store import (
+    DATABASE,
+    MIXTURE,
+    MODEL_KEY,
+    SETTINGS,
+    read_metadata,
+)
+from sepssl.index.vectors import CONFIG_KEY, open_vectors
+
+ROWS = ("mixture", "channels", "both")
+EXACT_BELOW = 1_000_000  # vectors, as in hoplite; beyond, the graph is searched
+_EXPANSION = 256  # of a search in the graph, at least
+_COLUMNS = {"recordings": ("path", "offset"), "windows": ("channel", "level_db")}
+
+
+class Found(NamedTuple):
+    """A window of an index.
+
+    Attributes:
+        row: id of its row; with several channels, of the one that was found.
+        recording: name of the recording.
+        path: its file, "" if not known.
+        offset: where the recording begins in the file, in seconds.
+        start, end: in seconds from the beginning of the recording.
+        channel: 0 for the mixture, or the number of a channel.
+        level_db: of the channel, relative to the mixture in the window.
+        score: cosine of the angle to the query.
+    """
+
+    row: int
+    recording: str
+    path: str
+    offset: float
+    start: float
+    end: float
+    channel: int
+    level_db: float
+    score: float
+
+
+class WindowIndex:
+    """An index that sepssl-embed or perch-hoplite has written, to read from.
+
+    Args:
+        folder: the index.
+
+    Attributes:
+        settings: what its rows were made with, see `sepssl.pipelines.embed`; None if another
+            program has made it.
+        models: files of the "encoder" and, if there is one, the "separator", as far as they are
+            known.
+        dim: of the vectors.
+
+    Raises:
+        InputError: if there is no complete index.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = pathlib.Path(folder)
+        path = self.folder / DATABASE
+        if not path.is_file():
+            raise InputError(f"{self.folder}: holds no {DATABASE}; expected an index")
+        try:
+            self._database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+            config = read_metadata(self._database, CONFIG_KEY)
+            self.settings: dict[str, Any] | None = read_metadata(self._database, SETTINGS)
+            model = read_metadata(self._database, MODEL_KEY) or {}
+            tables = {
+                table: {row[1] for row in self._database.execute(f"PRAGMA table_info({table})")}
+                for table in _COLUMNS
+            }
+        except sqlite3.Error as error:
+            raise InputError(f"{path}: cannot be read: {error}; expected an index") from error
+        if config is None:
+            raise InputError(
+                f"{self.folder}: is not complete; expected sepssl-embed to be repeated first"
+            )
+        self.dim: int = config["embedding_dim"]
+        self.models: dict[str, str] = model.get("model_config") or {}
+        self._vectors = open_vectors(self.folder, self.dim)
+        # Columns that indexes of other programs lack.
+        there = {
+            name: f'{table}."{name}"' if name in tables[table] else "NULL"
+            for table, names in _COLUMNS.items()
+            for name in names
+        }
+        self._select = (
+            f"SELECT windows.id, filename, {there['path']}, {there['offset']}, offsets, "
+            f"{there['channel']}, {there['level_db']} FROM windows JOIN recordings "
+            "ON recordings.id = recording_id "
+        )
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    def row(self, number: int) -> Found:
+        """A row, with a score of 1.
+
+        Raises:
+            InputError: if there is none of that id.
+        """
+        found = self._rows([number])
+        if not found or not self._vectors.contains(number):
+            raise InputError(f"{self.folder}: has no row {number}")
+        return found[0]
+
+    def vector(self, number: int) -> np.ndarray:
+        """The vector of a row, float32 [dim]."""
+        return np.asarray(self._vectors.get(number), np.float32)
+
+    def row_at(self, recording: str, start: float, channel: int = MIXTURE) -> Found | None:
+        """The row of a recording whose window begins nearest to a time, no more than half a window.
+
+        Args:
+            recording: name in the index, or path of the file.
+            start: in seconds from the beginning of the recording.
+            channel: of the row.
+        """
+        path = os.path.abspath(recording)
+        query = self._select + "WHERE filename = ?"
+        values = [recording]
+        if 'recordings."path"' in self._select:
+            query += ' OR recordings."path" = ?'
+            values.append(path)
+        rows = [_found(row) for row in self._database.execute(query, values)]
+        rows = [row for row in rows if row.channel == channel]
+        if not rows:
+            return None
+        nearest = min(rows, key=lambda row: abs(row.start - start))
+        if abs(nearest.start - start) > (nearest.end - nearest.start) / 2:
+            return None
+        return nearest
+
+    def search(self, vector: np.ndarray, k: int, rows: str = "both") -> list[Found]:
+        """The nearest windows, each once, with its best row; exact below a million rows.
+
+        Args:
+            vector: [dim], of any length but 0.
+            k: how many.
+            rows: which rows count: those of the "mixture", of "channels", or "both".
+
+        Returns:
+            At most `k` windows, the nearest first.
+
+        Raises:
+            InputError: if the vector is 0, not finite, or of another dimension.
+        """
+        query = np.asarray(vector, np.float32)
+        length = float(np.linalg.norm(query))
+        if query.shape != (self.dim,) or not 0 < length < np.inf:
+            raise InputError(
+                f"the query is a vector {list(query.shape)} of length {length:.3g}; expected one "
+                f"of {self.dim} finite values that are not all 0"
+            )
+        exact = len(self) < EXACT_BELOW
+        count = min(len(self), 4 * k)
+        while count:
+            if not exact:
+                self._vectors.expansion_search = max(_EXPANSION, 2 * count)
+            matches = self._vectors.search(query / length, count, exact=exact)
+            scores = dict(zip(matches.keys.tolist(), (1 - matches.distances).tolist(), strict=True))
+            best: dict[tuple, Found] = {}
+            for row in self._rows(list(scores)):
+                if rows == "both" or (row.channel == MIXTURE) == (rows == "mixture"):
+                    best.setdefault((row.path, row.recording, row.start, row.end), row)
+                    if len(best) == k:
+                        break
+            if len(best) == k or count == len(self):
+                return [row._replace(score=scores[row.row]) for row in best.values()]
+            count = min(len(self), 4 * count)
+        return []
+
+    def _rows(self, numbers: list[int]) -> list[Found]:
+        """Those of the rows that are in the database, in the given order."""
+        found = {}
+        for first in range(0, len(numbers), 500):
+            some = numbers[first : first + 500]
+            marks = ", ".join("?" * len(some))
+            query = f"{self._select} WHERE windows.id IN ({marks})"
+            for row in self._database.execute(query, some):
+                found[row[0]] = _found(row)
+        return [found[number] for number in numbers if number in found]
+
+
+def _found(row: tuple) -> Found:
+    number, name, path, offset, offsets, channel, level = row
+    start, end = np.frombuffer(offsets, "<f8").tolist()
+    return Found(
+        number, name, path or "", offset or 0.0, start, end, channel or MIXTURE, level or 0.0, 1.0
+    )

@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+
+from sepssl.errors import InputError
+from sepssl.index import search
+from sepssl.index.search import WindowIndex
+from sepssl.index.store import Rows, WindowStore, time_in
+from sepssl.index.vectors import CONFIG_KEY, update_vectors, vectors_config
+
+WINDOWS, CHANNELS, DIM = 200, 4, 16
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """An index of 200 windows, a row for the mixture and three for channels; its vectors."""
+    folder = tmp_path_factory.mktemp("index")
+    vectors = np.random.default_rng(0).normal(size=(WINDOWS, CHANNELS, DIM)).astype(np.float32)
+    with WindowStore(folder, {"encoder": "0123"}) as store:
+        names = ["a.wav", "b.wav"]
+        recordings = store.add_recordings(
+            "/data", names, ["/data/a.wav", "/data/b.wav"], [0.0, 2.5]
+        )
+        for recording, part in zip(recordings, np.split(vectors, 2), strict=True):
+            starts = np.repeat(0.5 * np.arange(len(part)), CHANNELS)
+            rows = np.tile(np.arange(CHANNELS), len(part))
+            flat = part.reshape(-1, DIM)
+            store.append(recording.id, Rows(starts, starts + 1, rows, -1.0 * rows, flat))
+            store.finish(recording.id, "", 100.0)
+        store.set_metadata(CONFIG_KEY, vectors_config(DIM))
+        update_vectors(store, DIM)
+    return folder, vectors / np.linalg.norm(vectors, axis=2, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "channels"), [("mixture", [0]), ("channels", [1, 2, 3]), ("both", [0, 1, 2, 3])]
+)
+@pytest.mark.parametrize("k", [1, 7, 150, 200])
+def test_the_nearest_windows_each_once(made, rows, channels, k):
+    folder, vectors = made
+    index = WindowIndex(folder)
+    query = np.random.default_rng(1).normal(size=DIM)
+    scores = vectors[:, channels] @ (query / np.linalg.norm(query))
+    expected = np.argsort(-scores.max(axis=1))[:k]
+    found = index.search(query, k, rows)
+    assert len(found) == k
+    places = [("ab".index(row.recording[0]) * 100 + round(2 * row.start)) for row in found]
+    np.testing.assert_allclose(
+        [row.score for row in found], scores.max(axis=1)[expected], atol=2e-3
+    )
+    # float16 may swap neighbours that are next to equal
+    assert np.mean(np.array(places) == expected) > 0.9
+    assert len(set(places)) == k
+    for place, row in zip(places, found, strict=True):
+        assert row.channel == channels[scores[place].argmax()]
+        assert row.level_db == -row.channel
+        assert (row.path, row.offset) == (f"/data/{row.recording}", [0.0, 2.5][place // 100])
+
+
+def test_beyond_the_limit_the_graph_finds_nearly_the_same(made, monkeypatch):
+    folder, vectors = made
+    index = WindowIndex(folder)
+    exact = [{row.row for row in index.search(vectors[i, 0], 10)} for i in range(20)]
+    monkeypatch.setattr(search, "EXACT_BELOW", 10)
+    near = [{row.row for row in index.search(vectors[i, 0], 10)} for i in range(20)]
+    recall = np.mean([len(a & b) / 10 for a, b in zip(exact, near, strict=True)])
+    assert recall > 0.98
+
+
+def test_rows_by_number_and_by_time(made):
+    folder, vectors = made
+    index = WindowIndex(folder)
+    row = index.row_at("b.wav", 10.2, 2)
+    assert (row.recording, row.start, row.end, row.channel) == ("b.wav", 10.0, 11.0, 2)
+    np.testing.assert_array_equal(index.vector(row.row), np.float16(vectors[120, 2]))
+    assert index.row(row.row) == row
+    assert index.row_at("/data/b.wav", 10.2, 2) == row
+    assert index.row_at("b.wav", 200.0) is None
+    assert index.row_at("c.wav", 0.0) is None
+    with pytest.raises(InputError, match="has no row 9999"):
+        index.row(9999)
+
+
+def test_queries_that_cannot_be(made):
+    index = WindowIndex(made[0])
+    for query in (np.zeros(DIM), np.full(DIM, np.nan), np.ones(3)):
+        with pytest.raises(InputError, match="expected one of 16 finite values"):
+            index.search(query, 5)
+
+
+def test_what_is_no_index(tmp_path):
+    with pytest.raises(InputError, match=r"holds no hoplite\.sqlite"):
+        WindowIndex(tmp_path)
+    (tmp_path / "hoplite.sqlite").write_text("no database at all, but long enough to be one")
+    with pytest.raises(InputError, match="cannot be read"):
+        WindowIndex(tmp_path)
+    with pytest.raises(InputError, match="is not a database"), WindowStore(tmp_path, {}):
+        pass
+    (tmp_path / "hoplite.sqlite").unlink()
+    with WindowStore(tmp_path, {}) as store:
+        pass
+    with pytest.raises(InputError, match="is not complete"):
+        WindowIndex(tmp_path)
+    with store:
+        store.set_metadata(CONFIG_KEY, vectors_config(DIM))
+    with pytest.raises(InputError, match=r"usearch.index: does not exist"):
+        WindowIndex(tmp_path)
+    (tmp_path / "usearch.index").write_bytes(b"cut")
+    with pytest.raises(InputError, match=r"usearch.index: "):
+        WindowIndex(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "time"),
+    [
+        ("20240131_061500.WAV", "2024-01-31T06:15:00"),
+        ("site/SM4_20240131_061500.wav", "2024-01-31T06:15:00"),
+        ("20240231_061500.wav", None),
+        ("120240131_061500.wav", None),
+        ("a.wav", None),
+    ],
+)
+def test_times_in_names(name, time):
+    assert time_in(name) == time

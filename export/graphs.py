@@ -158,7 +158,7 @@ def write_saved_model(graph: Graph, folder: str | os.PathLike) -> None:
         OSError: if the folder cannot be written.
     """
 
-    @tf.function
+    @tf.function(autograph=False)
     def call(x, training=False):
         return graph.call(x, training)
 
@@ -171,7 +171,9 @@ def write_saved_model(graph: Graph, folder: str | os.PathLike) -> None:
     root.variables = [v.value for v in variables]
     root.trainable_variables = [v.value for v in trainable]
     root.regularization_losses = [
-        tf.function(_penalty(v), input_signature=[]) for v in trainable if v.regularizer is not None
+        tf.function(_penalty(v), input_signature=[], autograph=False)
+        for v in trainable
+        if v.regularizer is not None
     ]
     for training in (False, True):
         call.get_concrete_function(graph.input, training=training)
@@ -196,7 +198,7 @@ def _kind(value) -> str:
 
 
 def _signature(function: Callable, spec: tf.TensorSpec = WAVEFORM) -> Callable:
-    return tf.function(function, input_signature=[spec])
+    return tf.function(function, input_signature=[spec], autograph=False)
 
 
 class _RealSTFTBasis(STFTBasis):

@@ -7,6 +7,8 @@ import pathlib
 
 import pytest
 
+from tests.forks import ForkServer
+
 TESTS = pathlib.Path(__file__).parent
 VERSIONS = (
     "audio/test_in_graph.py",
@@ -29,3 +31,11 @@ def pytest_collection_modifyitems(items):
         path = item.path.relative_to(TESTS).as_posix()
         if any(path == part or path.startswith(f"{part}/") for part in VERSIONS):
             item.add_marker(pytest.mark.versions)
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """Runs Python scripts in processes of their own, which have imported TensorFlow already."""
+    server = ForkServer()
+    yield server
+    server.close()

@@ -34,7 +34,7 @@ def pair_logits(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
     return _forward(left, right, weights), gradient
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _forward(left, right, weights):
     def block(rows):
         hidden = tf.nn.relu(rows[:, tf.newaxis] + right[tf.newaxis])
@@ -44,7 +44,7 @@ def _forward(left, right, weights):
     return tf.reshape(logits, [left.shape[0], right.shape[0]])
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _backward(upstream, left, right, weights):
     def block(parts):
         rows, above = parts

@@ -20,9 +20,9 @@ def fused(function: Callable) -> Callable:
     Returns:
         A function of the same arguments with the same value and gradient.
     """
-    forward = tf.function(function, jit_compile=True)
+    forward = tf.function(function, jit_compile=True, autograph=False)
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=True, autograph=False)
     def backward(upstream, setting, *tensors):
         with tf.GradientTape() as tape:
             tape.watch(tensors)

@@ -146,7 +146,7 @@ class Separator(keras.Model):
     @functools.cached_property
     def compiled_call(self) -> Callable[[Tensor], Tensor]:
         """The network compiled by XLA, once per length: faster for many inputs of one length."""
-        return tf.function(self.call, jit_compile=True)
+        return tf.function(self.call, jit_compile=True, autograph=False)
 
     def separate(
         self,

@@ -139,7 +139,7 @@ def train(
         # XLA fails under strategies that replicate.
         single = not isinstance(strategy, tf.distribute.MirroredStrategy)
 
-        @tf.function(jit_compile=learner.gains_from_xla and single)
+        @tf.function(jit_compile=learner.gains_from_xla and single, autograph=False)
         def train_step(batch):
             metrics = strategy.run(learner.update, (batch,))
             return {k: strategy.reduce("MEAN", v, axis=None) for k, v in metrics.items()}

@@ -2,14 +2,12 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
 SCRIPT = pathlib.Path(__file__).with_name("replicas.py")
 
 
-def test_two_replicas_compute_what_one_does():
-    process = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, timeout=280)
+def test_two_replicas_compute_what_one_does(forks):
+    process = forks.run(SCRIPT, path=[SCRIPT.parent])
     assert process.returncode == 0, process.stderr[-3000:]
     apart = json.loads(process.stdout.splitlines()[-1])
     assert len(apart) == 4

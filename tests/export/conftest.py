@@ -1,14 +1,14 @@
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 
+from sepssl.export import processes, tflite
 from sepssl.representation import Encoder, SmallBackbone
+
+RUN_SCRIPT = processes.run_script
 
 
 @pytest.fixture(scope="session")
@@ -29,21 +29,33 @@ def waveforms():
     return {name: random.uniform(-1, 1, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def scripts_are_forked(forks):
+    """The exporter's scripts start in a fork, but for a test that asks for `real_processes`."""
+
+    def run_script(script, *arguments, timeout=None):
+        return forks.run(str(script), *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (processes, tflite):
+            patch.setattr(module, "run_script", run_script)
+        yield
+
+
+@pytest.fixture
+def real_processes(monkeypatch):
+    for module in (processes, tflite):
+        monkeypatch.setattr(module, "run_script", RUN_SCRIPT)
+
+
 @pytest.fixture(scope="session")
-def run_python(tmp_path_factory):
+def run_python(forks, tmp_path_factory):
     """Function (script, *arguments) -> (JSON that the script prints last, its stderr)."""
     # Elsewhere, so that no module is found only because the tests run in the repository.
     elsewhere = tmp_path_factory.mktemp("elsewhere")
 
     def run(script, *arguments):
-        process = subprocess.run(
-            [sys.executable, "-c", script, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            cwd=elsewhere,
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"},
-            timeout=280,
-        )
+        process = forks.run(*map(str, arguments), code=script, cwd=elsewhere)
         assert process.returncode == 0, process.stderr[-3000:]
         return json.loads(process.stdout.splitlines()[-1]), process.stderr
 

@@ -1,5 +1,6 @@
 """What hear-validator checks, and what the embeddings are."""
 
+import functools
 import json
 import os
 import subprocess
@@ -33,25 +34,25 @@ print(json.dumps({"sizes": sizes, "sepssl": sepssl}))
 """
 
 
-def look(folder, audio, tmp_path, *arguments):
+@pytest.fixture
+def look(forks, tmp_path):
+    return functools.partial(look_at, forks, tmp_path)
+
+
+def look_at(forks, tmp_path, folder, audio, *arguments):
     np.savez(tmp_path / "audio.npz", audio=audio)
-    process = subprocess.run(
-        [sys.executable, "-c", LOOK, str(tmp_path / "audio.npz"), *arguments],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(folder)},
-    )
+    file = str(tmp_path / "audio.npz")
+    process = forks.run(file, *arguments, code=LOOK, cwd=tmp_path, path=[folder])
     assert process.returncode == 0, process.stderr[-3000:]
     told = json.loads(process.stdout.splitlines()[-1])
     return told, dict(np.load(tmp_path / "audio.npz.found.npz"))
 
 
-def test_embeddings_and_timestamps(encoder, tmp_path):
+def test_embeddings_and_timestamps(encoder, look, tmp_path):
     save_hear(encoder, tmp_path / "hear")
     samples = 37777
     audio = np.random.default_rng(0).uniform(-1, 1, [3, samples]).astype(np.float32)
-    told, found = look(tmp_path / "hear", audio, tmp_path)
+    told, found = look(tmp_path / "hear", audio)
     assert told == {"sizes": [16000, 16, 16], "sepssl": False}
     expected = np.asarray(encoder(audio))
     np.testing.assert_allclose(found["scene"], expected, atol=1e-5 * expected.max())
@@ -66,10 +67,10 @@ def test_embeddings_and_timestamps(encoder, tmp_path):
         np.testing.assert_allclose(found["embeddings"][:, i], expected, atol=1e-5 * expected.max())
 
 
-def test_recordings_longer_than_what_is_embedded_at_once(encoder, tmp_path):
+def test_recordings_longer_than_what_is_embedded_at_once(encoder, look, tmp_path):
     save_hear(encoder, tmp_path / "hear")
     audio = np.random.default_rng(0).uniform(-1, 1, [1, 16000 * 20]).astype(np.float32)
-    _, found = look(tmp_path / "hear", audio, tmp_path, str(tmp_path / "hear"))
+    _, found = look(tmp_path / "hear", audio, str(tmp_path / "hear"))
     assert found["embeddings"].shape == (1, 401, 16)
     for i in (255, 256, 400):
         patch = np.pad(audio, [[0, 0], [7800, 7800]])[:, 800 * i : 800 * i + 15600]
@@ -77,13 +78,13 @@ def test_recordings_longer_than_what_is_embedded_at_once(encoder, tmp_path):
         np.testing.assert_allclose(found["embeddings"][:, i], expected, atol=1e-5 * expected.max())
 
 
-def test_other_sample_rates(tmp_path):
+def test_other_sample_rates(look, tmp_path):
     encoder = Encoder(SmallBackbone(embedding_size=8, width=2), LogMel(sample_rate=22050))
     card = save_hear(encoder, tmp_path / "hear")
     # Frames are 220 samples apart, so 5 of them are a little less than 50 ms.
     assert card["timestamps"]["hop_samples"] == 1100
     audio = np.zeros([2, 22050], np.float32)
-    told, found = look(tmp_path / "hear", audio, tmp_path)
+    told, found = look(tmp_path / "hear", audio)
     assert told["sizes"] == [22050, 8, 8]
     steps = np.diff(found["times"], axis=1)
     np.testing.assert_allclose(steps, 1000 * 1100 / 22050, atol=1e-3)

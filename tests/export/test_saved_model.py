@@ -291,8 +291,16 @@ print(json.dumps([embedding.tolist(), called.tolist(), moved, len(layer.trainabl
 """
 
 
-def test_tensorflow_hub(exported, encoder, waveforms, saved_waveforms, run_python):
-    (embedding, called, moved, weights), _ = run_python(HUB, exported[0], saved_waveforms)
+def test_tensorflow_hub(exported, encoder, waveforms, saved_waveforms, tmp_path):
+    process = subprocess.run(
+        [sys.executable, "-c", HUB, exported[0], saved_waveforms],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=280,
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    embedding, called, moved, weights = json.loads(process.stdout.splitlines()[-1])
     expected = np.asarray(encoder(waveforms["batch"]))
     close(np.array(embedding), expected)
     close(np.array(called), expected)

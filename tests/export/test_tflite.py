@@ -63,8 +63,16 @@ def converted(encoder, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def look(converted, saved_waveforms, run_python):
-    return run_python(LOOK, converted[0] / "encoder.tflite", saved_waveforms)[0]
+def look(converted, saved_waveforms, tmp_path_factory):
+    process = subprocess.run(
+        [sys.executable, "-c", LOOK, converted[0] / "encoder.tflite", saved_waveforms],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path_factory.mktemp("elsewhere"),
+        timeout=280,
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("runtime", ["ai_edge_litert", "tensorflow"])
@@ -332,7 +340,7 @@ def test_the_wrong_one_of_several_files_is_named(converted, encoder, waveforms):
         check_in_fresh_process([right, missing])
 
 
-def test_a_child_that_hangs_is_ended(converted, waveforms, tmp_path):
+def test_a_child_that_hangs_is_ended(converted, waveforms, real_processes, tmp_path):
     script = tmp_path / "script.py"
     script.write_text("import time; time.sleep(60)")
     with pytest.raises(ExportError, match=r"script\.py: not finished after 0\.5 s"):

@@ -2,8 +2,6 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -139,11 +137,8 @@ def test_what_is_no_pair_of_views_is_refused():
         learner.views(WAVEFORMS)
 
 
-def test_averages_over_two_replicas_are_those_over_one():
-    toy = pathlib.Path(__file__).with_name("toy_fit.py")
-    finished = subprocess.run(
-        [sys.executable, toy], capture_output=True, text=True, timeout=240, check=False
-    )
+def test_averages_over_two_replicas_are_those_over_one(forks):
+    finished = forks.run(pathlib.Path(__file__).with_name("toy_fit.py"))
     assert finished.returncode == 0, finished.stderr[-3000:]
     one, two = json.loads(finished.stdout.splitlines()[-1])
     assert set(one) == set(two)

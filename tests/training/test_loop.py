@@ -1,8 +1,6 @@
 import json
 import pathlib
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,21 +10,20 @@ import sepssl
 TOY = pathlib.Path(__file__).parent / "toy.py"
 
 
-def run(*arguments, expect=0):
-    # A process of its own: a collective that fails poisons later ones in the same process.
-    finished = subprocess.run(
-        [sys.executable, TOY, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert finished.returncode == expect, finished.stderr[-3000:]
-    return json.loads(finished.stdout.splitlines()[-1]) if expect == 0 else finished
+@pytest.fixture(scope="module")
+def run(forks):
+    """Runs toy.py in a process of its own: a collective that fails poisons later ones."""
+
+    def run(*arguments, expect=0):
+        finished = forks.run(TOY, *arguments)
+        assert finished.returncode == expect, finished.stderr[-3000:]
+        return json.loads(finished.stdout.splitlines()[-1]) if expect == 0 else finished
+
+    return run
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory):
+def straight(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("straight")
     return {stage: run(stage, folder / stage) for stage in ("separator", "encoder")} | {
         "folder": folder
@@ -34,7 +31,7 @@ def straight(tmp_path_factory):
 
 
 @pytest.mark.parametrize("stage", ["separator", "encoder"])
-def test_a_killed_run_continues_to_the_last_bit(stage, straight, tmp_path):
+def test_a_killed_run_continues_to_the_last_bit(stage, run, straight, tmp_path):
     run(stage, tmp_path / "run", "--die-after=3", expect=-signal.SIGKILL)
     resumed = run(stage, tmp_path / "run")
     assert resumed["digest"] == straight[stage]["digest"]
@@ -42,7 +39,7 @@ def test_a_killed_run_continues_to_the_last_bit(stage, straight, tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["separator", "encoder"])
-def test_two_replicas_train_as_one(stage, straight, tmp_path):
+def test_two_replicas_train_as_one(stage, run, straight, tmp_path):
     two = run(stage, tmp_path / "run", "--cpus=2")
     one = straight[stage]
     names = ["loss", "gradient_norm"]
@@ -65,7 +62,7 @@ def test_two_replicas_train_as_one(stage, straight, tmp_path):
     assert apart < 0.1 * went
 
 
-def test_a_finished_run_holds_what_it_should(straight):
+def test_a_finished_run_holds_what_it_should(run, straight):
     folder = straight["folder"] / "separator"
     states = sorted(p.name for p in (folder / "states").iterdir())
     assert states == [
@@ -87,7 +84,7 @@ def test_a_finished_run_holds_what_it_should(straight):
     assert again["digest"] == straight["separator"]["digest"]
 
 
-def test_a_nan_stops_the_run_and_names_what_to_look_at(tmp_path):
+def test_a_nan_stops_the_run_and_names_what_to_look_at(run, tmp_path):
     failed = run("separator", tmp_path / "run", "--nan-at=4", expect=1)
     message = failed.stderr.splitlines()[-1]
     assert "step 4: loss is nan" in message

@@ -65,6 +65,7 @@ def get_config() -> ConfigDict:
                 "precision": "float32",  # or "bfloat16", "float16": mixed, for accelerators
                 # .keras file to start from; its network takes the place of the one described above.
                 "init_from": "",
+                "objective": "mixit",  # or "remixit", "self_remixing"
                 "steps": 10000,
                 "batch_size": 16,  # recordings
                 "num_mixtures": 2,  # recordings in a mixture of mixtures
@@ -76,6 +77,9 @@ def get_config() -> ConfigDict:
                 "search": "exhaustive",  # or "least_squares", for many sources
                 "sparsity_weight": 0.0,
                 "covariance_weight": 0.0,
+                "penalty_ramp_steps": 0,  # over which both weights grow from 0
+                "average_decay": 0.0,  # of a moving average of the weights, a step; 0 for none
+                "kept_weights": "current",  # in states and at the end; or "average"
                 "learning_rate": 1e-3,
                 "schedule": "cosine",
                 "warmup_steps": 50,  # at most half of the steps

@@ -170,15 +170,20 @@ def _members(num_sources: int) -> np.ndarray:
     return (sets[:, None] >> np.arange(num_sources) & 1).astype(np.float32)
 
 
+def filled_up(rows: Tensor, multiple: int) -> Tensor:
+    """[count, ...] with as many of the first rows at its end as make the count a multiple."""
+    if rows.shape[0] is not None and rows.shape[0] % multiple == 0:
+        return rows
+    count = ops.shape(rows)[0]
+    return ops.concatenate([rows] * multiple)[: count + -count % multiple]
+
+
 def mixtures_of_mixtures(recordings: Tensor, num_mixtures: int = 2) -> tuple[Tensor, Tensor]:
     """Groups neighbours in the batch.
 
     [num_mixtures n, samples] -> references [n, num_mixtures, samples], their sums [n, samples]. If
     recordings are left over, the last group is filled up with the first recordings (our choice).
     """
-    if recordings.shape[0] is None or recordings.shape[0] % num_mixtures:
-        count = ops.shape(recordings)[0]
-        repeated = ops.concatenate([recordings] * num_mixtures)
-        recordings = repeated[: count + -count % num_mixtures]
+    recordings = filled_up(recordings, num_mixtures)
     references = ops.reshape(recordings, (-1, num_mixtures, ops.shape(recordings)[-1]))
     return references, ops.sum(references, axis=1)

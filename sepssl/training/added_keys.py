@@ -20,7 +20,11 @@ ADDED_KEYS = {
     "data.mix.validation_folds": "",
     "data.test_fold": "",
     "encoder.front_end": "log_mel",
+    "train.average_decay": 0.0,
     "train.init_from": "",
+    "train.kept_weights": "current",
+    "train.objective": "mixit",
+    "train.penalty_ramp_steps": 0,
     "train.precision": "float32",
 }
 

@@ -28,6 +28,7 @@ class RecordingBatches:
         num_sources: rows of "sources"; clips with fewer get silent ones.
         supervised_clips: how many clips at the end of a batch come with their sources.
         groups: of each clip of the store, the recording it is a part of; see `Shuffle`.
+        num_uniforms: numbers drawn for each recording.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class RecordingBatches:
         num_sources: int = 0,
         supervised_clips: int = 0,
         groups: Sequence[str] | None = None,
+        num_uniforms: int = 0,
     ):
         self.recordings = recordings
         self.clips = clips
@@ -53,6 +55,7 @@ class RecordingBatches:
         self.single_mixture_fraction = single_mixture_fraction
         self.num_sources = num_sources
         self.unsupervised_clips = batch_size - supervised_clips
+        self.num_uniforms = num_uniforms
         groups = None if groups is None else [groups[i] for i in clips]
         self.shuffle = Shuffle(len(clips), batch_size, seed, groups)
 
@@ -65,9 +68,9 @@ class RecordingBatches:
         """One global batch, float32.
 
         Returns:
-            "recordings" [unsupervised clips, crop_samples]; "mixtures" [supervised clips,
-            crop_samples] and "sources" [supervised clips, num_sources, crop_samples]. Empty ones
-            are absent.
+            "recordings" [unsupervised clips, crop_samples], and "uniforms" [unsupervised clips,
+            num_uniforms] in [0, 1); "mixtures" [supervised clips, crop_samples] and "sources"
+            [supervised clips, num_sources, crop_samples]. Empty ones are absent.
         """
         rng = np.random.default_rng([self.seed, step, 1])
         crops, sources = [], []
@@ -88,6 +91,9 @@ class RecordingBatches:
             single = rng.random(shape[0]) < self.single_mixture_fraction
             gains[single, 1:] = 0.0
             batch["recordings"] = recordings * gains.reshape(-1, 1).astype(np.float32)
+            if self.num_uniforms:
+                shape = (len(recordings), self.num_uniforms)
+                batch["uniforms"] = rng.random(shape, np.float32)
         if sources:
             batch["mixtures"] = np.stack(crops[self.unsupervised_clips :])
             batch["sources"] = np.stack(sources)

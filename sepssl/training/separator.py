@@ -45,8 +45,9 @@ MINIMUMS = COMMON_MINIMUMS | {
 def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     """Trains a separator on a folder of recordings or on the built-in scenes.
 
-    Trains with MixIT or, for a fraction `config.train.supervised_fraction` of every batch, with PIT
-    on true sources, which the scenes and folders laid out like FUSS have.
+    Trains with MixIT, RemixIT or Self-Remixing (`config.train.objective`) or, for a fraction
+    `config.train.supervised_fraction` of every batch, with PIT on true sources, which the scenes
+    and folders laid out like FUSS have.
 
     Args:
         config: as in `configs/separator_small.py`.
@@ -62,7 +63,7 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
     num_sources = make_learner().separator.num_sources  # fails early if it cannot be made
     strategy = make_strategy(config.train.strategy)
     require_precision_that_fits(config.train, strategy)
-    supervised = _supervised_clips(config.train, strategy.num_replicas_in_sync)
+    supervised = _supervised_clips(config.train, strategy.num_replicas_in_sync, num_sources)
     if supervised and num_sources > MAX_SOURCES:
         raise InputError(
             f"separator.num_sources={num_sources}: expected at most {MAX_SOURCES} "
@@ -91,6 +92,7 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
             num_sources,
             supervised,
             stored.recordings,
+            num_sources if _remixes(config.train) else 0,
         )
         evaluate = _evaluator(config, stored, recordings, held_out, crop)
         train(run, strategy, make_learner, batches, evaluate, **settings)
@@ -99,16 +101,26 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
 
 def _make_learner(config: ConfigDict) -> SeparatorLearner:
     separator = initial_separator(config)
-    options = ("num_mixtures", "signal_loss", "search", "sparsity_weight", "covariance_weight")
+    options = (
+        "objective",
+        "num_mixtures",
+        "signal_loss",
+        "search",
+        "sparsity_weight",
+        "covariance_weight",
+        "penalty_ramp_steps",
+        "average_decay",
+        "kept_weights",
+    )
     with input_errors("separator"):
         return SeparatorLearner(
             separator,
-            **{name: config.train[name] for name in options},
+            **{name: config.train[name] for name in options if name in config.train},
             clip_norm=config.train.clip_norm,
         )
 
 
-def _supervised_clips(train: ConfigDict, replicas: int) -> int:
+def _supervised_clips(train: ConfigDict, replicas: int, num_sources: int) -> int:
     """Number of clips in a batch that are trained on with their true sources.
 
     Raises:
@@ -129,15 +141,27 @@ def _supervised_clips(train: ConfigDict, replicas: int) -> int:
             f"train.batch_size={train.batch_size} clips"
         )
     unsupervised = train.batch_size - supervised
-    multiple = train.num_mixtures * replicas
+    remixes = _remixes(train)
+    if remixes and train.single_mixture_fraction:
+        raise InputError(
+            f"train.single_mixture_fraction={train.single_mixture_fraction}: applies to mixtures "
+            f"of mixtures; expected 0 with train.objective={train.objective!r}"
+        )
+    group = "separator.num_sources" if remixes else "train.num_mixtures"
+    multiple = (num_sources if remixes else train.num_mixtures) * replicas
     if train.batch_size < 1 or unsupervised % multiple or supervised % replicas:
         raise InputError(
             f"train.batch_size={train.batch_size}, of which {supervised} with sources "
             f"(train.supervised_fraction={train.supervised_fraction}): expected a multiple of "
-            f"{multiple} (train.num_mixtures * replicas) without sources"
+            f"{multiple} ({group} * replicas) without sources"
             + (f" and of {replicas} with sources" if replicas > 1 else "")
         )
     return supervised
+
+
+def _remixes(train: ConfigDict) -> bool:
+    """Whether recordings are trained on by remixing channels, not by MixIT."""
+    return train.get("objective", "mixit") != "mixit"
 
 
 def _require_outputs(recordings: ClipStore, num_sources: int) -> None:

@@ -17,9 +17,10 @@ class LearnerCase:
     kind: type
     arguments: Callable[[], dict]
     example: dict[str, tuple[int, ...]]
+    variant: str = ""
 
     def __str__(self):
-        return self.kind.__name__
+        return "-".join(filter(None, [self.kind.__name__, self.variant]))
 
     def make(self):
         return self.kind(**self.arguments())
@@ -53,6 +54,10 @@ def separator():
     return sepssl.Separator(3, sepssl.STFTBasis(32, 16), tdcn(), "uniform", sample_rate=4000)
 
 
+def two_sources():
+    return sepssl.Separator(2, sepssl.STFTBasis(32, 16), tdcn(), "uniform", sample_rate=4000)
+
+
 def encoder_and_front_end():
     """The front end draws its own numbers; batches bring none."""
     mel = log_mel()
@@ -74,6 +79,21 @@ LEARNERS = [
             "clip_norm": 2.0,
         },
         {"recordings": (800,)},
+    ),
+    LearnerCase(
+        sepssl.SeparatorLearner,
+        lambda: {
+            "separator": two_sources(),
+            "objective": "remixit",
+            "signal_loss": "snr",
+            "sparsity_weight": 0.5,
+            "penalty_ramp_steps": 10,
+            "average_decay": 0.9,
+            "kept_weights": "average",
+            "seed": 3,
+        },
+        {"recordings": (800,)},
+        "remixit",
     ),
     LearnerCase(
         sepssl.SimilarityLearner,

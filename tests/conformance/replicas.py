@@ -21,7 +21,13 @@ from sepssl.distribution import gather, global_mean_step  # noqa: E402
 
 # Statistics over the batch, alone and in a network; gradients; negatives of other replicas and a
 # front end that draws its own numbers. tests/training has the separator's learner.
-CHECKED = ("GlobalBatchNorm", "SmallBackbone", "ProjectionHead", "SimilarityLearner")
+CHECKED = (
+    "GlobalBatchNorm",
+    "SmallBackbone",
+    "ProjectionHead",
+    "SimilarityLearner",
+    "SeparatorLearner-remixit",
+)
 # One for all: each new one would number its collectives from the start again.
 STRATEGIES = {
     1: tf.distribute.get_strategy(),

@@ -42,17 +42,17 @@ def test_a_step_changes_the_product_and_half_precision_takes_about_the_same(case
     learner.product.set_weights(exact.product.get_weights())
     for own, given in zip(learner.trainable_variables, exact.trainable_variables, strict=True):
         own.assign(given)
-    before = [np.asarray(v) for v in learner.product.trainable_variables]
+    before = [np.asarray(v) for v in learner.product.weights]
     expected = exact.train_step(case.data(4))
     metrics = learner.train_step(case.data(4))
     assert float(metrics["loss"]) == pytest.approx(float(expected["loss"]), rel=0.03)
     norm = float(expected["gradient_norm"])
     assert norm > 0
     assert float(metrics["gradient_norm"]) == pytest.approx(norm, rel=0.05)
-    for variable in learner.product.trainable_variables:
+    for variable in learner.product.weights:
         assert variable.dtype == "float32"
         assert np.all(np.isfinite(variable))
-    moved = zip(learner.product.trainable_variables, before, strict=True)
+    moved = zip(learner.product.weights, before, strict=True)
     assert np.mean([not np.array_equal(variable, old) for variable, old in moved]) > 0.8
 
 

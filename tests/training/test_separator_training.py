@@ -7,6 +7,7 @@ import soundfile
 from sepssl.configs import separator_smoke
 from sepssl.errors import InputError
 from sepssl.reports.curves import draw_curves
+from sepssl.separation.separator import load_separator
 from sepssl.training.clips import mixtures
 from sepssl.training.loop import log_spaced_steps
 from sepssl.training.separator import train_separator
@@ -95,6 +96,36 @@ def test_scenes_are_mixed_from_isolated_sounds(tmp_path):
     assert mixtures(config.data).counts == {"train": 10}
     config.data.mix.folds = ""
     assert mixtures(config.data).counts == {"train": 10, "validation": 4}
+
+
+def test_self_remixing_keeps_the_average_as_a_network_to_go_on_from(tmp_path):
+    write_fuss(tmp_path / "data", 8)
+    options = {"average_decay": 0.9, "kept_weights": "average", "state_steps": (1, 2)}
+    config = config_of(tmp_path / "data", objective="self_remixing", **options)
+    config.separator.unroll = False  # quicker to compile
+    run = train_separator(config, tmp_path / "run")
+    first, last = (load_separator(run.state(step)) for step in (1, 2))
+    assert last.trainable_variables
+    assert np.isfinite(last(np.ones((1, 4000), np.float32))).all()
+    assert any(
+        not np.array_equal(a, b)
+        for a, b in zip(first.get_weights(), last.get_weights(), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"batch_size": 6}, r"expected a multiple of 4 \(separator.num_sources \* replicas\)"),
+        ({"single_mixture_fraction": 0.5}, "applies to mixtures of mixtures; expected 0"),
+        ({"average_decay": 0.0}, "expected a decay above 0"),
+        ({"objective": "remix"}, "expected one of mixit, remixit, self_remixing"),
+    ],
+)
+def test_remixing_that_cannot_be(tmp_path, train, message):
+    config = config_of(tmp_path, **({"objective": "remixit", "average_decay": 0.9} | train))
+    with pytest.raises(InputError, match=message):
+        train_separator(config, tmp_path / "run")
 
 
 def test_more_sources_than_outputs_are_refused(tmp_path):

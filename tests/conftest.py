@@ -41,3 +41,17 @@ def forks():
     server = ForkServer()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def forked_exports(forks):
+    """The exporter's scripts start in a fork."""
+    from sepssl.export import processes, tflite
+
+    def run_script(script, *arguments, timeout=None):
+        return forks.run(script, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (processes, tflite):
+            patch.setattr(module, "run_script", run_script)
+        yield

@@ -243,7 +243,7 @@ def train_on_dataset(
     Example:
         >>> batches = tf.data.Dataset.from_tensor_slices(waveforms).batch(8, drop_remainder=True)
         >>> make = lambda: SeparatorLearner(Separator(4, STFTBasis(), TDCN(16, 32, 2, 1)))
-        >>> separator = train_on_dataset(batches, make, "runs/mine", steps=1000)
+        >>> separator = train_on_dataset(batches, make, "runs/mine", steps=100)
     """
     schedule = keras.optimizers.schedules.LearningRateSchedule
     if isinstance(learning_rate, schedule):

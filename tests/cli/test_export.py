@@ -61,7 +61,7 @@ FORMATS = {"tflite": "tflite", "scenes": "tflite", "hear": "hear"}
 
 
 @pytest.mark.parametrize("name", WRITES)
-def test_writes_an_export_with_a_card(folder, name, call, monkeypatch):
+def test_writes_an_export_with_a_card(folder, forked_exports, name, call, monkeypatch):
     monkeypatch.chdir(folder)
     result = call("export", *WRITES[name])
     assert result.status == 0, result.stderr

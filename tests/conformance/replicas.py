@@ -50,7 +50,7 @@ def run(strategy, step, data):
     part = halves(data, strategy.num_replicas_in_sync)
     values = strategy.experimental_distribute_values_from_function(part)
     # In a graph: replicas that run eagerly would not agree on the order of collectives.
-    results = tf.function(lambda values: strategy.run(step, (values,)))(values)
+    results = tf.function(lambda x: strategy.run(step, (x,)), autograph=False)(values)
     return [np.asarray(strategy.experimental_local_results(x)[0]) for x in results]
 
 

@@ -64,7 +64,7 @@ def run(command: str, world, recordings) -> None:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory):
+def trained(forked_exports, tmp_path_factory):
     """Recordings in a folder for each class, and the models that README trains on them."""
     folder = tmp_path_factory.mktemp("trained")
     rng = np.random.default_rng(0)

@@ -29,21 +29,13 @@ def waveforms():
     return {name: random.uniform(-1, 1, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-@pytest.fixture(scope="session", autouse=True)
-def scripts_are_forked(forks):
-    """The exporter's scripts start in a fork, but for a test that asks for `real_processes`."""
-
-    def run_script(script, *arguments, timeout=None):
-        return forks.run(str(script), *arguments)
-
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (processes, tflite):
-            patch.setattr(module, "run_script", run_script)
-        yield
+@pytest.fixture(autouse=True)
+def all_exports_are_forked(forked_exports):
+    """But for a test that asks for `real_processes`."""
 
 
 @pytest.fixture
-def real_processes(monkeypatch):
+def real_processes(all_exports_are_forked, monkeypatch):
     for module in (processes, tflite):
         monkeypatch.setattr(module, "run_script", RUN_SCRIPT)
 

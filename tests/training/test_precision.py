@@ -51,7 +51,7 @@ def first_update(learner, data):
     learner.compile(keras.optimizers.SGD(1.0))
     learner.optimizer.build(learner.trainable_variables)
     before = [v.numpy() for v in learner.trainable_variables]
-    step = tf.function(learner.update)
+    step = tf.function(learner.update, autograph=False)
     for skipped in range(15):
         metrics = {name: float(value) for name, value in step(data).items()}
         moved = [v.numpy() - b for v, b in zip(learner.trainable_variables, before, strict=True)]

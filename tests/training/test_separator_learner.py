@@ -27,7 +27,7 @@ def make_learner(num_sources=3, **options):
 
 
 def step(learner, data, compile_=False):
-    run = tf.function(learner.train_step, jit_compile=compile_)
+    run = tf.function(learner.train_step, jit_compile=compile_, autograph=False)
     return {name: float(value) for name, value in run(data).items()}
 
 
@@ -166,7 +166,9 @@ def test_penalties_grow_with_the_steps():
     base = step(plain, data)["loss"]
     estimates = learner(data["recordings"].reshape(2, 2, 700).sum(axis=1))
     penalty = 2.0 * float(np.mean(activity_sparsity(estimates)))
-    run = tf.function(learner.train_step)  # the learning rate is 0: only the weight changes
+    run = tf.function(
+        learner.train_step, autograph=False
+    )  # the learning rate is 0: only the weight changes
     for share in (0, 0.25, 0.5, 0.75, 1, 1):
         loss = float(run(data)["loss"])
         assert loss == pytest.approx(base + share * penalty, abs=1e-3)

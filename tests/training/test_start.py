@@ -57,7 +57,9 @@ def bird_checkpoint(prefix):
     return prefix
 
 
-def test_a_bird_model_is_imported_trained_used_for_views_and_its_encoder_exported(tmp_path):
+def test_a_bird_model_is_imported_trained_used_for_views_and_its_encoder_exported(
+    forked_exports, tmp_path
+):
     imported = import_google_checkpoint(bird_checkpoint(tmp_path / "bird"), 22050, None, 2)
     start = saved(imported, tmp_path / "bird.keras")
     config = smoke("separator", **{"train.init_from": start, "data.sample_rate": 22050})

@@ -74,6 +74,9 @@ def get_config() -> ConfigDict:
                 "single_mixture_fraction": 0.0,  # mixtures of mixtures that are one recording
                 "supervised_fraction": 0.0,  # of the batch: separated by PIT, with true sources
                 "signal_loss": "log_mse",  # or "snr", "si_snr"
+                # Of silent references of PIT: weight, beside 1 of others, and largest SNR in dB.
+                "silent_weight": 1.0,
+                "silent_max_snr": 30.0,
                 "search": "exhaustive",  # or "least_squares", for many sources
                 "sparsity_weight": 0.0,
                 "covariance_weight": 0.0,

@@ -16,20 +16,30 @@ MAX_SOURCES = 16
 
 
 def pit_loss(
-    references: Tensor, estimates: Tensor, signal_loss: SignalLoss = log_mse
+    references: Tensor,
+    estimates: Tensor,
+    signal_loss: SignalLoss = log_mse,
+    silent_weight: float = 1.0,
+    silent_max_snr: float = 30.0,
 ) -> tuple[Tensor, Tensor]:
     """Loss of the best one-to-one matching of estimates to true sources.
 
-    Surplus estimates are matched with silence. The gradient flows only through the loss of the best
-    matching. Computed in float32.
+    Surplus estimates are matched with silence. Where mixtures have fewer sources than there are
+    estimates, silent references can outweigh the others, and everything ends up in one channel; a
+    smaller weight, or a larger threshold, makes less of them. The gradient flows only through the
+    loss of the best matching. Computed in float32.
 
     Args:
         references: true sources, [batch, count, samples]; silent ones count as absent.
         estimates: [batch, sources, samples], at least as many as references.
         signal_loss: one of `sepssl.separation.signal_losses`.
+        silent_weight: of the loss of a silent reference, where that of any other has weight 1.
+        silent_max_snr: in dB: how far below the loudest reference an estimate of silence is hardly
+            improved further. The baseline of FUSS has 20 dB (below the mixture), and weighs silent
+            references apart.
 
     Returns:
-        loss: [batch], in dB: the mean over estimates.
+        loss: [batch], in dB: the mean over estimates of the weighted losses.
         matching: [batch, sources, sources], float32, a permutation matrix: row n picks the
             estimate for reference n.
 
@@ -44,16 +54,22 @@ def pit_loss(
         )
     references = ops.pad(ops.cast(references, "float32"), [[0, 0], [0, missing], [0, 0]])
     estimates = ops.cast(estimates, "float32")
-    matching = best_matching(_pairwise(references, ops.stop_gradient(estimates), signal_loss))
+    power = ops.sum(ops.square(references), axis=-1)
+    threshold = thresholds(power)
+    silent = threshold > power
+    threshold = ops.where(silent, 10 ** ((30.0 - silent_max_snr) / 10) * threshold, threshold)
+    weights = ops.where(silent, silent_weight, 1.0)
+    costs = _pairwise(references, ops.stop_gradient(estimates), power, threshold, signal_loss)
+    matching = best_matching(weights[:, :, None] * costs)
     matched = ops.matmul(matching, estimates)
-    return ops.mean(signal_loss(*energies(references, matched)), axis=-1), matching
+    power, error, cross, _ = energies(references, matched)
+    return ops.mean(weights * signal_loss(power, error, cross, threshold), axis=-1), matching
 
 
-def _pairwise(references, estimates, signal_loss):
+def _pairwise(references, estimates, power, threshold, signal_loss):
     """Loss of every pair: [batch, references, estimates]."""
     product = ops.einsum("bnt,bmt->bnm", references, estimates)
-    power = ops.sum(ops.square(references), axis=-1)
-    threshold = ops.expand_dims(thresholds(power), 2)
+    threshold = ops.expand_dims(threshold, 2)
     power = ops.expand_dims(power, 2)
     estimate_power = ops.expand_dims(ops.sum(ops.square(estimates), axis=-1), 1)
     error = ops.maximum(power - 2.0 * product + estimate_power, 0.0)

@@ -109,6 +109,8 @@ def _make_learner(config: ConfigDict) -> SeparatorLearner:
         "sparsity_weight",
         "covariance_weight",
         "penalty_ramp_steps",
+        "silent_weight",
+        "silent_max_snr",
         "average_decay",
         "kept_weights",
     )

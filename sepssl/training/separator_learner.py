@@ -47,6 +47,7 @@ class SeparatorLearner(Learner):
         search: how MixIT assigns sources, "exhaustive" or "least_squares" (for many sources).
         sparsity_weight, covariance_weight: of the penalties in `sparsity.py`, in dB.
         penalty_ramp_steps: over which these weights grow from 0, linearly; 0: they do not grow.
+        silent_weight, silent_max_snr: of silent references, see `pit_loss`.
         average_decay: of the moving average of the weights, `average`, 0 to below 1; 0 for none. In
             step n, counted from 0, it is at most (1 + n) / (10 + n), so that the average soon
             forgets where training began.
@@ -93,6 +94,8 @@ class SeparatorLearner(Learner):
         clip_norm: float = 5.0,
         objective: str = "mixit",
         penalty_ramp_steps: int = 0,
+        silent_weight: float = 1.0,
+        silent_max_snr: float = 30.0,
         average_decay: float = 0.0,
         kept_weights: str = "current",
         seed: int | None = None,
@@ -119,6 +122,10 @@ class SeparatorLearner(Learner):
             )
         if penalty_ramp_steps < 0:
             raise ValueError(f"penalty_ramp_steps={penalty_ramp_steps}: expected 0 or more")
+        if silent_weight < 0:
+            raise ValueError(f"silent_weight={silent_weight}: expected 0 or more")
+        if not 0 <= silent_max_snr <= 60:
+            raise ValueError(f"silent_max_snr={silent_max_snr}: expected 0 to 60 dB")
         if not 0 <= average_decay < 1:
             raise ValueError(f"average_decay={average_decay}: expected 0 to below 1")
         if not average_decay and (objective != "mixit" or kept_weights == "average"):
@@ -134,6 +141,8 @@ class SeparatorLearner(Learner):
         self.covariance_weight = covariance_weight
         self.objective = objective
         self.penalty_ramp_steps = penalty_ramp_steps
+        self.silent_weight = silent_weight
+        self.silent_max_snr = silent_max_snr
         self.average_decay = average_decay
         self.kept_weights = kept_weights
         self.seed = seed
@@ -221,7 +230,7 @@ class SeparatorLearner(Learner):
             metrics["references_used"] = ops.mean(ops.cast(used, "float32"))
         if "remixed" in references:
             found = estimates[:unsupervised]
-            loss, matching = pit_loss(references["remixed"], found, signal_loss)
+            loss, matching = self._pit_loss(references["remixed"], found)
             rebuilt = recordings_of(ops.matmul(matching, found))[:, None]
             true = ops.cast(recordings, "float32")[:, None]  # [recordings, 1, samples]
             if self.objective == "self_remixing":
@@ -230,7 +239,7 @@ class SeparatorLearner(Learner):
             snr.append(_snr(true, rebuilt))
         if "pit" in references:
             found = estimates[unsupervised:]
-            loss, matching = pit_loss(references["pit"], found, signal_loss)
+            loss, matching = self._pit_loss(references["pit"], found)
             losses.append(loss)
             count = references["pit"].shape[1]
             snr.append(_snr(references["pit"], ops.matmul(matching, found)[:, :count]))
@@ -247,6 +256,10 @@ class SeparatorLearner(Learner):
                 losses = [ops.concatenate(losses) + weight * values]
         metrics["snr"] = ops.mean(ops.concatenate(snr))
         return ops.concatenate(losses), metrics
+
+    def _pit_loss(self, references, estimates):
+        signal_loss = SIGNAL_LOSSES[self.signal_loss]
+        return pit_loss(references, estimates, signal_loss, self.silent_weight, self.silent_max_snr)
 
     def _remixed(self, recordings, uniforms):
         """References made of the average's channels, [batch, sources, samples]."""
@@ -270,6 +283,8 @@ class SeparatorLearner(Learner):
             "covariance_weight": self.covariance_weight,
             "objective": self.objective,
             "penalty_ramp_steps": self.penalty_ramp_steps,
+            "silent_weight": self.silent_weight,
+            "silent_max_snr": self.silent_max_snr,
             "average_decay": self.average_decay,
             "kept_weights": self.kept_weights,
             "seed": self.seed,

@@ -88,6 +88,8 @@ LEARNERS = [
             "signal_loss": "snr",
             "sparsity_weight": 0.5,
             "penalty_ramp_steps": 10,
+            "silent_weight": 0.5,
+            "silent_max_snr": 20.0,
             "average_decay": 0.9,
             "kept_weights": "average",
             "seed": 3,

@@ -22,6 +22,31 @@ def test_hand_worked():
     assert float(loss[0]) == pytest.approx(expected, abs=1e-4)
 
 
+def test_silence_by_hand():
+    # As above, but for silence: half the weight, and its threshold 20 dB below the loudest source.
+    sources = np.array([[[1.0, 0, 0], [0, 2.0, 0]]], np.float32)
+    estimates = np.array([[[0, 2.0, 0], [0, 0, 0.5], [1.1, 0, 0]]], np.float32)
+    loss, matching = pit_loss(sources, estimates, silent_weight=0.5, silent_max_snr=20.0)
+    np.testing.assert_array_equal(matching[0], [[0, 0, 1], [1, 0, 0], [0, 1, 0]])
+    expected = np.sum([1, 1, 0.5] * np.log10([0.011, 0.004, 0.25 + 1e-2 * 4])) * 10 / 3
+    assert float(loss[0]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_weight_of_silence_decides_what_is_matched_with_it():
+    # Estimate 1 is the source with noise (error 0.25), estimate 2 half of it (error 1).
+    sources = np.array([[[2.0, 0, 0], [0, 0, 0]]], np.float32)
+    estimates = np.array([[[2.0, 0.5, 0], [1.0, 0, 0]]], np.float32)
+    # Straight: 0.254 and silence 1.004; crossed: 1.004 and silence 4.254.
+    for weight in (1.0, 0.01):
+        _, matching = pit_loss(sources, estimates, silent_weight=weight)
+        np.testing.assert_array_equal(matching[0], np.eye(2))
+    # Half of the source is hardly quieter than the noise, but cheaper as silence than as a source.
+    estimates = np.array([[[2.0, 0, 1.2], [0.9, 0, 0]]], np.float32)
+    losses = [pit_loss(sources, estimates, silent_weight=w) for w in (1.0, 0.0)]
+    np.testing.assert_array_equal(losses[1][1][0], [[0, 1], [1, 0]])
+    assert float(losses[1][0][0]) == pytest.approx(5 * np.log10(1.21 + 0.004), abs=1e-4)
+
+
 @hypothesis.settings(max_examples=30, deadline=None)
 @hypothesis.given(st.integers(0, 10**6), st.integers(1, 9))
 def test_matching_equals_the_hungarian_method(seed, n):

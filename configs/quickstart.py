@@ -38,7 +38,7 @@ def get_config(preset: str = "default") -> ConfigDict:
         )
         encoder.encoder.embedding_size = 64
         encoder.train.state_steps = (20,)
-        clips = {"train": 100, "validation": 60, "test": 80}
+        clips = {"train": 60, "validation": 40, "test": 60}
     return ConfigDict(
         {
             "preset": preset,

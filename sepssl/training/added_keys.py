@@ -43,7 +43,9 @@ def without_added_keys(config: dict) -> dict:
         for key, value in part.items():
             place = (*path, key)
             if isinstance(value, dict):
-                result[key] = kept(value, place)
+                section = kept(value, place)
+                if section or not value:  # a section of added keys alone was not there before
+                    result[key] = section
             elif not any(
                 place[-len(name) :] == name and json.dumps(value) == neutral
                 for name, neutral in added.items()

@@ -94,6 +94,7 @@ setup(
             "sepssl-import-panns-checkpoint=sepssl.cli.import_panns_checkpoint:run",
             "sepssl-mix=sepssl.cli.mix:run",
             "sepssl-quickstart=sepssl.cli.quickstart:run",
+            "sepssl-search=sepssl.cli.search:run",
             "sepssl-separate=sepssl.cli.separate:run",
             "sepssl-train=sepssl.cli.train:run",
         ],

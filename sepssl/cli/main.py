@@ -7,8 +7,9 @@ A command is a module with a docstring, which `--help` shows, and three function
     def main(values): does the work; returns an exit status, or None for 0
 
 `check` is called before TensorFlow is imported, which takes seconds, so that a mistake is answered
-at once; `main` imports what it needs. Neither looks at anything but `values`, so that commands can
-be called one after the other in a process.
+at once; `main` imports what it needs, and TensorFlow too if the module says `TENSORFLOW = False`.
+Neither looks at anything but `values`, so that commands can be called one after the other in a
+process.
 """
 
 import contextlib
@@ -111,7 +112,8 @@ def execute(command: ModuleType, values: flags.FlagValues) -> int:
         logging.set_verbosity(logging.WARNING)
     try:
         command.check(values)
-        import_quietly("tensorflow")
+        if getattr(command, "TENSORFLOW", True):
+            import_quietly("tensorflow")
         return command.main(values) or 0
     except InputError as error:
         if "verbosity" in values and values.verbosity > 0:

@@ -36,7 +36,7 @@ from sepssl.index.vectors import CONFIG_KEY, update_vectors, vectors_config
 from sepssl.pipelines.channel_record import model_digest
 from sepssl.progress import Progress
 from sepssl.representation.encoder import Encoder
-from sepssl.representation.windows import WindowEmbedder, Windows
+from sepssl.representation.windows import WindowEmbedder, Windows, pooled
 from sepssl.separation.long_audio import separate_stream, taken
 from sepssl.separation.separator import Separator
 
@@ -301,7 +301,7 @@ class _Job:
         if self.pool == "window":
             store.finish(recording.id, digest, duration)
         else:
-            vector = _pooled(store.vectors_of(recording.id), self.pool)
+            vector = pooled(store.vectors_of(recording.id), self.pool)
             ends, zero = np.array([duration]), np.zeros(1)
             rows = Rows(zero, ends, np.array([MIXTURE]), zero, vector[None])
             store.replace(recording.id, rows, digest, duration)
@@ -355,14 +355,3 @@ def _with_channels(
 
     for channels in separate_stream(separator, noted(), sample_rate):
         yield np.concatenate([taken(heard, channels.shape[1])[None], channels])
-
-
-def _pooled(vectors: Iterator[np.ndarray], pool: str) -> np.ndarray:
-    first = next(vectors)
-    total, largest, count = first.astype(np.float64), first.copy(), 1
-    for vector in vectors:
-        total += vector
-        np.maximum(largest, vector, out=largest)
-        count += 1
-    mean = (total / count).astype(np.float32)
-    return {"mean": mean, "max": largest, "mean_max": np.concatenate([mean, largest])}[pool]

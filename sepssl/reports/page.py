@@ -6,7 +6,7 @@ import pathlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import jinja2
 import matplotlib
@@ -35,7 +35,7 @@ _RC: dict[Any, Any] = {
     ),
     "text.parse_math": False,  # a name may hold a dollar sign
 }
-_TEMPLATES = jinja2.Environment(
+TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("sepssl.reports"),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
@@ -145,7 +145,7 @@ def _check(example: Example) -> None:
 
 
 def _write_page(path: pathlib.Path, **values) -> None:
-    path.write_text(_TEMPLATES.get_template(path.name).render(values), encoding="utf-8")
+    path.write_text(TEMPLATES.get_template(path.name).render(values), encoding="utf-8")
 
 
 def _shown(value) -> str:
@@ -260,13 +260,23 @@ def _write_example(
         stem = f"{prefix}-{i}-{slug}"
         write_audio(folder / "audio" / f"{stem}.wav", waveforms[i] / scale, rate)
         seconds = len(waveforms[i]) / rate
-        _draw_spectrogram(folder / "figures" / f"{stem}.png", levels[i] - loudest, seconds, rate)
+        draw_spectrogram(folder / "figures" / f"{stem}.png", levels[i] - loudest, seconds, rate)
         cards.append({"name": name, "stem": stem})
     lower_db = f"{20 * math.log10(scale):.1f}" if scale > 1 else None
     return {"title": example.title, "cards": cards, "lower_db": lower_db}
 
 
-def _draw_spectrogram(path: pathlib.Path, level: np.ndarray, seconds: float, rate: int) -> None:
+def draw_spectrogram(
+    target: pathlib.Path | IO[bytes], level: np.ndarray, seconds: float, rate: int
+) -> None:
+    """Draws levels of `spectrogram_db`, relative to the loudest point, as PNG.
+
+    Args:
+        target: file to write.
+        level: in dB [bins, frames].
+        seconds: the sound's length.
+        rate: its sample rate, in Hz.
+    """
     figure = Figure((3.3, 2.2), dpi=120)  # half the size of the files at 150
     axes = figure.add_axes((0.12, 0.19, 0.85, 0.77))
     axes.imshow(
@@ -280,4 +290,4 @@ def _draw_spectrogram(path: pathlib.Path, level: np.ndarray, seconds: float, rat
     )
     axes.set_xlabel("time (s)")
     axes.set_ylabel("frequency (kHz)")
-    figure.savefig(path)
+    figure.savefig(target)

@@ -160,3 +160,23 @@ class WindowEmbedder:
 def _windows(windows: np.ndarray, starts: np.ndarray, embeddings: np.ndarray) -> Windows:
     powers = np.einsum("ncs,ncs->nc", windows, windows).astype(np.float64) / windows.shape[2]
     return Windows(starts, starts + windows.shape[2], embeddings, powers)
+
+
+def pooled(vectors: Iterator[np.ndarray], pool: str) -> np.ndarray:
+    """One vector for many: their "mean", their "max", or both, one after the other ("mean_max").
+
+    Args:
+        vectors: float32 [dim] each, one or more.
+        pool: how.
+
+    Returns:
+        float32 [dim], or [2 * dim].
+    """
+    first = next(vectors)
+    total, largest, count = first.astype(np.float64), first.copy(), 1
+    for vector in vectors:
+        total += vector
+        np.maximum(largest, vector, out=largest)
+        count += 1
+    mean = (total / count).astype(np.float32)
+    return {"mean": mean, "max": largest, "mean_max": np.concatenate([mean, largest])}[pool]

@@ -1,0 +1,137 @@
+"""Finds the windows of an index that sound most like an example.
+
+sepssl-search --index=DIR --query=FILE [--start=SECONDS --end=SECONDS] [--query_channel=NUMBER]
+sepssl-search --index=DIR --query_row=NUMBER|RECORDING@SECONDS
+
+DIR is an index that sepssl-embed has written. Results are a table on the terminal and, with
+--output, files: .csv, .selections.txt (Raven), .txt (an Audacity label track), .html (a page with
+players and spectrograms) or, without a suffix, a folder of wav clips.
+"""
+
+import sys
+
+from absl import flags
+
+from sepssl.cli.main import import_quietly
+from sepssl.cli.main import run as run_command
+from sepssl.errors import InputError
+
+TENSORFLOW = False  # a row of the index is a query without it
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("index", None, "Folder of the index.", required=True, flag_values=values)
+    flags.DEFINE_string("query", "", "Sound file to search for.", flag_values=values)
+    flags.DEFINE_float(
+        "start", 0.0, "Where the sound begins in it, in seconds.", 0.0, flag_values=values
+    )
+    flags.DEFINE_float("end", None, "Where it ends; by default with the file.", flag_values=values)
+    flags.DEFINE_string(
+        "query_row",
+        "",
+        "Row of the index to search for instead: its number, or RECORDING@SECONDS.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "query_channel",
+        0,
+        "Channel of the query to search for, from 1; 0: the recording itself.",
+        lower_bound=0,
+        flag_values=values,
+    )
+    flags.DEFINE_integer("k", 20, "How many windows.", lower_bound=1, flag_values=values)
+    flags.DEFINE_enum(
+        "rows",
+        "both",
+        ["mixture", "channels", "both"],
+        "Which rows of a window count: the recording's, its channels', or the best of all.",
+        flag_values=values,
+    )
+    flags.DEFINE_string("encoder", "", "Encoder of the index, if it has moved.", flag_values=values)
+    flags.DEFINE_string(
+        "separator", "", "Separator of the index, if it has moved.", flag_values=values
+    )
+    flags.DEFINE_multi_string(
+        "output", [], "File or folder for the results; may be repeated.", flag_values=values
+    )
+
+
+def check(values: flags.FlagValues) -> None:
+    import pathlib
+
+    if bool(values.query) == bool(values.query_row):
+        raise InputError("expected one of --query and --query_row")
+    if values.query_row and (values.start or values.end is not None):
+        raise InputError(
+            "--start and --end are for --query; expected --query_row=RECORDING@SECONDS"
+        )
+    if values.query and not pathlib.Path(values.query).exists():
+        raise InputError(f"{values.query}: does not exist; expected a sound file")
+    if not pathlib.Path(values.index).is_dir():
+        raise InputError(f"{values.index}: is not a folder; expected an index")
+    if values.output:
+        from sepssl.pipelines.search import require_results
+
+        for output in values.output:
+            require_results(output)
+
+
+def main(values: flags.FlagValues) -> None:
+    from sepssl.index.search import WindowIndex
+    from sepssl.pipelines.search import embed_query, row_of, write_results
+    from sepssl.reports.found import found_table
+
+    index = WindowIndex(values.index)
+    if values.query_row:
+        query = row_of(index, values.query_row, values.query_channel)
+        title = f"Like {query.recording} at {query.offset + query.start:.2f} s"
+        # Its own window, found with a score of 1, tells nothing.
+        found = [
+            window
+            for window in index.search(index.vector(query.row), values.k + 1, values.rows)
+            if (window.recording, window.start) != (query.recording, query.start)
+        ][: values.k]
+    else:
+        title = f"Like {values.query}"
+        encoder = _model(values.encoder or index.models.get("encoder"), "encoder")
+        separator = None
+        if values.query_channel:
+            separator = _model(values.separator or index.models.get("separator"), "separator")
+        vector = embed_query(
+            index, encoder, values.query, values.start, values.end, separator, values.query_channel
+        )
+        found = index.search(vector, values.k, values.rows)
+    print(found_table(found))
+    skipped: dict[str, None] = {}
+    for output in values.output:
+        separator = None
+        if any(window.channel for window in found) and not output.lower().endswith(
+            (".csv", ".txt")
+        ):
+            path = values.separator or index.models.get("separator")
+            separator = _model(path, "separator") if path else None
+        skipped |= dict.fromkeys(write_results(output, found, title, separator))
+        print(f"written: {output}")
+    for reason in skipped:
+        print(f"not heard: {reason}")
+
+
+def _model(path: str | None, kind: str):
+    if not path:
+        raise InputError(f"the index does not name its {kind}; expected --{kind}=PATH.keras")
+    from sepssl.files import require_model
+
+    require_model(path, kind.capitalize())
+    import_quietly("tensorflow")
+    import sepssl
+
+    load = {"encoder": sepssl.load_encoder, "separator": sepssl.load_separator}
+    return load[kind](path)
+
+
+def run() -> None:
+    run_command(sys.modules[__name__])
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,262 @@
+"""A sound in, the windows of an index that are nearest to it out.
+
+What needs TensorFlow is imported where it is used: a row of the index is a query without it.
+"""
+
+import os
+import pathlib
+import typing
+from collections.abc import Sequence
+
+import numpy as np
+
+from sepssl.audio.decoding import printable
+from sepssl.audio.files import SILENCE, audio_info, read_audio, write_audio
+from sepssl.errors import InputError
+from sepssl.files import atomic_folder
+from sepssl.index.search import Found, WindowIndex
+from sepssl.index.store import MIXTURE
+from sepssl.reports.found import (
+    Sound,
+    in_file,
+    write_audacity,
+    write_found_csv,
+    write_found_page,
+    write_raven,
+)
+
+if typing.TYPE_CHECKING:
+    from sepssl.representation.encoder import Encoder
+    from sepssl.separation.separator import Separator
+
+CONTEXT_SECONDS = 10.0  # on both sides of what is separated, where there is as much; our choice
+OUTPUTS = "a name that ends in .csv, .selections.txt, .txt or .html, or a new folder's"
+
+
+def row_of(index: WindowIndex, query: str, channel: int = MIXTURE) -> Found:
+    """The row of an index that a string names.
+
+    Args:
+        index: the index.
+        query: the id of a row, or "RECORDING@SECONDS": a name in the index or the path of a file,
+            and a time in it.
+        channel: of the second kind, which row of the window.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if query.isdecimal():
+        return index.row(int(query))
+    recording, at, seconds = query.rpartition("@")
+    try:
+        start = float(seconds)
+    except ValueError:
+        at, start = "", 0.0
+    if not at or not np.isfinite(start):
+        raise InputError(
+            f"{query}: names no row; expected the number of a row, or RECORDING@SECONDS"
+        )
+    found = index.row_at(recording, start, channel)
+    if found is None:
+        where = f"channel {channel} of a window" if channel else "a window"
+        raise InputError(
+            f"{index.folder}: holds no row for {where} of {recording} that begins at {start:g} s; "
+            "expected a recording of the index, and a time in it"
+        )
+    return found
+
+
+def embed_query(
+    index: WindowIndex,
+    encoder: "Encoder",
+    recording: str | os.PathLike,
+    start: float = 0.0,
+    end: float | None = None,
+    separator: "Separator | None" = None,
+    channel: int = MIXTURE,
+) -> np.ndarray:
+    """The vector of a sound file, or of a part of it, to search an index for.
+
+    It is embedded as the recordings of the index were: one shorter than a window as one window of
+    its length, padded with zeros to a patch; of one that is longer, windows are embedded, and their
+    mean is the query (or what else rows of the index are pooled by).
+
+    Args:
+        index: what is to be searched.
+        encoder: that of the index.
+        recording: sound file.
+        start, end: in seconds; None for the end of the file.
+        separator: separates the recording, for a channel.
+        channel: number of a channel, from 1, or 0 for the recording itself.
+
+    Returns:
+        float32 [dim].
+
+    Raises:
+        InputError: if the encoder or the separator is not that of the index, or the recording
+            cannot be read or is silent.
+    """
+    from sepssl.pipelines.channel_record import model_digest
+    from sepssl.representation.windows import WindowEmbedder, pooled
+
+    settings = index.settings
+    if settings is None:
+        raise InputError(
+            f"{index.folder}: another program has written it, and which encoder it is of is not "
+            "known; expected a row of it as the query"
+        )
+    models = (
+        {"encoder": encoder} if separator is None else {"encoder": encoder, "separator": separator}
+    )
+    for kind, model in models.items():
+        digest = model_digest(model)
+        if settings[kind] is not None and settings[kind] != digest:
+            raise InputError(
+                f"{index.folder}: holds rows of the {kind} {settings[kind]}, this one is {digest}; "
+                f"expected the {kind} of the index"
+            )
+    rate = encoder.sample_rate
+    if end is not None and not end > start:
+        raise InputError(
+            f"{printable(recording)}: ends at {end:g} s; expected an end after {start:g} s"
+        )
+    if channel == MIXTURE:
+        duration = None if end is None else end - start
+        waveform = read_audio(recording, rate, start, duration)
+    else:
+        if separator is None:
+            raise InputError(f"channel {channel} of a query: expected a separator")
+        stop = audio_info(recording).duration if end is None else end
+        waveform, _ = _channel(separator, recording, start, stop, channel, rate)
+    if float(np.abs(waveform).max()) <= SILENCE:
+        raise InputError(f"{printable(recording)}: is silent there; expected a sound to search for")
+    embedder = WindowEmbedder(
+        encoder, settings["window_samples"] / rate, settings["hop_samples"] / rate
+    )
+    batches = list(embedder([waveform[None]]))
+    vectors = np.concatenate([windows.embeddings[:, 0] for windows in batches])
+    pool = settings["pool"]
+    return pooled(iter(vectors), "mean" if pool == "window" else pool)
+
+
+def sounds_of(found: Found, separator: "Separator | None") -> list[Sound]:
+    """A window's sound, mono at its file's sample rate, and that of the channel that was found.
+
+    Raises:
+        InputError: if the recording cannot be read.
+    """
+    if not found.path:
+        raise InputError(f"{found.recording}: was not read from a file")
+    start, end = in_file(found)
+    rate = audio_info(found.path).sample_rate
+    waveform = read_audio(found.path, None, start, end - start)
+    sounds = [Sound("recording", waveform, rate)]
+    if found.channel and separator is not None:
+        channel, rate = _channel(separator, found.path, start, end, found.channel, None)
+        sounds.append(Sound(f"channel {found.channel}", channel, rate))
+    return sounds
+
+
+def _channel(
+    separator: "Separator",
+    recording: str | os.PathLike,
+    start: float,
+    end: float,
+    channel: int,
+    sample_rate: int | None,
+) -> tuple[np.ndarray, int]:
+    """A part of a channel, separated with what is around it, and the sample rate."""
+    if not 1 <= channel <= separator.num_sources:
+        raise InputError(
+            f"channel {channel}: expected 1 to {separator.num_sources}, the separator's"
+        )
+    rate = sample_rate or audio_info(recording).sample_rate
+    before = max(0.0, start - CONTEXT_SECONDS)
+    waveform = read_audio(recording, rate, before, end + CONTEXT_SECONDS - before)
+    first = round((start - before) * rate)
+    channels = separator.separate(waveform, rate)
+    return channels[channel - 1, first : first + round((end - start) * rate)], rate
+
+
+def require_results(output: str | os.PathLike) -> None:
+    """Raises InputError unless results can be written to `output`, by its name."""
+    path = pathlib.Path(output)
+    if path.suffix.lower() not in ("", ".csv", ".txt", ".html"):
+        raise InputError(f"{path}: expected {OUTPUTS}")
+    if path.is_dir() and any(path.iterdir()):
+        raise InputError(f"{path}: is not empty; expected {OUTPUTS}")
+    if path.is_file():
+        raise InputError(f"{path}: exists already; expected a new name")
+
+
+def write_results(
+    output: str | os.PathLike,
+    found: Sequence[Found],
+    title: str,
+    separator: "Separator | None" = None,
+) -> list[str]:
+    """Writes found windows in the form that the output's name asks for.
+
+    `.csv`; `.selections.txt`, a selection table for Raven; `.txt`, a label track for Audacity, of
+    windows of one recording; `.html`, one page with players and spectrograms; without a suffix, a
+    folder with the sound of every window, and of the channel that was found, as 24-bit wav files.
+
+    Args:
+        output: a new file or folder.
+        found: the windows.
+        title: of the page.
+        separator: for the sound of channels; without it, a window's is that of the recording.
+
+    Returns:
+        For each window whose sound could not be read, the reason.
+
+    Raises:
+        InputError, OutputError: if the output cannot be written.
+    """
+    path = pathlib.Path(output)
+    require_results(path)
+    if path.suffix.lower() == ".csv":
+        write_found_csv(path, found)
+    elif path.name.lower().endswith(".selections.txt"):
+        write_raven(path, found, _highest(found))
+    elif path.suffix.lower() == ".txt":
+        write_audacity(path, found)
+    else:
+        sounds: list[list[Sound]] = []
+        skipped = []
+        for window in found:
+            try:
+                sounds.append(sounds_of(window, separator))
+            except InputError as error:
+                sounds.append([])
+                skipped.append(str(error))
+        if path.suffix:
+            write_found_page(path, title, found, sounds)
+        else:
+            _write_clips(path, found, sounds)
+        return skipped
+    return []
+
+
+def _write_clips(
+    folder: pathlib.Path, found: Sequence[Found], sounds: Sequence[Sequence[Sound]]
+) -> None:
+    with atomic_folder(folder) as temporary:
+        for rank, (window, tracks) in enumerate(zip(found, sounds, strict=True), start=1):
+            start, end = in_file(window)
+            stem = pathlib.PurePath(window.recording).stem
+            name = f"{rank:03d}_{stem[:80]}_{start:.2f}-{end:.2f}"
+            for track, suffix in zip(tracks, ("", f"_channel{window.channel}"), strict=False):
+                path = temporary / f"{name}{suffix}.wav"
+                write_audio(path, track.waveform, track.sample_rate, "PCM_24")
+
+
+def _highest(found: Sequence[Found]) -> float:
+    """Half of the highest sample rate among the recordings, in Hz; 24 kHz if none can be read."""
+    rates = []
+    for path in {window.path for window in found if window.path}:
+        try:
+            rates.append(audio_info(path).sample_rate)
+        except InputError:
+            continue
+    return max(rates, default=48000) / 2

@@ -1,0 +1,189 @@
+"""Found windows: a table for terminals, files for other programs, a page to see and to hear."""
+
+import base64
+import csv
+import io
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+
+from sepssl.errors import InputError
+from sepssl.files import atomic_file
+from sepssl.index.search import Found
+
+_RAVEN = [
+    *("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)"),
+    *(
+        "High Freq (Hz)",
+        "Begin Path",
+        "File Offset (s)",
+        "Score",
+        "Separated Channel",
+        "Level (dB)",
+    ),
+]
+
+
+class Sound(NamedTuple):
+    """What a page shows of a window.
+
+    Attributes:
+        label: what it is.
+        waveform: float32 [samples].
+        sample_rate: in Hz.
+    """
+
+    label: str
+    waveform: np.ndarray
+    sample_rate: int
+
+
+def found_table(found: Sequence[Found]) -> str:
+    """A row for every window: rank, score, recording, start, end; channel and level if any has one.
+
+    Times are those in the recording's file, in seconds.
+    """
+    with_channels = any(window.channel for window in found)
+    rows = [
+        ["", "score", "start", "end", *(["channel", "dB"] if with_channels else []), "recording"]
+    ]
+    for rank, window in enumerate(found, start=1):
+        channel = [f"{window.channel or '-'}", f"{window.level_db:.1f}"] if with_channels else []
+        start, end = in_file(window)
+        numbers = [str(rank), f"{window.score:.3f}", f"{start:.3f}", f"{end:.3f}"]
+        rows.append([*numbers, *channel, window.recording])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+    return "\n".join(
+        "  ".join([*map(str.rjust, row, widths), row[-1]])
+        for row in rows  # numbers to the right
+    )
+
+
+def in_file(window: Found) -> tuple[float, float]:
+    """Start and end of a window in the recording's file, in seconds."""
+    return window.offset + window.start, window.offset + window.end
+
+
+def write_found_csv(path: str | os.PathLike, found: Sequence[Found]) -> None:
+    """Writes `rank,score,file,start,end,channel,level_db,path,row`; times are those in the file."""
+    with (
+        atomic_file(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as text,
+    ):
+        writer = csv.writer(text)
+        head = ["rank", "score", "file", "start", "end", "channel", "level_db", "path", "row"]
+        writer.writerow(head)
+        for rank, window in enumerate(found, start=1):
+            place = [window.recording, *in_file(window), window.channel, f"{window.level_db:.2f}"]
+            writer.writerow([rank, f"{window.score:.5f}", *place, window.path, window.row])
+
+
+def write_raven(path: str | os.PathLike, found: Sequence[Found], high_hz: float) -> None:
+    """Writes a selection table for Raven, over one or several files.
+
+    Args:
+        path: by convention ending in `.selections.txt`.
+        found: the windows.
+        high_hz: upper edge of the selections.
+    """
+    lines = ["\t".join(_RAVEN)]
+    for number, window in enumerate(found, start=1):
+        start, end = in_file(window)
+        cells = [
+            *(number, "Spectrogram 1", 1, f"{start:.6f}", f"{end:.6f}", "0", f"{high_hz:g}"),
+            *(window.path or window.recording, f"{start:.6f}", f"{window.score:.4f}"),
+            *(window.channel, f"{window.level_db:.2f}"),
+        ]
+        lines.append("\t".join(_cell(cell) for cell in cells))
+    _write_text(path, lines)
+
+
+def write_audacity(path: str | os.PathLike, found: Sequence[Found]) -> None:
+    """Writes a label track for Audacity, in the order of time.
+
+    Raises:
+        InputError: if the windows are of several recordings, since a track belongs to one.
+    """
+    recordings = dict.fromkeys(window.recording for window in found)
+    if len(recordings) > 1:
+        raise InputError(
+            f"{path}: a label track belongs to one recording, windows of {len(recordings)} "
+            "were found; expected a name that ends in .selections.txt, .csv or .html, or a folder"
+        )
+    lines = []
+    for window in sorted(found, key=lambda window: window.start):
+        start, end = in_file(window)
+        channel = f" channel {window.channel}" if window.channel else ""
+        lines.append(f"{start:.6f}\t{end:.6f}\t{window.score:.3f}{channel}")
+    _write_text(path, lines)
+
+
+def write_found_page(
+    path: str | os.PathLike, title: str, found: Sequence[Found], sounds: Sequence[Sequence[Sound]]
+) -> None:
+    """Writes one HTML page that needs no other file and no network.
+
+    Args:
+        path: the page.
+        title: its title.
+        found: the windows.
+        sounds: of each window: the recording's, and the channel's if that was found.
+    """
+    # Matplotlib and SciPy's signals take a second.
+    from sepssl.reports.page import LOWEST_DB, TEMPLATES
+
+    cards = []
+    for rank, (window, tracks) in enumerate(zip(found, sounds, strict=True), start=1):
+        start, end = in_file(window)
+        place = f"{start:.2f} to {end:.2f} s"
+        channel = f", channel {window.channel}, {window.level_db:.1f} dB" if window.channel else ""
+        cards.append(
+            {
+                "name": f"{rank}. {window.recording}",
+                "place": f"{place}, score {window.score:.3f}{channel}",
+                "tracks": _shown(tracks),
+            }
+        )
+    page = TEMPLATES.get_template("found.html").render(
+        title=title, cards=cards, lowest_db=round(LOWEST_DB)
+    )
+    with atomic_file(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _shown(tracks: Sequence[Sound]) -> list[dict]:
+    from sepssl.audio.spectrogram import spectrogram_db
+    from sepssl.reports.page import draw_spectrogram
+
+    if not tracks:
+        return []
+    levels = [spectrogram_db(sound.waveform, sound.sample_rate) for sound in tracks]
+    loudest = max([-120.0, *(float(level.max()) for level in levels)])
+    scale = max([1.0, *(float(np.abs(sound.waveform).max()) for sound in tracks)])
+    shown = []
+    for sound, level in zip(tracks, levels, strict=True):
+        picture, wav = io.BytesIO(), io.BytesIO()
+        seconds = len(sound.waveform) / sound.sample_rate
+        draw_spectrogram(picture, level - loudest, seconds, sound.sample_rate)
+        soundfile.write(wav, sound.waveform / scale, sound.sample_rate, "PCM_16", format="WAV")
+        shown.append(
+            {
+                "label": sound.label,
+                "picture": base64.b64encode(picture.getvalue()).decode(),
+                "wav": base64.b64encode(wav.getvalue()).decode(),
+            }
+        )
+    return shown
+
+
+def _cell(value: object) -> str:
+    return str(value).replace("\t", " ").replace("\n", " ")
+
+
+def _write_text(path: str | os.PathLike, lines: Sequence[str]) -> None:
+    with atomic_file(path) as temporary:
+        pathlib.Path(temporary).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

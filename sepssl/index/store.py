@@ -57,6 +57,11 @@ CREATE INDEX idx_recordings_deployment_id ON recordings(deployment_id);
 CREATE INDEX idx_windows_recording_id ON windows(recording_id);
 CREATE TABLE sepssl_vectors (window_id INTEGER PRIMARY KEY, vector BLOB NOT NULL);
 CREATE TABLE sepssl_removed (window_id INTEGER PRIMARY KEY);
+CREATE TABLE sepssl_states (
+    recording_id INTEGER NOT NULL REFERENCES recordings(id) ON DELETE CASCADE,
+    count INTEGER NOT NULL, position INTEGER NOT NULL, state BLOB NOT NULL,
+    PRIMARY KEY (recording_id, count)
+);
 """
 
 
@@ -203,6 +208,7 @@ class WindowStore:
         """Puts down what a recording's rows will be made from, and removes earlier ones."""
         with self._transaction():
             self._remove_windows(recording_id)
+            self._remove_states(recording_id)
             self._database.execute(
                 "UPDATE recordings SET path = ?, stamp = ?, digest = NULL, complete = 0 "
                 "WHERE id = ?",
@@ -251,11 +257,44 @@ class WindowStore:
 
     def finish(self, recording_id: int, digest: str, duration: float) -> None:
         """Marks a recording, of a duration in seconds, as complete."""
-        with self._writing():
+        with self._transaction():
+            self._remove_states(recording_id)
             self._database.execute(
                 "UPDATE recordings SET digest = ?, duration = ?, complete = 1 WHERE id = ?",
                 (digest, duration, recording_id),
             )
+
+    def save_state(
+        self, recording_id: int, count: int, position: int, state: bytes, needed: int
+    ) -> None:
+        """Puts down how far something on the way to windows has come in a recording.
+
+        Args:
+            recording_id: the recording.
+            count: of the pieces done.
+            position: sample up to which they reach.
+            state: what is needed to go on.
+            needed: sample from which on the recording is still needed; all states up to there
+                but the last one are removed.
+        """
+        with self._transaction():
+            self._database.execute(
+                "DELETE FROM sepssl_states WHERE recording_id = ? AND count < (SELECT MAX(count) "
+                "FROM sepssl_states WHERE recording_id = ? AND position <= ?)",
+                (recording_id, recording_id, needed),
+            )
+            self._database.execute(
+                "INSERT OR REPLACE INTO sepssl_states VALUES (?, ?, ?, ?)",
+                (recording_id, count, position, state),
+            )
+
+    def state(self, recording_id: int, needed: int) -> tuple[int, int, bytes] | None:
+        """The last count, position and state before a sample; None if there is none."""
+        return self._row(
+            "SELECT count, position, state FROM sepssl_states WHERE recording_id = ? AND "
+            "position <= ? ORDER BY count DESC LIMIT 1",
+            (recording_id, needed),
+        )
 
     def replace(self, recording_id: int, rows: Rows, digest: str, duration: float) -> None:
         """Puts other rows in the place of a recording's and marks it as complete."""
@@ -358,6 +397,9 @@ class WindowStore:
             f"DELETE FROM sepssl_vectors WHERE window_id IN ({condition})", values
         )
         self._database.execute("DELETE FROM windows WHERE recording_id = ? AND id >= ?", values)
+
+    def _remove_states(self, recording_id: int) -> None:
+        self._database.execute("DELETE FROM sepssl_states WHERE recording_id = ?", (recording_id,))
 
     def _row(self, query: str, values: tuple = ()) -> tuple:
         return self._database.execute(query, values).fetchone()

@@ -8,7 +8,7 @@ import os
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ from sepssl.pipelines.channel_record import model_digest
 from sepssl.progress import Progress
 from sepssl.representation.encoder import Encoder
 from sepssl.representation.windows import WindowEmbedder, Windows, pooled
-from sepssl.separation.long_audio import separate_stream, taken
+from sepssl.separation.long_audio import ChunksDone, separate_stream, taken
 from sepssl.separation.separator import Separator
 
 POOLS = ("window", "mean", "max", "mean_max")
@@ -81,9 +81,9 @@ def embed_recordings(
 
     Rows are written as they are computed, into the database of an index or, for a file, one in
     `OUTPUT.journal/` from which the file is made at the end. A run that was stopped, by whatever,
-    is taken up at the last batch of windows when it is repeated (with a separator or pooling: at
-    the recording), and gives the same rows to the last bit. Repeated later, it adds new recordings
-    and embeds those again whose content has changed; rows of recordings that are gone stay.
+    is taken up at the last batch of windows when it is repeated, and gives the same rows to the
+    last bit. Repeated later, it adds new recordings and embeds those again whose content has
+    changed; rows of recordings that are gone stay.
 
     Args:
         encoder: `Encoder`.
@@ -262,6 +262,7 @@ class _Job:
     separator: Separator | None
     pool: str
     audible_db: float
+    _next: int = 0  # window of the recording at work
 
     def embed(self, index: int, recording: Recording) -> bool:
         """Adds the rows of a recording; False if they are there.
@@ -279,16 +280,18 @@ class _Job:
         if recording.complete and digest and recording.digest == digest:
             store.touch(recording.id, path, stamp)
             return False
-        first = 0
-        if same and self.separator is None and self.pool == "window":
-            size = self.embedder.batch_size(1)
+        if same:
+            size = self.embedder.batch_size(self._channels)
             first = store.num_windows(recording.id) // size * size
             store.keep(recording.id, first)
         else:
+            first = 0
             store.start(recording.id, path, stamp)
+        blocks, begin = self._blocks(index, recording.id, first)
         end = 0
         try:
-            for windows in self.embedder(self._blocks(index), first):
+            for windows in self.embedder(blocks, first, begin):
+                self._next = first = first + len(windows.starts)
                 store.append(recording.id, self._rows(clips.names[index], windows))
                 end = int(windows.ends[-1])
         except (MemoryError, tf.errors.ResourceExhaustedError) as error:
@@ -307,13 +310,42 @@ class _Job:
             store.replace(recording.id, rows, digest, duration)
         return True
 
-    def _blocks(self, index: int) -> Iterator[np.ndarray]:
-        """The recording, and its channels below it, float32 [1 + channels, samples]."""
+    @property
+    def _channels(self) -> int:
+        return 1 + (self.separator.num_sources if self.separator else 0)
+
+    def _blocks(
+        self, index: int, recording_id: int, first: int
+    ) -> tuple[Iterator[np.ndarray], int]:
+        """What windows from number `first` on need.
+
+        Returns:
+            The recording, and its channels below it, float32 [1 + channels, samples], and the
+            sample at which they begin.
+        """
         stream, rate = self.clips.stream(index), self.clips.sample_rate
         blocks = at_rate(stream.blocks, stream.sample_rate, rate, self.clips.names[index])
-        if self.separator is not None:
-            return _with_channels(self.separator, blocks, rate)
-        return _read_ahead(blocks)
+        separator = self.separator
+        if separator is None:
+            return _read_ahead(blocks), 0
+        if separator.sample_rate != rate:
+            return _with_channels(separator, blocks, rate), 0
+        self._next = first
+        # A window before the first, for one that ends with the recording may begin earlier.
+        needed = first * self.embedder.hop - self.embedder.window
+        done = None
+        if state := self.store.state(recording_id, needed):
+            count, position, overlapping = state
+            array = np.frombuffer(overlapping, "<f4").reshape(separator.num_sources, -1)
+            done = ChunksDone(count, position, array)
+
+        def note(now: ChunksDone) -> None:
+            if now.overlapping is not None:
+                state = np.ascontiguousarray(now.overlapping, "<f4").tobytes()
+                needed = self._next * self.embedder.hop - self.embedder.window
+                self.store.save_state(recording_id, now.chunks, now.position, state, needed)
+
+        return _with_channels(separator, blocks, rate, note, done), done.position if done else 0
 
     def _rows(self, name: str, windows: Windows) -> Rows:
         if not np.isfinite(windows.embeddings).all():
@@ -344,14 +376,22 @@ def _read_ahead(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _with_channels(
-    separator: Separator, blocks: Iterator[np.ndarray], sample_rate: int
+    separator: Separator,
+    blocks: Iterator[np.ndarray],
+    sample_rate: int,
+    on_chunk: Callable[[ChunksDone], None] | None = None,
+    done: ChunksDone | None = None,
 ) -> Iterator[np.ndarray]:
     heard: collections.deque[np.ndarray] = collections.deque()
 
     def noted() -> Iterator[np.ndarray]:
+        passed = done.position if done else 0  # of the recording, whose channels are not needed
         for block in blocks:
-            heard.append(block)
+            if len(block) > passed:
+                heard.append(block[passed:])
+            passed -= min(len(block), passed)
             yield block
 
-    for channels in separate_stream(separator, noted(), sample_rate):
+    pieces = separate_stream(separator, noted(), sample_rate, on_chunk=on_chunk, done=done)
+    for channels in pieces:
         yield np.concatenate([taken(heard, channels.shape[1])[None], channels])

@@ -87,18 +87,21 @@ class WindowEmbedder:
             )
             self._embed_dense = dense.compiled_patch_embeddings
 
-    def __call__(self, blocks: Iterable[np.ndarray], first: int = 0) -> Iterator[Windows]:
+    def __call__(
+        self, blocks: Iterable[np.ndarray], first: int = 0, begin: int = 0
+    ) -> Iterator[Windows]:
         """Embeds a recording.
 
         Args:
             blocks: float32 [channels, samples] each, in order, of any lengths.
             first: windows to pass over, all those of earlier batches.
+            begin: sample at which the blocks begin, a window or more before window `first`, or 0.
 
         Yields:
             The next windows. All but the last two batches hold `batch_size(channels)` of them.
         """
-        buffer, begin = None, 0  # samples from `begin` on
-        number = 0  # of the next window
+        buffer = None  # samples from `begin` on
+        number = first if begin else 0  # of the next window
         size = 1
         for block in blocks:
             if buffer is None:

@@ -4,6 +4,7 @@ import collections
 import itertools
 import typing
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -20,6 +21,21 @@ CLEARLY = 0.1
 COMPILED_FROM = 4  # chunks: XLA takes seconds to compile, and is faster from then on
 
 
+class ChunksDone(NamedTuple):
+    """How far the separation of a recording has come, to take it up there.
+
+    Attributes:
+        chunks: how many are separated.
+        position: samples of the channels that were yielded.
+        overlapping: float32 [sources, samples], the last chunk where the next one overlaps it; None
+            after the last chunk.
+    """
+
+    chunks: int
+    position: int
+    overlapping: np.ndarray | None
+
+
 def separate_stream(
     separator: "Separator",
     blocks: Iterable[np.ndarray],
@@ -27,6 +43,8 @@ def separate_stream(
     chunk_seconds: float | None = CHUNK_SECONDS,
     keep_rate: bool = True,
     on_mixture: Callable[[np.ndarray], None] | None = None,
+    on_chunk: Callable[[ChunksDone], None] | None = None,
+    done: ChunksDone | None = None,
 ) -> Iterator[np.ndarray]:
     """Separates a recording read in blocks, yielding its channels piece by piece.
 
@@ -41,14 +59,22 @@ def separate_stream(
             them by their power, so that they add up to the recording, whatever the separator's
             mixture consistency.
         on_mixture: called with each block of the separator's input, float32 [samples] at its rate.
+        on_chunk: called before a chunk's piece is yielded; only if nothing is resampled, in chunks.
+        done: what `on_chunk` was called with: the pieces that follow it are yielded, the same to
+            the last bit. `blocks` are the whole recording all the same.
 
     Yields:
         float32 [sources, samples of the piece], at `sample_rate` or the separator's rate.
+
+    Raises:
+        ValueError: if `done` is given, and the recording is resampled or not cut into chunks.
     """
     rate = separator.sample_rate
+    if done is not None and (sample_rate != rate or chunk_seconds is None):
+        raise ValueError("separation is taken up between chunks, at the separator's sample rate")
     if sample_rate == rate:
         heard = _passing(blocks, on_mixture) if on_mixture else blocks
-        yield from _separated(separator, heard, chunk_seconds)
+        yield from _separated(separator, heard, chunk_seconds, on_chunk, done)
         return
     recording: collections.deque[np.ndarray] = collections.deque()
     if keep_rate:
@@ -73,7 +99,11 @@ def _passing(
 
 
 def _separated(
-    separator: "Separator", blocks: Iterable[np.ndarray], chunk_seconds: float | None
+    separator: "Separator",
+    blocks: Iterable[np.ndarray],
+    chunk_seconds: float | None,
+    on_chunk: Callable[[ChunksDone], None] | None = None,
+    done: ChunksDone | None = None,
 ) -> Iterator[np.ndarray]:
     if chunk_seconds is None:
         yield np.asarray(separator.predict_on_batch(np.concatenate(list(blocks))[None]))[0]
@@ -83,14 +113,14 @@ def _separated(
     rate = separator.sample_rate
     samples = (chunk_seconds * rate * share for share in (1, CONTEXT_SHARE, FADE_SHARE))
     chunk, context, fade = (round(length / grid) * grid for length in samples)
-    calls = itertools.count()
+    calls = itertools.count(done.chunks if done else 0)
 
     def separate(mixture):
         if mixture.shape[1] != chunk or next(calls) < COMPILED_FROM:
             return separator.predict_on_batch(mixture)
         return separator.compiled_call(mixture)
 
-    yield from separate_chunks(separate, blocks, chunk, context, fade, grid)
+    yield from separate_chunks(separate, blocks, chunk, context, fade, grid, on_chunk, done)
 
 
 def separate_chunks(
@@ -100,6 +130,8 @@ def separate_chunks(
     context: int,
     fade: int,
     grid: int = 1,
+    on_chunk: Callable[[ChunksDone], None] | None = None,
+    done: ChunksDone | None = None,
 ) -> Iterator[np.ndarray]:
     """Separates a recording chunk by chunk.
 
@@ -118,6 +150,7 @@ def separate_chunks(
         fade: samples, 0 or more.
         grid: chunks start at multiples of this many samples, if `chunk`, `context` and `fade` are
             multiples of it too.
+        on_chunk, done: see `separate_stream`.
 
     Yields:
         float32 [sources, samples of the piece]; the pieces in order make up the recording.
@@ -132,8 +165,10 @@ def separate_chunks(
             "the context and the fade"
         )
     ramp = (np.arange(fade, dtype=np.float32) + 0.5) / max(fade, 1)
-    overlapping: np.ndarray | None = None
-    for waveform, skip, is_last in _chunks(blocks, chunk, chunk - overlap, grid):
+    count, position, overlapping = done or (0, 0, None)
+    for waveform, skip, is_last in itertools.islice(
+        _chunks(blocks, chunk, chunk - overlap, grid), count, None
+    ):
         estimates = np.asarray(separate(waveform[None]))[0, :, skip:]
         begin = 0
         if overlapping is not None:
@@ -144,10 +179,14 @@ def separate_chunks(
             estimates[:, fading] *= ramp
             estimates[:, fading] += (1 - ramp) * overlapping[:, fading]
         if is_last:
-            yield estimates[:, begin:]
+            piece, overlapping = estimates[:, begin:], None
         else:
+            piece = estimates[:, begin : -(context + fade) or None]
             overlapping = estimates[:, estimates.shape[1] - overlap :]
-            yield estimates[:, begin : -(context + fade) or None]
+        count, position = count + 1, position + piece.shape[1]
+        if on_chunk:
+            on_chunk(ChunksDone(count, position, overlapping))
+        yield piece
 
 
 def _chunks(

@@ -170,6 +170,37 @@ def test_killed_at_any_batch_and_resumed_the_same_to_the_last_bit(
     assert summary.found == 3  # of the last
 
 
+@pytest.mark.parametrize("pool", ["window", "mean"])
+def test_killed_while_channels_are_separated_in_chunks(encoder, tmp_path, monkeypatch, pool):
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in" / "a.wav", noise(130, 3), RATE)
+    separator = tiny_separator()
+    append, copies, separated = WindowStore.append, [], []
+    call = Separator.predict_on_batch
+
+    def append_and_copy(self, *arguments):
+        append(self, *arguments)
+        if self.folder.name == "whole.npz.journal":
+            copies.append(shutil.copytree(self.folder, tmp_path / f"{len(copies)}.npz.journal"))
+
+    def counted(self, waveform):
+        separated.append(1)
+        return call(self, waveform)
+
+    monkeypatch.setattr("sepssl.separation.long_audio.COMPILED_FROM", 100)
+    monkeypatch.setattr(WindowStore, "append", append_and_copy)
+    monkeypatch.setattr(Separator, "predict_on_batch", counted)
+    options = {"separator": separator, "pool": pool, "audible_db": -60.0}
+    embed(encoder, tmp_path / "in", tmp_path / "whole.npz", **options)
+    chunks = len(separated)
+    assert chunks == 6
+    for i in (0, len(copies) // 2, len(copies) - 1):
+        separated.clear()
+        embed(encoder, tmp_path / "in", tmp_path / f"{i}.npz", **options)
+        same(tmp_path / f"{i}.npz", tmp_path / "whole.npz")
+    assert len(separated) <= 2  # at the end, no more than what was under way
+
+
 def test_repeated_over_a_changing_folder(encoder, folder, tmp_path):
     output = tmp_path / "a.npz"
     embed(encoder, folder, output)

@@ -147,3 +147,23 @@ def test_chunks_of_a_long_recording_are_compiled_to_the_same(separator):
     found = separator.separate(waveform, 16000, chunk_seconds=0.25)  # 10 chunks of 4000
     expected = separate_chunks(separator.predict_on_batch, [waveform], 4000, 384, 64, 32)
     np.testing.assert_allclose(found, np.concatenate(list(expected), axis=1), atol=1e-5)
+
+
+def test_taken_up_after_any_chunk_the_same_to_the_last_bit(separator):
+    rate = separator.sample_rate
+    recording = np.random.default_rng(3).normal(size=(20 * rate + 7,)).astype(np.float32)
+    blocks = np.array_split(recording, 9)
+    states = []
+    pieces = list(
+        separate_stream(separator, blocks, rate, chunk_seconds=4.0, on_chunk=states.append)
+    )
+    assert len(pieces) == len(states) > 4
+    assert states[-1].overlapping is None
+    whole = np.concatenate(pieces, axis=1)
+    for state in states[:-1]:
+        rest = separate_stream(separator, blocks, rate, chunk_seconds=4.0, done=state)
+        np.testing.assert_array_equal(
+            np.concatenate(list(rest), axis=1), whole[:, state.position :]
+        )
+    with pytest.raises(ValueError, match="at the separator's sample rate"):
+        list(separate_stream(separator, blocks, 2 * rate, done=states[0]))

@@ -166,7 +166,8 @@ class WindowIndex:
         count = min(len(self), 4 * k)
         while count:
             if not exact:
-                self._vectors.expansion_search = max(_EXPANSION, 2 * count)
+                # mypy does not see the setter.
+                self._vectors.expansion_search = max(_EXPANSION, 2 * count)  # type: ignore[misc]
             keys = self._vectors.search(query / length, count, exact=exact).keys
             scores = self._scores(keys, query / length)
             best: dict[tuple, Found] = {}

@@ -15,6 +15,8 @@ the rows "every channel" when all others were there, since the first control, wi
 trained separators, had turned out to be one fifth mixture/mixture.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from sepssl.configs import encoder_small, separator_small
@@ -68,12 +70,12 @@ def get_config() -> ConfigDict:
 
 def rows() -> tuple[dict, ...]:
     """Joint objective and all seeds unless a row says otherwise."""
-    mixture_mixture = {"views": MIXTURE_MIXTURE}
+    mixture_mixture: dict[str, Any] = {"views": MIXTURE_MIXTURE}
     mixture_channel = {"views": MIXTURE_CHANNEL, "separators": LATE}
     several = {"views": MIXTURE_CHANNEL, "separators": STATES}
     channel_channel = {"views": CHANNEL_CHANNEL, "separators": LATE}
     both_kinds = {"views": BOTH_KINDS, "separators": LATE}
-    carrying = {
+    carrying: dict[str, dict[str, Any]] = {
         # baselines and controls
         "log-mel statistics": {"baseline": "log_mel_statistics"},
         "untrained encoder": {"baseline": "untrained_encoder"},
@@ -98,7 +100,7 @@ def rows() -> tuple[dict, ...]:
                  "several states"):  # fmt: skip
         views = carrying[name]["views"] | EQUALIZATION
         carrying[f"{name}, equalised"] = {**carrying[name], "views": views}
-    others = {
+    others: dict[str, dict[str, Any]] = {
         "channel/channel": channel_channel,
         "both kinds": both_kinds,
     }

@@ -17,6 +17,7 @@ import os
 import pathlib
 import sys
 import time
+from typing import Any
 
 import numpy as np
 
@@ -179,7 +180,9 @@ def check_files(
         arrays = dict(stored)
     if not saved_model and not tflite:
         raise ValueError("nothing to check; expected a SavedModel, a TF Lite file, or both")
-    result = dict.fromkeys(("saved_model", "tflite", "tensorflow", "tflite_runtime"))
+    result: dict[str, Any] = dict.fromkeys(
+        ("saved_model", "tflite", "tensorflow", "tflite_runtime")
+    )
     if saved_model:
         clips, wanted = _split(arrays, "waveform")
         found = saved_model_outputs(saved_model, clips)
@@ -200,7 +203,8 @@ def _split(
     arrays: dict[str, np.ndarray], input_name: str
 ) -> tuple[dict[str, np.ndarray], dict[str, Outputs]]:
     """Arrays by "clip/name" as clip -> input and clip -> output -> array."""
-    clips, expected = {}, {}
+    clips: dict[str, np.ndarray] = {}
+    expected: dict[str, dict[str, np.ndarray]] = {}
     for path, array in arrays.items():
         clip, _, name = path.rpartition("/")
         if name == input_name:

@@ -10,6 +10,8 @@ each job a line of JSON is printed, so that a caller knows at which one the proc
 import json
 import pathlib
 import sys
+from collections.abc import Callable
+from typing import Any
 
 
 def convert(saved_model: str, output: str) -> None:
@@ -84,7 +86,7 @@ def _calibrated(quantization, input_name, clips):
     """Tensor -> its range over all clips, where the library's own is a moving average."""
     import numpy as np
 
-    ranges = {}
+    ranges: dict[str, dict[str, Any]] = {}
     for clip in clips:
         found = quantization.calibrate({"serving_default": [{input_name: clip[None]}]})
         for tensor, values in found.items():
@@ -96,10 +98,10 @@ def _calibrated(quantization, input_name, clips):
 
 
 def main(task: str, jobs: str) -> None:
-    function = {"convert": convert, "quantize": quantize}[task]
+    tasks: dict[str, Callable[..., None]] = {"convert": convert, "quantize": quantize}
     for job in json.loads(pathlib.Path(jobs).read_text()):
         print(json.dumps(job), flush=True)
-        function(**job)
+        tasks[task](**job)
 
 
 if __name__ == "__main__":

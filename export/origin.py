@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pathlib
+from typing import Any
 
 from sepssl.errors import InputError
 
@@ -37,7 +38,10 @@ def origin_of(*paths: str | os.PathLike, license: str = "") -> Origin:
 
 def _record(path: pathlib.Path) -> dict:
     try:
-        record = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        record: dict[str, Any] = {
+            "file": path.name,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
     except OSError as error:
         raise InputError(f"{path}: could not be read: {error.strerror}") from error
     path = path.absolute()  # names of folders are looked at

@@ -91,7 +91,7 @@ def check_in_fresh_process(checks: Sequence[Check], timeout: float = TIMEOUT_SEC
             arrays = {f"{clip}/{item.input_name}": x for clip, x in item.clips.items()}
             for clip, outputs in item.expected.items():
                 arrays |= {f"{clip}/{output}": x for output, x in outputs.items()}
-            np.savez(expected, **arrays)
+            np.savez(expected, **arrays)  # type: ignore[arg-type]  # taken for allow_pickle
             jobs.append(
                 {
                     "saved_model": item.saved_model and os.fspath(item.saved_model),

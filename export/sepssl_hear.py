@@ -34,7 +34,7 @@ class Model(tf.Module):
 
 def load_model(model_file_path: str = "") -> Model:
     """Loads the SavedModel in a folder, by default that of this module."""
-    return Model(model_file_path or pathlib.Path(__file__).parent)
+    return Model(model_file_path or str(pathlib.Path(__file__).parent))
 
 
 def get_scene_embeddings(audio: tf.Tensor, model: Model) -> tf.Tensor:

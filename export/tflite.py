@@ -105,11 +105,11 @@ def convert_encoder(
     graphs = {name: _GRAPHS[name](encoder) for name in inputs}
     for graph in graphs.values():
         _require_float32(graph)
-    calibration = _usable_calibration(calibration) if "int8" in precisions else None
+    waveforms = _usable_calibration(calibration) if "int8" in precisions else None
     with atomic_folder(directory) as folder:
         clips = encoder_clips(encoder)
         expected = expected_outputs(encoder, clips, "embedding")
-        patches = None if calibration is None else _calibration_patches(encoder, calibration)
+        patches = None if waveforms is None else _calibration_patches(encoder, waveforms)
         variants = [
             _Variant(
                 graph,
@@ -189,7 +189,8 @@ def _convert(
             float32, calibration = base.with_suffix(".tflite"), base.with_suffix(".npz")
             conversions.append({"saved_model": str(base), "output": str(float32)})
             if variant.calibration is not None:
-                np.savez(calibration, **{spec.name: variant.calibration})
+                inputs = {spec.name: variant.calibration}
+                np.savez(calibration, **inputs)  # type: ignore[arg-type]  # taken for allow_pickle
             for name, precision in variant.files.items():
                 if precision != "float32":
                     job = {"file": str(float32), "output": str(folder / name)}
@@ -229,7 +230,7 @@ def _files(parts: list[str], precisions: Sequence[str]) -> dict[str, str]:
     return {"_".join([*parts, *_unless(p, "float32")]) + ".tflite": p for p in precisions}
 
 
-def _as_input(encoder, input_name, clips, expected):
+def _as_input(encoder, input_name, clips, expected) -> tuple[dict, dict]:
     """Clips and what is expected of them, as a file of that input takes them."""
     if input_name == "waveform":
         return clips, expected

@@ -6,6 +6,7 @@ nothing.
 
 import keras
 import tensorflow as tf
+from keras import ops
 
 from sepssl.typing import Tensor
 
@@ -122,9 +123,12 @@ def global_mean_step(
     if replicas > 1:
         # The optimizer sums what the replicas hand in, and all hand in the same.
         gradients = [gradient / replicas for gradient in gradients]
-    if scale is not None:
-        gradients = [gradient * tf.cast(scale, gradient.dtype) for gradient in gradients]
-    model.optimizer.apply(gradients, variables)
+    if replicas > 1 and isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
+        _apply_if_finite(model.optimizer, gradients, variables, tf.math.is_finite(norm))
+    else:
+        if scale is not None:
+            gradients = [gradient * tf.cast(scale, gradient.dtype) for gradient in gradients]
+        model.optimizer.apply(gradients, variables)
     metrics = {
         "gradient_norm": norm,
         "parameter_norm": tf.linalg.global_norm([v.value for v in variables]),
@@ -133,6 +137,42 @@ def global_mean_step(
         finite = tf.math.is_finite(norm)
         metrics |= {"loss_scale": scale, "skipped": 1.0 - tf.cast(finite, tf.float32)}
     return metrics
+
+
+def _apply_if_finite(
+    optimizer: keras.optimizers.LossScaleOptimizer,
+    gradients: list[tf.Tensor],
+    variables: list[keras.Variable],
+    finite: tf.Tensor,
+) -> None:
+    """What `optimizer.apply` does, on several replicas.
+
+    Keras's own (3.15) assigns the scale and its counter on every replica, which variables without
+    an aggregation refuse. Here they are assigned once, where all replicas meet.
+
+    Args:
+        optimizer: with the scale.
+        gradients: not scaled, the same on every replica.
+        variables: to be updated.
+        finite: bool scalar, whether the gradients are finite, the same on every replica.
+    """
+    scale, counter = optimizer.dynamic_scale, optimizer.step_counter
+
+    def together(strategy, gradients, finite):
+        def update():
+            inner = optimizer.inner_optimizer
+            strategy.extended.call_for_each_replica(inner.apply, args=(gradients, variables))
+            grows = ops.equal(counter, optimizer.dynamic_growth_steps - 1)
+            scale.assign(ops.where(grows, 2.0 * scale, scale))
+            counter.assign(ops.where(grows, 0, counter + 1))
+
+        def lower():
+            scale.assign(0.5 * scale)
+            counter.assign(0)
+
+        tf.cond(strategy.experimental_local_results(finite)[0], update, lower)
+
+    tf.distribute.get_replica_context().merge_call(together, args=(gradients, finite))
 
 
 def _loss_scale(optimizer: keras.optimizers.Optimizer) -> tf.Tensor | float | None:

@@ -255,16 +255,7 @@ class FileClips(Clips):
         return self._extents[index][1]
 
     def read(self, index: int, start: int = 0, length: int | None = None) -> np.ndarray:
-        """Reads a clip, or a part of it without decoding the rest.
-
-        Args:
-            index: which clip, `0 <= index < len(self)`.
-            start: first sample of the part, at `sample_rate`.
-            length: number of samples of the part; None means to the end.
-
-        Returns:
-            float32 `[samples]`, mono, at `sample_rate`; `num_samples(index)` of them for a whole
-            clip, fewer than `length` where the clip ends earlier.
+        """As `Clips.read`; the rest of the file is not decoded.
 
         Raises:
             InputError: as `sepssl.audio.files.read_audio`; if a whole clip is silent.

@@ -139,17 +139,22 @@ def _from_csv(
     return Labelled(clips, rows, str(file), "split" in columns, "fold" in columns)
 
 
-def with_labels(recordings: Clips) -> Clips | None:
+def with_labels(recordings: Clips, verbose: bool = True) -> Clips | None:
     """Recordings with whatever labels, splits and folds are known; None if there are none.
 
-    Unusable labels are reported but are not an error here: training does not need them.
+    Unusable labels are not an error here, since training does not need them.
+
+    Args:
+        recordings: the source.
+        verbose: whether to print why labels are unusable.
     """
     try:
         return recordings.labelled()
     except NoLabels:
         return None
     except InputError as error:
-        print(f"labels and splits are ignored: {error}", flush=True)
+        if verbose:
+            print(f"labels and splits are ignored: {error}", flush=True)
         return None
 
 

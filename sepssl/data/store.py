@@ -305,7 +305,9 @@ def store_folder(cache: str | os.PathLike, kind: str, origin: str) -> pathlib.Pa
     return pathlib.Path(cache, f"{kind}-{hashlib.sha256(os.fsencode(origin)).hexdigest()[:8]}")
 
 
-def store_clips(clips: Clips, cache: str | os.PathLike, sources: str = "none") -> ClipStore:
+def store_clips(
+    clips: Clips, cache: str | os.PathLike, sources: str = "none", verbose: bool = True
+) -> ClipStore:
     """Decodes all clips into a store in a cache; those that cannot be read are skipped.
 
     Args:
@@ -314,6 +316,7 @@ def store_clips(clips: Clips, cache: str | os.PathLike, sources: str = "none") -
         sources: "none": a clip is one row, the recording. "readable": the same, but a clip whose
             true sources cannot be read is skipped. "rows": the true sources are further rows.
             "only": they are the only rows.
+        verbose: whether to show progress.
     """
 
     def read(index: int) -> np.ndarray:
@@ -336,7 +339,7 @@ def store_clips(clips: Clips, cache: str | os.PathLike, sources: str = "none") -
     }[sources]
     origin = clips.origin + detail
     store = ClipStore(store_folder(cache, kind, origin))
-    store.fill(origin, clips.names, read_all, title, clips.stamp, clips.key)
+    store.fill(origin, clips.names, read_all, title, clips.stamp, clips.key, verbose)
     return store
 
 
@@ -347,6 +350,7 @@ def store_channels(
     sample_rate: int,
     cache: str | os.PathLike,
     chunk_seconds: float,
+    verbose: bool = True,
 ) -> ClipStore:
     """Separates all clips of a store into another one, with a row per channel.
 
@@ -357,6 +361,7 @@ def store_channels(
         sample_rate: of the clips, in Hz; the channels have the same.
         cache: folder of stores.
         chunk_seconds: longer clips are separated in chunks of this length.
+        verbose: whether to show progress.
     """
 
     def separated(indices: list[int]) -> Iterator[np.ndarray]:
@@ -373,6 +378,7 @@ def store_channels(
         f"separating with {name}",
         mixtures.key,
         mixtures.key,
+        verbose,
     )
     return store
 

@@ -56,9 +56,20 @@ def evaluate_representation(
 
 
 def evaluate_on_splits(
-    embed: Callable[[np.ndarray], np.ndarray], splits: Collection[Clips], seed: int, title: str
+    embed: Callable[[np.ndarray], np.ndarray],
+    splits: Collection[Clips],
+    seed: int,
+    title: str,
+    verbose: bool = True,
 ) -> tuple[dict[str, float | None], list[Skipped]]:
     """Embeds the clips of three splits and evaluates them; see `evaluate_representation`.
+
+    Args:
+        embed: waveform [samples] -> embedding [dim].
+        splits: labelled clips for training, validation and testing.
+        seed: of queries and classifiers.
+        title: of the clips, for progress and errors.
+        verbose: whether to show progress.
 
     Returns:
         The results, with the numbers of clips and classes, and the clips that could not be read.
@@ -76,7 +87,7 @@ def evaluate_on_splits(
             raise InputError(f"{title}, {name} split: {error}") from error
     embedded, skipped = [], []
     for name, clips, known in zip(SPLITS, splits, labels, strict=True):
-        embeddings, indices, unread = embed_clips(embed, clips, f"{title}, {name}")
+        embeddings, indices, unread = embed_clips(embed, clips, f"{title}, {name}", verbose)
         embedded.append(Split(embeddings, known[indices]))
         skipped += unread
     counts = {f"{name}_clips": len(e.labels) for name, e in zip(SPLITS, embedded, strict=True)}
@@ -93,6 +104,7 @@ def evaluate_on(
     seed: int,
     data_dir: str | None = None,
     test_fold: str = "",
+    verbose: bool = True,
 ) -> tuple[dict[str, Any], list[Skipped]]:
     """Evaluates on labelled clips; see `open_clips` for what can be named.
 
@@ -105,6 +117,7 @@ def evaluate_on(
         seed: of scenes, queries and classifiers.
         data_dir: the folder of TFDS datasets; None means TFDS's default.
         test_fold: the fold to test on, if the dataset has folds; "" for the last.
+        verbose: whether to show progress.
 
     Returns:
         The results, with "test_fold", the fold that was tested on, if the dataset goes by folds;
@@ -122,6 +135,6 @@ def evaluate_on(
         data_dir=data_dir,
     )
     splits = make_splits(clips, dataset, "" if mixed_sounds(dataset) else test_fold).values()
-    results, unread = evaluate_on_splits(embed, splits, seed, dataset)
+    results, unread = evaluate_on_splits(embed, splits, seed, dataset, verbose)
     fold = test_fold or fold_for_testing(clips)
     return {**({"test_fold": fold} if fold else {}), **results}, [*clips.skipped, *unread]

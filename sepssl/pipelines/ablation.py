@@ -88,6 +88,7 @@ def run_ablation(
     config: ConfigDict,
     workdir: str | os.PathLike,
     make_cells: Callable[[ConfigDict, int, pathlib.Path], "Cells"] | None = None,
+    verbose: bool = True,
 ) -> pathlib.Path:
     """Makes the cells that are not there yet, then the table and the figure.
 
@@ -97,6 +98,7 @@ def run_ablation(
             its cells are done.
         make_cells: what makes the cells of a seed, of (config, seed, folder); `SeedCells` by
             default.
+        verbose: whether to print what is done, and progress.
 
     Returns:
         The folder that holds `results.jsonl` (unless `config.results` names another file),
@@ -107,6 +109,7 @@ def run_ablation(
             are of different clips, or another process works in the folder.
     """
     workdir = pathlib.Path(workdir)
+    make_cells = make_cells or functools.partial(SeedCells, verbose=verbose)
     rows = {row["name"]: row for row in config.rows}
     wanted = [name.strip() for name in config.only.split(";") if name.strip()] or list(rows)
     for name in [*wanted, *(name for pair in config.comparisons for name in pair)]:
@@ -134,9 +137,10 @@ def run_ablation(
             ]
             if not missing:
                 continue
-            make = (make_cells or SeedCells)(config, seed, workdir / f"seed-{seed}")
+            make = make_cells(config, seed, workdir / f"seed-{seed}")
             for number, name in enumerate(missing, start=1):
-                print(f"\n== seed {seed}, {number}/{len(missing)}: {name}", flush=True)
+                if verbose:
+                    print(f"\n== seed {seed}, {number}/{len(missing)}: {name}", flush=True)
                 start = time.perf_counter()
                 scores = make.cell(rows[name], cells[name][seed])
                 seconds = round(time.perf_counter() - start, 1)
@@ -194,9 +198,11 @@ class SeedCells(Cells):
         config: as in `configs/paper_ablation.py`.
         seed: the seed.
         folder: where the separator, the encoders and the cache of this seed lie.
+        verbose: whether to show progress.
     """
 
-    def __init__(self, config: ConfigDict, seed: int, folder: pathlib.Path):
+    def __init__(self, config: ConfigDict, seed: int, folder: pathlib.Path, verbose: bool = True):
+        self._verbose = verbose
         self._config = config
         self._seed = seed
         self._folder = folder
@@ -209,7 +215,7 @@ class SeedCells(Cells):
     def _separator(self) -> RunFolder:
         stage = self._stage(self._config.separator)
         digest = _digest(without_added_keys(self._config.separator.to_dict()))
-        return train_separator(stage, self._folder / f"separator-{digest}")
+        return train_separator(stage, self._folder / f"separator-{digest}", self._verbose)
 
     def _stage(self, part: ConfigDict) -> ConfigDict:
         stage = part.copy_and_resolve_references()
@@ -228,7 +234,7 @@ class SeedCells(Cells):
         else:
             encoder = load_encoder(self._train(row, settings).final)
             embed = functools.partial(embed_recording, encoder)
-        scores, _ = evaluate_on_splits(embed, self._splits, self._seed, row["name"])
+        scores, _ = evaluate_on_splits(embed, self._splits, self._seed, row["name"], self._verbose)
         keras.backend.clear_session()
         gc.collect()
         return scores
@@ -244,7 +250,8 @@ class SeedCells(Cells):
             else str(self._separator.state(self._config.states[state]))
             for state in row.get("separators", ())
         )
-        return train_encoder(stage, encoder_folder(self._folder.parent, row, self._seed, settings))
+        folder = encoder_folder(self._folder.parent, row, self._seed, settings)
+        return train_encoder(stage, folder, self._verbose)
 
     def delete_cache(self) -> None:
         shutil.rmtree(self._cache, ignore_errors=True)

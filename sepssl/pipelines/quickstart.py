@@ -89,12 +89,13 @@ class Paths:
         return self.root / "metrics.json"
 
 
-def quickstart(config: ConfigDict, workdir: str | os.PathLike) -> Paths:
+def quickstart(config: ConfigDict, workdir: str | os.PathLike, verbose: bool = True) -> Paths:
     """Runs the whole pipeline, or what is left of it.
 
     Args:
         config: as `configs/quickstart.py` makes it.
         workdir: folder of the run, new or to be continued.
+        verbose: whether to print what is done, and progress.
 
     Returns:
         Where the results lie.
@@ -102,15 +103,16 @@ def quickstart(config: ConfigDict, workdir: str | os.PathLike) -> Paths:
     Raises:
         InputError: if `workdir` holds a run of another configuration, or something else.
     """
-    paths = Paths(RunFolder(workdir, config.to_dict()).path)
+    paths = Paths(RunFolder(workdir, config.to_dict(), verbose).path)
     if paths.metrics.exists() and (paths.report / "index.html").exists():
-        print(f"{paths.root}: complete already", flush=True)
+        if verbose:
+            print(f"{paths.root}: complete already", flush=True)
         return paths
-    step = _Steps(paths.root)
-    step("1/5 separator", lambda: _train_separator(config, paths))
+    step = _Steps(paths.root, verbose)
+    step("1/5 separator", lambda: _train_separator(config, paths, verbose))
     for pairing in PAIRINGS:
-        step(f"2/5 encoder, {pairing}", lambda p=pairing: _train_encoder(config, paths, p))
-    results = step("3/5 evaluation", lambda: _evaluate(config, paths))
+        step(f"2/5 encoder, {pairing}", lambda p=pairing: _train_encoder(config, paths, p, verbose))
+    results = step("3/5 evaluation", lambda: _evaluate(config, paths, verbose))
     exported = step("4/5 export", lambda: _export(paths, results))
     step("5/5 report", lambda: _report(config, paths, results, exported, step.seconds))
     with atomic_file(paths.metrics, overwrite=True) as temporary:
@@ -123,12 +125,14 @@ def quickstart(config: ConfigDict, workdir: str | os.PathLike) -> Paths:
 class _Steps:
     """Announces the parts and remembers how long each took, also over continued runs."""
 
-    def __init__(self, root: pathlib.Path):
+    def __init__(self, root: pathlib.Path, verbose: bool):
+        self._verbose = verbose
         self._path = root / "seconds.json"
         self.seconds = json.loads(self._path.read_text()) if self._path.exists() else {}
 
     def __call__(self, name: str, part: Callable):
-        print(f"\n== {name}", flush=True)
+        if self._verbose:
+            print(f"\n== {name}", flush=True)
         start = time.perf_counter()
         result = part()
         elapsed = time.perf_counter() - start
@@ -138,18 +142,18 @@ class _Steps:
         return result
 
 
-def _train_separator(config: ConfigDict, paths: Paths) -> None:
+def _train_separator(config: ConfigDict, paths: Paths, verbose: bool) -> None:
     stage = config.separator.copy_and_resolve_references()
     stage.data.cache = str(paths.cache)
-    train_separator(stage, paths.separator)
+    train_separator(stage, paths.separator, verbose)
 
 
-def _train_encoder(config: ConfigDict, paths: Paths, pairing: str) -> None:
+def _train_encoder(config: ConfigDict, paths: Paths, pairing: str, verbose: bool) -> None:
     stage = config.encoder.copy_and_resolve_references()
     stage.data.cache = str(paths.cache)
     stage.views.update(PAIRINGS[pairing])
     stage.views.separators = ",".join(str(path) for path in _view_separators(config, paths))
-    train_encoder(stage, paths.encoder(pairing))
+    train_encoder(stage, paths.encoder(pairing), verbose)
 
 
 def _view_separators(config: ConfigDict, paths: Paths) -> list[pathlib.Path]:
@@ -157,7 +161,9 @@ def _view_separators(config: ConfigDict, paths: Paths) -> list[pathlib.Path]:
     return [states / f"step-{step:07d}.keras" for step in config.view_states]
 
 
-def _evaluate(config: ConfigDict, paths: Paths) -> dict[str, dict[str, float | None]]:
+def _evaluate(
+    config: ConfigDict, paths: Paths, verbose: bool
+) -> dict[str, dict[str, float | None]]:
     evaluation = config.evaluation
     counts = tuple(evaluation.clips[split] for split in ("train", "validation", "test"))
     scenes = scene_splits(scene_config(config.encoder.data), evaluation.seed, counts)
@@ -172,7 +178,7 @@ def _evaluate(config: ConfigDict, paths: Paths) -> dict[str, dict[str, float | N
         encoder = load_encoder(paths.encoder(pairing) / "final.keras")
         representations[pairing] = functools.partial(embed_recording, encoder)
     return {
-        name: evaluate_on_splits(embed, splits, evaluation.seed, name)[0]
+        name: evaluate_on_splits(embed, splits, evaluation.seed, name, verbose)[0]
         for name, embed in representations.items()
     }
 

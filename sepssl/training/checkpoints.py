@@ -46,14 +46,16 @@ class RunFolder:
     Args:
         path: the folder; created if it does not exist.
         config: everything the run depends on, as nested dicts of plain values.
+        verbose: whether to print what changes in a run that is continued.
 
     Raises:
         InputError: if the folder belongs to a run with another configuration, is not a run's, or
             another process is working in it with another configuration.
     """
 
-    def __init__(self, path: str | os.PathLike, config: dict):
+    def __init__(self, path: str | os.PathLike, config: dict, verbose: bool = True):
         self.path = pathlib.Path(path)
+        self._verbose = verbose
         self.config = json.loads(json.dumps(config))
         self._locked = False
         if self.path.exists() and not self.path.is_dir():
@@ -106,7 +108,8 @@ class RunFolder:
             for file in (self.path / "clips.json", *(self.path / "states").glob("*")):
                 file.unlink(missing_ok=True)
             self._write_config()
-        print(f"{self.path}: the run there had trained nothing yet; starting anew", flush=True)
+        if self._verbose:
+            print(f"{self.path}: the run there had trained nothing yet; starting anew", flush=True)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -138,7 +141,7 @@ class RunFolder:
             before = []  # missing in an older run, or damaged: the run does not depend on it
         if before and {key: before[-1].get(key) for key in now} == now:
             return
-        if before:
+        if before and self._verbose:
             changed = ", ".join(
                 f"{key} {before[-1].get(key)} is now {now[key]}"
                 for key in now

@@ -110,7 +110,7 @@ def labelled_for_training(recordings: Clips, data: ConfigDict) -> Subset:
 
 
 def store_for_run(
-    clips: Clips, run: RunFolder, cache: str | os.PathLike, sources: str
+    clips: Clips, run: RunFolder, cache: str | os.PathLike, sources: str, verbose: bool = True
 ) -> tuple[Subset, ClipStore]:
     """Stores the clips that a run trains on, unless they are stored already.
 
@@ -119,6 +119,7 @@ def store_for_run(
         run: an earlier part of it must have trained on the same clips.
         cache: folder of stores.
         sources: as `store_clips` takes it.
+        verbose: whether to show progress and what was skipped.
 
     Returns:
         The clips that could be stored, and their store, in the same order.
@@ -126,8 +127,9 @@ def store_for_run(
     Raises:
         InputError: if the run has trained on other clips.
     """
-    store = store_clips(clips, cache, sources)
-    report_skipped([*clips.skipped, *store.skipped])
+    store = store_clips(clips, cache, sources, verbose)
+    if verbose:
+        report_skipped([*clips.skipped, *store.skipped])
     require_same_clips(store, run.path)
     place = {name: index for index, name in enumerate(clips.names)}
     return Subset(clips, [place[name] for name in store.names]), store

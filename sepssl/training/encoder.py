@@ -1,5 +1,6 @@
 """Trains an encoder from a configuration."""
 
+import contextlib
 import os
 import pathlib
 from collections.abc import Iterable
@@ -28,7 +29,6 @@ from sepssl.training.clips import (
 from sepssl.training.collapse import collapse_warning, projection_warning
 from sepssl.training.input import require_batch
 from sepssl.training.loop import COMMON_MINIMUMS, loop_settings, require_at_least, train
-from sepssl.training.precision import require_precision_that_fits
 from sepssl.training.probe import make_probe
 from sepssl.training.similarity_learner import SimilarityLearner
 from sepssl.training.start import (
@@ -95,7 +95,9 @@ def load_separators(config: ConfigDict) -> dict[str, Separator | None]:
     return separators
 
 
-def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
+def train_encoder(
+    config: ConfigDict, workdir: str | os.PathLike, verbose: bool = True
+) -> RunFolder:
     """Trains an encoder on pairs of views of recordings and of their separated channels.
 
     Clips and channels are stored once, in `config.data.cache` (which several runs on the same
@@ -105,6 +107,7 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     Args:
         config: as in `configs/encoder_small.py`.
         workdir: the run's folder, new or to be continued.
+        verbose: whether to print what is done, progress and warnings.
 
     Returns:
         The finished run.
@@ -114,38 +117,45 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
     if supervised:
         config = config.copy_and_resolve_references()
         config.views.update(mixture_mixture=1.0, mixture_channel=0.0, channel_channel=0.0)
-    separators = load_separators(config)
-    online = config.views.online and bool(separators)
     settings = loop_settings(config.train)
-    # Fails early if the learner cannot be made; the one to train is made in the strategy's scope.
-    front_end = _make_learner(config, separators.values() if online else ()).front_end
-    _require_views_that_fit(config, separators, front_end.log_mel.patch_samples)
     strategy = make_strategy(config.train.strategy)
-    require_precision_that_fits(config.train, strategy)
     require_pairs_on_every_replica(config.train.batch_size, strategy)
+    # Online, separators are part of the learner, whose variables belong to the strategy.
+    with strategy.scope() if config.views.online else contextlib.nullcontext():
+        separators = load_separators(config)
+    online = config.views.online and bool(separators)
     oracle = TRUE_SOURCES in separators
     recordings = open_recordings(config.data, labels=supervised, sources=oracle)
-    labelled = _labelled(config, recordings)
+    num_classes = len(recordings.class_names or ()) if supervised else 0
+    with strategy.scope():
+        # Loading draws weights too; seeded after it, the learner's do not depend on that.
+        keras.utils.set_random_seed(config.seed)
+        learner = _make_learner(config, separators.values() if online else (), num_classes)
+        learner.build()  # here, where only the seed decides what is drawn
+    front_end = learner.front_end
+    _require_views_that_fit(config, separators, front_end.log_mel.patch_samples)
+    labelled = _labelled(config, recordings, verbose)
     clips = _clips(config, recordings, labelled)
     require_batch(len(clips), config.train.batch_size)
     record = settings_of_run(config, "encoder")
     record["views"]["separators"] = list(separators)  # their content, not their location
-    run = RunFolder(workdir, record)
+    run = RunFolder(workdir, record, verbose)
     with run.lock():  # before hours of decoding, that two processes would do twice
-        announce_start(config, "encoder")
+        if verbose:
+            announce_start(config, "encoder")
         probe = make_probe(labelled, config.train.probe_clips, config.data.test_fold)
 
         cache = config.data.cache or run.path
         # A recording with sources is used only if they can be read too.
         with_sources = "readable" if oracle and config.data.directory else "none"
-        stored, mixtures = store_for_run(clips, run, cache, with_sources)
+        stored, mixtures = store_for_run(clips, run, cache, with_sources, verbose)
         # Parts of recordings are no longer than this: each is separated in one go, as online.
         chunk_seconds = max(CHUNK_SECONDS, 1.5 * config.data.clip_seconds)
         channels = [
-            _store_sources(stored, cache)
+            _store_sources(stored, cache, verbose)
             if separator is None
             else store_channels(
-                separator, name, mixtures, config.data.sample_rate, cache, chunk_seconds
+                separator, name, mixtures, config.data.sample_rate, cache, chunk_seconds, verbose
             )
             for name, separator in separators.items()
             if not online
@@ -165,7 +175,7 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
             round(config.data.clip_seconds * config.data.sample_rate),
             stored.recordings,
         )
-        if share := batches.shuffle.shared_share():
+        if (share := batches.shuffle.shared_share()) and verbose:
             print(
                 f"{100 * share:.1f} % of a clip's negatives are other parts of its own recording",
                 flush=True,
@@ -174,31 +184,25 @@ def train_encoder(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
             front_end, batches.load(0), batches.names(0), list(separators), run.path / "views.png"
         )
 
-        def make_learner():
-            # Separators are loaded again: the strategy needs its variables created here.
-            again = load_separators(config).values() if online else ()
-            # Loading draws weights too; seeded after it, the encoder's do not depend on that.
-            keras.utils.set_random_seed(config.seed)
-            return _make_learner(config, again, 0 if labels is None else labels.shape[1])
-
         train(
             run,
             strategy,
-            make_learner,
+            lambda: learner,
             batches,
             probe or (lambda encoder: {}),
             evaluate_every=config.train.probe_every,
             warnings=() if supervised else _warnings(config),
+            verbose=verbose,
             **settings,
         )
     return run
 
 
-def _labelled(config: ConfigDict, recordings: Clips) -> Clips | None:
+def _labelled(config: ConfigDict, recordings: Clips, verbose: bool) -> Clips | None:
     """The labelled recordings, for the probe; other scenes than those trained on, for scenes."""
     if config.data.directory:
         unneeded = recordings.splits is not None and not config.train.probe_clips
-        return None if unneeded else with_labels(recordings)
+        return None if unneeded else with_labels(recordings, verbose)
     count = config.train.probe_clips
     return SceneClips(scene_config(config.data), config.data.seed, "probe", count)
 
@@ -213,9 +217,9 @@ def _clips(config: ConfigDict, recordings: Clips, labelled: Clips | None) -> Cli
     return training_parts(recordings, config.data)
 
 
-def _store_sources(stored: Clips, cache: str | os.PathLike) -> ClipStore:
+def _store_sources(stored: Clips, cache: str | os.PathLike, verbose: bool) -> ClipStore:
     """The true sources of clips, one per row: what an oracle separator would find."""
-    store = store_clips(stored, cache, "only")
+    store = store_clips(stored, cache, "only", verbose)
     if store.skipped:
         raise InputError(store.skipped[0].reason)
     return store

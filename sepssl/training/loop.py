@@ -251,7 +251,7 @@ def train_on_dataset(
     else:
         rate = learning_rate
     batches = DatasetBatches(dataset)
-    run = RunFolder(workdir, {**(settings or {}), "steps": steps, "learning_rate": rate})
+    run = RunFolder(workdir, {**(settings or {}), "steps": steps, "learning_rate": rate}, verbose)
     return train(
         run,
         strategy or tf.distribute.get_strategy(),

@@ -3,8 +3,6 @@
 from typing import Any
 
 import keras
-import tensorflow as tf
-from ml_collections import ConfigDict
 
 from sepssl.errors import InputError
 
@@ -22,23 +20,6 @@ def policy_named(precision: str) -> str:
     if precision not in POLICIES:
         raise InputError(f"train.precision={precision!r}: expected one of {', '.join(POLICIES)}")
     return POLICIES[precision]
-
-
-def require_precision_that_fits(train: ConfigDict, strategy: tf.distribute.Strategy) -> None:
-    """Raises InputError for float16 on several replicas.
-
-    Keras's `LossScaleOptimizer` cannot share its scale between them.
-
-    Args:
-        train: as `config.train`.
-        strategy: the run's.
-    """
-    replicas = strategy.num_replicas_in_sync
-    if train.get("precision", "float32") == "float16" and replicas > 1:
-        raise InputError(
-            f"train.precision='float16': cannot be used on {replicas} replicas; expected "
-            "'bfloat16' or 'float32', or train.strategy='default'"
-        )
 
 
 class Float32Copy:

@@ -27,7 +27,6 @@ from sepssl.training.clips import (
 )
 from sepssl.training.input import require_batch
 from sepssl.training.loop import COMMON_MINIMUMS, loop_settings, require_at_least, train
-from sepssl.training.precision import require_precision_that_fits
 from sepssl.training.separator_learner import SeparatorLearner
 from sepssl.training.start import announce_start, initial_separator, settings_of_run
 from sepssl.training.strategy import make_strategy
@@ -42,7 +41,9 @@ MINIMUMS = COMMON_MINIMUMS | {
 }
 
 
-def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder:
+def train_separator(
+    config: ConfigDict, workdir: str | os.PathLike, verbose: bool = True
+) -> RunFolder:
     """Trains a separator on a folder of recordings or on the built-in scenes.
 
     Trains with MixIT, RemixIT or Self-Remixing (`config.train.objective`) or, for a fraction
@@ -52,6 +53,7 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
     Args:
         config: as in `configs/separator_small.py`.
         workdir: the run's folder, new or to be continued.
+        verbose: whether to print what is done, progress and warnings.
 
     Returns:
         The finished run.
@@ -62,23 +64,23 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
     make_learner = functools.partial(_make_learner, config)
     num_sources = make_learner().separator.num_sources  # fails early if it cannot be made
     strategy = make_strategy(config.train.strategy)
-    require_precision_that_fits(config.train, strategy)
     supervised = _supervised_clips(config.train, strategy.num_replicas_in_sync, num_sources)
     if supervised and num_sources > MAX_SOURCES:
         raise InputError(
             f"separator.num_sources={num_sources}: expected at most {MAX_SOURCES} "
             "to train with sources"
         )
-    clips = _clips(config.data, bool(supervised))
+    clips = _clips(config.data, bool(supervised), verbose)
     require_batch(len(clips), config.train.batch_size)
-    run = RunFolder(workdir, settings_of_run(config, "separator"))
+    run = RunFolder(workdir, settings_of_run(config, "separator"), verbose)
     with run.lock():  # before hours of decoding, that two processes would do twice
-        announce_start(config, "separator")
+        if verbose:
+            announce_start(config, "separator")
         cache, sources = config.data.cache or run.path, "rows" if supervised else "none"
-        stored, recordings = store_for_run(clips, run, cache, sources)
+        stored, recordings = store_for_run(clips, run, cache, sources, verbose)
         if supervised:
             _require_outputs(recordings, num_sources)
-        used, held_out = _hold_out(config, stored)
+        used, held_out = _hold_out(config, stored, verbose)
         crop = round(config.train.crop_seconds * config.data.sample_rate)
         batches = RecordingBatches(
             recordings,
@@ -95,7 +97,7 @@ def train_separator(config: ConfigDict, workdir: str | os.PathLike) -> RunFolder
             num_sources if _remixes(config.train) else 0,
         )
         evaluate = _evaluator(config, stored, recordings, held_out, crop)
-        train(run, strategy, make_learner, batches, evaluate, **settings)
+        train(run, strategy, make_learner, batches, evaluate, verbose=verbose, **settings)
     return run
 
 
@@ -176,17 +178,17 @@ def _require_outputs(recordings: ClipStore, num_sources: int) -> None:
             )
 
 
-def _clips(data: ConfigDict, sources: bool) -> Clips:
+def _clips(data: ConfigDict, sources: bool, verbose: bool) -> Clips:
     """The clips for training and validation."""
     recordings = open_recordings(data, sources=sources)
     if data.directory:
         if recordings.splits is None:
-            recordings = with_splits(recordings, with_labels(recordings))
+            recordings = with_splits(recordings, with_labels(recordings, verbose))
         recordings = Subset(recordings, np.flatnonzero(training_roles(recordings) != "test"))
     return training_parts(recordings, data)
 
 
-def _hold_out(config: ConfigDict, stored: Clips) -> tuple[np.ndarray, np.ndarray]:
+def _hold_out(config: ConfigDict, stored: Clips, verbose: bool) -> tuple[np.ndarray, np.ndarray]:
     """Which of the stored clips to train on, and which to validate on: int [clips] each.
 
     Validation uses the clips that the data reserves for it, if there are any, else held-out
@@ -201,12 +203,13 @@ def _hold_out(config: ConfigDict, stored: Clips) -> tuple[np.ndarray, np.ndarray
         chosen = np.random.default_rng([config.seed, 0, 3]).permutation(everything[validation])
         return everything[~validation], chosen[: min(len(chosen), count) // 2 * 2]
     if mixed_sounds(config.data.directory):  # other scenes of the same sounds would tell nothing
-        print("no validation: data.mix.validation_folds names none", flush=True)
+        if verbose:
+            print("no validation: data.mix.validation_folds names none", flush=True)
         return everything, everything[:0]
     used, held_out = hold_out(
         stored.recordings or stored.names, config.data.num_validation, config.seed
     )
-    if not len(held_out):
+    if verbose and not len(held_out):
         print(
             "no validation: it needs at least 20 recordings, a tenth of which is held out",
             flush=True,

@@ -19,15 +19,9 @@ from learners import LEARNERS, compiled  # noqa: E402
 
 from sepssl.distribution import gather, global_mean_step  # noqa: E402
 
-# Statistics over the batch, alone and in a network; gradients; negatives of other replicas and a
-# front end that draws its own numbers. tests/training has the separator's learner.
-CHECKED = (
-    "GlobalBatchNorm",
-    "SmallBackbone",
-    "ProjectionHead",
-    "SimilarityLearner",
-    "SeparatorLearner-remixit",
-)
+# Layers whose replicas have something to agree on: statistics over the batch. Others of that kind
+# are in the learners.
+CHECKED = ("GlobalBatchNorm", "ProjectionHead")
 # One for all: each new one would number its collectives from the start again.
 STRATEGIES = {
     1: tf.distribute.get_strategy(),
@@ -46,12 +40,17 @@ def halves(data, replicas):
     return part
 
 
-def run(strategy, step, data):
-    part = halves(data, strategy.num_replicas_in_sync)
-    values = strategy.experimental_distribute_values_from_function(part)
+def runner(strategy, step):
+    """Global batch -> what a step returns for it, on the first replica."""
     # In a graph: replicas that run eagerly would not agree on the order of collectives.
-    results = tf.function(lambda x: strategy.run(step, (x,)), autograph=False)(values)
-    return [np.asarray(strategy.experimental_local_results(x)[0]) for x in results]
+    graph = tf.function(lambda values: strategy.run(step, (values,)), autograph=False)
+
+    def run(data):
+        part = halves(data, strategy.num_replicas_in_sync)
+        results = graph(strategy.experimental_distribute_values_from_function(part))
+        return [np.asarray(strategy.experimental_local_results(x)[0]) for x in results]
+
+    return run
 
 
 def of_layer(case, replicas):
@@ -72,7 +71,7 @@ def of_layer(case, replicas):
             global_mean_step(model, loss, tape, 0.0)
         return [gather(x) for x in outputs]
 
-    outputs = run(strategy, step, case.data())
+    outputs = runner(strategy, step)(case.data())
     return outputs + [np.asarray(v) for v in model.variables]
 
 
@@ -81,11 +80,41 @@ def of_learner(case, replicas):
     strategy = STRATEGIES[replicas]
     with strategy.scope():
         learner = compiled(case)
-    losses = [
-        run(strategy, lambda data: [learner.train_step(data)["loss"]], case.data(8, seed))
-        for seed in range(2)
-    ]
+    run = runner(strategy, lambda data: [learner.train_step(data)["loss"]])
+    losses = [run(case.data(8, seed)) for seed in range(2)]
     return [np.asarray(losses)] + [np.asarray(v) for v in learner.variables]
+
+
+def of_float16(case, replicas):
+    """Four steps, in the third of which gradients overflow.
+
+    Returns:
+        Losses, loss scales used, whether steps were skipped, and the scale and counter after each
+        step; whether the overflow left all weights alone; the weights.
+    """
+    strategy = STRATEGIES[replicas]
+    with strategy.scope():
+        learner = compiled(case, "mixed_float16")
+        # Unlike Adam's, its steps are as close as gradients are.
+        learner.compile(keras.optimizers.SGD(0.1), jit_compile=False)
+        learner.optimizer.build(learner.trainable_variables)
+    learner.optimizer.dynamic_growth_steps = 2
+
+    def step(data):
+        made = learner.update(data)
+        return [made[name] for name in ("loss", "loss_scale", "skipped")]
+
+    run = runner(strategy, step)
+    steps, weights = [], []
+    for seed, scale in enumerate((1024.0, None, 2.0**60, 512.0)):
+        if scale:
+            learner.optimizer.dynamic_scale.assign(scale)
+        steps.append(run(case.data(8, seed)))
+        after = (learner.optimizer.dynamic_scale, learner.optimizer.step_counter)
+        steps[-1] += [np.float32(np.asarray(x)) for x in after]
+        weights.append([np.asarray(v) for v in learner.trainable_variables])
+    alone = all(np.array_equal(x, y) for x, y in zip(weights[1], weights[2], strict=True))
+    return [*np.asarray(steps).T, np.asarray(alone), *weights[-1]]
 
 
 def distance(found, expected):
@@ -103,12 +132,17 @@ def distance(found, expected):
     return float(max(apart)) if same else float("inf")
 
 
+SUPERVISED = next(case for case in LEARNERS if str(case) == "SupervisedLearner")
 apart = {}
 for case in CASES:
     if str(case) in CHECKED:
         apart[str(case)] = distance(of_layer(case, 2), of_layer(case, 1))
 for case in LEARNERS:
-    if str(case) not in CHECKED:
-        continue
     apart[str(case)] = distance(of_learner(case, 2), of_learner(case, 1))
-print(json.dumps(apart))
+single, two = (of_float16(SUPERVISED, replicas) for replicas in (1, 2))
+_, scales, skipped, *after, alone = (x.tolist() for x in two[:6])
+float16 = {"scales": scales, "skipped": skipped, "after": after, "alone": alone}
+# Losses and weights; absolute, since biases before a batch norm are rounding alone.
+pairs = zip([two[0], *two[6:]], [single[0], *single[6:]], strict=True)
+rounding = max(float(np.abs(x - y).max()) for x, y in pairs)
+print(json.dumps({"apart": apart, "float16": float16, "float16 apart": rounding}))

@@ -147,7 +147,7 @@ def test_a_fold_column_is_followed():
     assert set(two[::2]) == {"train", "validation"}
 
 
-def test_scores_say_which_fold_they_are_of(tmp_path):
+def test_scores_say_which_fold_they_are_of(tmp_path, capsys):
     rows = ["filename,labels,fold"]
     for i in range(24):
         soundfile.write(
@@ -160,10 +160,11 @@ def test_scores_say_which_fold_they_are_of(tmp_path):
         return np.array([np.mean(np.diff(np.sign(waveform)) != 0), 1.0])
 
     for given, tested in (("", "2"), ("0", "0")):
-        results, _ = evaluate_on(str(tmp_path), embed, 8000, 0, 0, test_fold=given)
+        results, _ = evaluate_on(str(tmp_path), embed, 8000, 0, 0, test_fold=given, verbose=False)
         assert results["test_fold"] == tested
         assert (results["train_clips"], results["test_clips"]) == (8, 8)
         assert results["linear_map"] == 1.0
+    assert capsys.readouterr().out == ""
 
 
 def test_parts_of_a_recording_are_in_one_split():

@@ -109,9 +109,10 @@ def test_cells_are_made_once_and_a_stopped_table_goes_on(tmp_path):
     assert old != new
 
 
-def test_a_row_is_trained_and_a_baseline_is_not(tmp_path):
+def test_a_row_is_trained_and_a_baseline_is_not(tmp_path, capsys):
     config = tiny(seeds=(3,))
-    run_ablation(config, tmp_path)
+    run_ablation(config, tmp_path, verbose=False)
+    assert capsys.readouterr().out == ""
     scores = Results(tmp_path / "results.jsonl").scores(expected_cells(config))
     assert list(scores) == ["statistics", "both"]
     (folder,) = tmp_path.glob("seed-3/encoders/*")

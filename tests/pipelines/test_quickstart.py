@@ -89,6 +89,8 @@ def test_a_complete_run_is_left_alone_and_another_one_refused(finished, capsys):
     files = sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
     assert quickstart(get_config("smoke"), folder).root == folder
     assert "complete already" in capsys.readouterr().out
+    quickstart(get_config("smoke"), folder, verbose=False)
+    assert capsys.readouterr().out == ""
     with pytest.raises(InputError, match="expected the same configuration"):
         quickstart(get_config("default"), folder)
     assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*")) == files

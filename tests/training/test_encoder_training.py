@@ -125,11 +125,11 @@ def test_a_cache_is_shared_and_grows_and_a_run_keeps_its_clips(tmp_path, separat
         sound = 0.1 * np.random.default_rng(seed).normal(size=32000)
         soundfile.write(tmp_path / "clips" / f"{i}.wav", sound, 16000)
 
-    def train(run, **changes):
+    def train(run, verbose=True, **changes):
         changes = {"data.directory": str(tmp_path / "clips"), "views.mixture_mixture": 0.0,
                    "data.cache": str(tmp_path / "cache"), "views.mixture_channel": 1.0,
                    "views.separators": separator} | changes  # fmt: skip
-        train_encoder(smoke(**changes), tmp_path / run)
+        train_encoder(smoke(**changes), tmp_path / run, verbose)
         lines = [len(p.read_text().splitlines()) for p in sorted(tmp_path.glob("cache/*/*.jsonl"))]
         return lines, capsys.readouterr().out
 
@@ -150,7 +150,8 @@ def test_a_cache_is_shared_and_grows_and_a_run_keeps_its_clips(tmp_path, separat
     after = [p.stat().st_size for p in sorted(tmp_path.glob("cache/*/samples.int16"))]
     assert [9 * b // 8 for b in before] == after
     write(3, seed=33)  # of the same name and size
-    train("other")
+    (tmp_path / "clips" / "9.wav").write_text("no sound")
+    assert train("other", verbose=False)[1] == ""
     after = [p.stat().st_size for p in sorted(tmp_path.glob("cache/*/samples.int16"))]
     assert [10 * b // 8 for b in before] == after
 

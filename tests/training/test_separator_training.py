@@ -41,7 +41,7 @@ def test_steps_of_the_kept_states():
     assert log_spaced_steps(5) == (0, 5)
 
 
-def test_a_fuss_folder_trains_with_and_without_its_sources(tmp_path):
+def test_a_fuss_folder_trains_with_and_without_its_sources(tmp_path, capsys):
     write_fuss(tmp_path / "data", 24)
     config = config_of(tmp_path / "data", supervised_fraction=0.5)
     config.data.update(decoder="tensorflow")
@@ -60,7 +60,9 @@ def test_a_fuss_folder_trains_with_and_without_its_sources(tmp_path):
         "step-0000000.keras",
         "step-0000002.keras",
     }
-    alone = train_separator(config_of(tmp_path / "data"), tmp_path / "alone")
+    assert "training: 2/2 steps" in capsys.readouterr().out
+    alone = train_separator(config_of(tmp_path / "data"), tmp_path / "alone", verbose=False)
+    assert capsys.readouterr().out == ""
     index = next(alone.path.glob("clips-*/index.jsonl")).read_text().splitlines()
     names = [json.loads(line)["name"] for line in index]
     assert names == [f"{i:02d}.wav" for i in range(24)]  # no source among the recordings

@@ -1,12 +1,12 @@
 """The recording ambience of a clip: noise, hum and microphone, different in every clip.
 
-Why it is there. Real recordings have it: two excerpts of one recording share the noise of the
-place, the hum of the mains and the response of the microphone. A model trained to recognise that
-two excerpts of a *mixture* belong together can use just that and learn little about the sources;
-a separated channel carries less of it.
+Real recordings have one: two excerpts of a recording share the noise of the place, the hum of the
+mains and the response of the microphone. A model trained to recognise that two excerpts of a
+*mixture* belong together can rely on that alone and learn little about the sources; a separated
+channel carries less of it.
 
-How much it matters depends on its level, an argument of `SceneConfig` that results should state;
-`docs/ablation.md` has the measurements.
+How much this matters depends on the level of the ambience, an argument of `SceneConfig` that
+results should state; `docs/ablation.md` has the measurements.
 
 All ranges here are our choice.
 """
@@ -25,7 +25,7 @@ from sepssl.data.scenes.synthesis import (
 
 
 def make_ambience(rng: np.random.Generator, num_samples: int, sample_rate: float) -> np.ndarray:
-    """Coloured noise, in 6 of 10 clips with mains hum, before the microphone.
+    """Coloured noise, with mains hum in 6 of 10 clips, before the microphone.
 
     Returns:
         float32 `[num_samples]` with RMS 1.
@@ -38,10 +38,10 @@ def make_ambience(rng: np.random.Generator, num_samples: int, sample_rate: float
 
 
 def coloured_noise(rng: np.random.Generator, num_samples: int, sample_rate: float) -> np.ndarray:
-    """Stationary noise of RMS 1: a slope of -9..0 dB an octave and one to three bumps.
+    """Stationary noise of RMS 1, with a slope of -9 to 0 dB per octave and one to three bumps.
 
-    The slope begins at 60 Hz. A bump is a Gaussian over log frequency, a third of an octave to
-    one octave wide, up to 15 dB high.
+    The slope starts at 60 Hz. A bump is a Gaussian over log frequency, a third of an octave to one
+    octave wide and 3 to 15 dB high.
     """
     slope = rng.uniform(-9, 0)
     bumps = int(rng.integers(1, 4))
@@ -61,7 +61,7 @@ def coloured_noise(rng: np.random.Generator, num_samples: int, sample_rate: floa
 
 
 def mains_hum(rng: np.random.Generator, num_samples: int, sample_rate: float) -> np.ndarray:
-    """Hum of 50 or 60 Hz (+-0.1 %) with 20 harmonics of random strength, RMS 1."""
+    """Hum at 50 or 60 Hz (±0.1 %) with 20 harmonics of random strength, RMS 1."""
     mains = rng.choice([50.0, 60.0]) * rng.uniform(0.999, 1.001)
     amplitudes = harmonic_rolloff(20, rng.uniform(0.3, 1.5)) * rng.uniform(0, 1, 20)
     hum = oscillator(mains, amplitudes, num_samples, sample_rate)
@@ -70,13 +70,13 @@ def mains_hum(rng: np.random.Generator, num_samples: int, sample_rate: float) ->
 
 @dataclass(frozen=True)
 class Microphone:
-    """A random smooth frequency response that a whole recording passes through.
+    """A random smooth frequency response, applied to a whole recording.
 
     Attributes:
         corner_low: Hz, second-order roll-off below it.
         corner_high: Hz, second-order roll-off above it.
         knots_hz: `[knots]` frequencies of the equaliser curve, Hz.
-        knots_db: `[knots]` its values; linear over log frequency between the knots.
+        knots_db: `[knots]` its values there; interpolated linearly over log frequency.
     """
 
     corner_low: float
@@ -86,7 +86,7 @@ class Microphone:
 
     @classmethod
     def random(cls, rng: np.random.Generator, sample_rate: float) -> "Microphone":
-        """Roll-offs at 30-250 Hz and at 0.25-0.5 of the rate, 8 knots with sigma 3 dB."""
+        """Roll-offs at 30 to 250 Hz and 0.25 to 0.5 of the rate, 8 knots with sigma 3 dB."""
         return cls(
             corner_low=log_uniform(rng, 30, 250),
             corner_high=rng.uniform(0.25, 0.5) * sample_rate,
@@ -103,7 +103,7 @@ class Microphone:
 
     def record(self, waveforms: np.ndarray, sample_rate: float) -> np.ndarray:
         """Applies the response to `[..., samples]`, zero phase; float32 of the same shape."""
-        # 50 ms of zeros keep the response to the end of a clip out of its beginning.
+        # 50 ms of zeros, lest the response to the end of a clip wraps around to its beginning.
         samples = waveforms.shape[-1]
         size = fft.next_fast_len(samples + int(0.05 * sample_rate), real=True)
         gain = self.gain(fft.rfftfreq(size, 1 / sample_rate)).astype(np.float32)

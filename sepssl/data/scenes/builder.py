@@ -1,4 +1,4 @@
-"""The built-in scenes as a TFDS data set. The only file here that imports TensorFlow."""
+"""The built-in scenes as a TFDS dataset. The only file here that imports TensorFlow."""
 
 import dataclasses
 import io
@@ -24,8 +24,8 @@ class ScenesBuilderConfig(tfds.core.BuilderConfig):
     """Sizes and contents of one build; the default sizes are our choice.
 
     TFDS finds a finished build by the name of its configuration alone. A configuration without
-    a name gets one that is derived from all its values, so that other values never load an old
-    build.
+    a name gets one that is derived from all its values, so that a build made with other values is
+    never loaded.
 
     Attributes:
         name: optional; see above.
@@ -35,7 +35,7 @@ class ScenesBuilderConfig(tfds.core.BuilderConfig):
         workers: threads that make scenes; None for one per CPU. Does not change the data.
 
     Raises:
-        InputError: a split of less than one clip, or a negative seed.
+        InputError: if a split has less than one clip, or the seed is negative.
     """
 
     name: str = ""
@@ -50,9 +50,9 @@ class ScenesBuilderConfig(tfds.core.BuilderConfig):
     def __post_init__(self):
         for split in SPLITS:
             if self.size(split) < 1:
-                raise InputError(f"{split} {self.size(split)}; expected at least 1 clip")
+                raise InputError(f"{split}={self.size(split)}: expected at least 1 clip")
         if self.seed < 0:
-            raise InputError(f"seed {self.seed}; expected an integer >= 0")
+            raise InputError(f"seed={self.seed}: expected an integer >= 0")
         if not self.name:
             values = [self.size(split) for split in SPLITS] + [self.seed, self.scene]
             self.name = f"scenes-{zlib.crc32(repr(values).encode()):08x}"
@@ -96,7 +96,7 @@ class SepsslScenes(tfds.core.GeneratorBasedBuilder):
         ScenesBuilderConfig(name="default", description="8,100 clips of 5 s at 16 kHz."),
         ScenesBuilderConfig(
             name="tiny",
-            description="64 clips of 2 s at 16 kHz, to try things.",
+            description="64 clips of 2 s at 16 kHz, for trying things out.",
             unlabelled=32,
             train=16,
             validation=8,

@@ -1,4 +1,4 @@
-"""Scenes made on the fly, in parallel, in order."""
+"""Scenes made on the fly, in parallel and in order."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -17,8 +17,8 @@ def generate(
 ) -> Iterator[Scene]:
     """Yields `make_scene(config, seed, split, index)` for each of `indices`, in their order.
 
-    The scenes do not depend on `workers`. Workers are threads: the array work, which is most of
-    it, runs outside Python's lock, and nothing has to be sent between processes.
+    The scenes do not depend on `workers`. Workers are threads: most of the work is NumPy's and
+    SciPy's, which release Python's global lock, and nothing has to be sent between processes.
 
     Args:
         config: what the scenes are like.
@@ -28,9 +28,9 @@ def generate(
         workers: threads; None for one per CPU, 0 for none (the calling thread does the work).
 
     Raises:
-        InputError: `workers` is negative, or `seed` or an index is.
+        InputError: if `workers`, `seed` or an index is negative.
     """
     workers = (os.cpu_count() or 1) if workers is None else workers
     if workers < 0:
-        raise InputError(f"workers {workers}; expected 0 or more")
+        raise InputError(f"workers={workers}: expected 0 or more")
     return read_ahead(lambda index: make_scene(config, seed, split, index), indices, workers)

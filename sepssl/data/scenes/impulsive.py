@@ -6,7 +6,7 @@ from sepssl.data.scenes import synthesis as syn
 
 
 def clock(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
-    """Ticks and tocks: very short, high and regular, every second one a little different."""
+    """Ticks and tocks: very short, high and regular, every other one a little different."""
     starts = syn.regular_starts(rng, num_samples, sample_rate, rng.choice([1, 2, 2.5, 4, 5]), 0.005)
     case = syn.log_uniform(rng, 1200, 3300)
     modes = case * np.array([1.0, rng.uniform(1.3, 1.7), rng.uniform(2, 2.4)])
@@ -55,7 +55,7 @@ def footsteps(rng: np.random.Generator, num_samples: int, sample_rate: int) -> n
 
 
 def drips(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
-    """Drops into water: a small bubble whose pitch rises as it closes, now and then."""
+    """Drops falling into water: small bubbles whose pitch rises as they close."""
     starts = syn.regular_starts(rng, num_samples, sample_rate, syn.log_uniform(rng, 0.8, 6), 0.45)
     length = rng.uniform(0.03, 0.12) * sample_rate
     done = syn.progress(starts, length, num_samples)
@@ -70,7 +70,7 @@ def drips(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.nd
 
 
 def typing(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
-    """Keyboard: quick uneven clicks, down and softer up, in bursts."""
+    """Keyboard: quick, uneven clicks of keys pressed and, softer, released, in bursts."""
     rate = syn.log_uniform(rng, 4, 14)
     down = syn.regular_starts(rng, num_samples, sample_rate, rate, 0.75)
     down = down[(rng.random(len(down)) < 0.85) | (down == down[0])]

@@ -1,4 +1,4 @@
-"""Weather, water, machines and other sources that are mostly noise. Contract: `sources.py`."""
+"""Weather, water, machines and other noisy sources. See `sources.py` for the contract."""
 
 import numpy as np
 
@@ -63,7 +63,7 @@ def waves(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.nd
 
 
 def vacuum(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
-    """Vacuum cleaner or fan: broad air noise and the whine of a motor, pushed now and then."""
+    """Vacuum cleaner or fan: broadband air noise and the whine of a motor under a varying load."""
     load = syn.smooth(
         syn.wander(rng, num_samples, sample_rate, rng.uniform(0.5, 2), -1, 1), 0.1, sample_rate
     )
@@ -117,7 +117,7 @@ def applause(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np
 
 
 def car_pass(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
-    """Cars going by: tyre noise and a motor that swell and fade, the pitch falling as they pass."""
+    """Cars going by: tyre noise and an engine that swell and fade; the pitch falls as they pass."""
     seconds = np.arange(num_samples) / sample_rate
     noise = syn.band_noise(
         rng, num_samples, sample_rate, rng.uniform(60, 250), rng.uniform(700, 3000)
@@ -134,7 +134,7 @@ def car_pass(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np
 
 
 def engine(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
-    """Combustion motor idling or revving: firing pulses through an exhaust resonance."""
+    """Combustion engine, idling or revving: firing pulses through an exhaust resonance."""
     throttle = syn.smooth(
         syn.wander(rng, num_samples, sample_rate, rng.uniform(0.3, 2), 0, 1), 0.15, sample_rate
     )
@@ -174,7 +174,7 @@ def drill(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.nd
 
 
 def sawing(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
-    """Hand saw: strokes of rasping noise, forth and back, the teeth as a fast flutter."""
+    """Hand saw: strokes of rasping noise, back and forth, with the fast flutter of the teeth."""
     starts = syn.regular_starts(rng, num_samples, sample_rate, syn.log_uniform(rng, 1.5, 5), 0.08)
     gap = np.diff(starts, append=starts[-1] + sample_rate // 3)[0]
     done = syn.progress(starts, rng.uniform(0.7, 1.0) * gap, num_samples)

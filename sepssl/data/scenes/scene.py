@@ -1,4 +1,4 @@
-"""One scene: which sources, when, how loud, under which ambience. A pure function of its key."""
+"""One scene: its sources, when and how loud they sound, and its ambience."""
 
 import math
 import zlib
@@ -10,8 +10,8 @@ from sepssl.data.scenes.ambience import Microphone, make_ambience
 from sepssl.data.scenes.sources import CLASS_NAMES, MIN_SAMPLE_RATE, render_source
 from sepssl.errors import InputError
 
-# Which classes occur together (our choice). Every class is in at least one place, and most are
-# in several, so that neither predicts the other.
+# Which classes occur together (our choice). Every class occurs in at least one type of scene and
+# most in several, so that neither predicts the other.
 SCENE_TYPES: dict[str, tuple[str, ...]] = {
     "coast": ("bell", "car_horn", "crow", "helicopter", "waves", "whistle", "wind"),
     "concert": ("applause", "chords", "drums", "flute", "guitar", "laughter", "speech", "whistle"),
@@ -41,17 +41,17 @@ class SceneConfig:
         max_sources: rows of `Scene.sources`, at least 1 and at most the number of classes of the
             smallest scene type.
         source_count_probabilities: of 1, 2, ... sources in a clip; at most `max_sources` values
-            that sum to 1. Some clips should hold one source: mixture invariant training hardly
-            works where all mixtures hold equally many.
-        gain_range_db: (lowest, highest) gain of a source, drawn evenly; see `Scene.gains_db`.
+            that sum to 1. Some clips should have a single source: mixture invariant training
+            hardly works if all mixtures have the same number.
+        gain_range_db: (lowest, highest) gain of a source, drawn uniformly; see `Scene.gains_db`.
         ambience_range_db: (lowest, highest) RMS of the ambience over the clip, relative to that
-            of the summed sources, drawn evenly; None for scenes without ambience. See
+            of the summed sources, drawn uniformly; None for scenes without ambience. See
             `ambience.py` for what it does to training.
-        min_active_fraction: a source sounds for a part of the clip drawn evenly between this
-            fraction and 1, and at least 0.5 s (or the clip, if that is shorter).
+        min_active_fraction: a source sounds for a fraction of the clip drawn uniformly between
+            this one and 1, but for at least 0.5 s (or all of a shorter clip).
 
     Raises:
-        InputError: a value outside the ranges above.
+        InputError: if a value is outside the ranges above.
     """
 
     sample_rate: int = 16000
@@ -67,22 +67,22 @@ class SceneConfig:
         probabilities = self.source_count_probabilities
         _require(
             self.sample_rate >= MIN_SAMPLE_RATE and self.sample_rate == int(self.sample_rate),
-            f"sample_rate {self.sample_rate}; expected an integer >= {MIN_SAMPLE_RATE} Hz",
+            f"sample_rate={self.sample_rate}: expected an integer >= {MIN_SAMPLE_RATE} Hz",
         )
         _require(
             0.1 <= self.duration < math.inf,
-            f"duration {self.duration}; expected at least 0.1 seconds",
+            f"duration={self.duration}: expected at least 0.1 seconds",
         )
         _require(
             1 <= self.max_sources <= smallest,
-            f"max_sources {self.max_sources}; expected 1 to {smallest}, "
+            f"max_sources={self.max_sources}: expected 1 to {smallest}, "
             "the number of classes of the smallest scene type",
         )
         _require(
             1 <= len(probabilities) <= self.max_sources
             and min(probabilities) >= 0
             and math.isclose(sum(probabilities), 1.0, abs_tol=1e-6),
-            f"source_count_probabilities {probabilities}; expected 1 to "
+            f"source_count_probabilities={probabilities}: expected 1 to "
             f"max_sources = {self.max_sources} values >= 0 that sum to 1",
         )
         _require_range("gain_range_db", self.gain_range_db)
@@ -90,7 +90,7 @@ class SceneConfig:
             _require_range("ambience_range_db", self.ambience_range_db)
         _require(
             0 < self.min_active_fraction <= 1,
-            f"min_active_fraction {self.min_active_fraction}; expected above 0 and at most 1",
+            f"min_active_fraction={self.min_active_fraction}: expected above 0 and at most 1",
         )
 
     @property
@@ -106,21 +106,21 @@ def _require(condition: bool, message: str) -> None:
 
 def _require_range(name: str, bounds: tuple[float, float]) -> None:
     valid = len(bounds) == 2 and -math.inf < bounds[0] <= bounds[1] < math.inf
-    _require(valid, f"{name} {bounds}; expected two finite numbers in dB, the lower first")
+    _require(valid, f"{name}={bounds}: expected two finite numbers in dB, the lower first")
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One clip with all that is known about it. `mixture == sources.sum(0) + ambience`.
+    """A clip and everything known about it. `mixture == sources.sum(0) + ambience`.
 
     Attributes:
         mixture: float32 `[samples]`, peak below 1.
         sources: float32 `[max_sources, samples]`, as recorded (after the microphone); rows from
             `num_sources` on are 0.
         ambience: float32 `[samples]`, as recorded; 0 without ambience.
-        labels: int8 `[classes]`, 1 at the classes that occur; order of `CLASS_NAMES`.
+        labels: int8 `[classes]`, 1 for classes that occur, in the order of `CLASS_NAMES`.
         scene_type: key of `SCENE_TYPES`.
-        class_names: class of each present source, in the order of `sources`; all different.
+        class_names: of the sources present, in the order of `sources`; all different.
         gains_db: float `[num_sources]`, the active level (`active_rms`) of each source in dB,
             relative to that of a source of gain 0 in this clip.
         ambience_db: level of the ambience relative to the summed sources (RMS over the clip);
@@ -147,11 +147,11 @@ class Scene:
 def make_scene(config: SceneConfig, seed: int, split: str, index: int) -> Scene:
     """Makes clip number `index` of a split; equal arguments give equal clips.
 
-    A pure function: any clip can be made at any time, in any order, in any thread. `split` is
-    any name; it keeps the clips of one split apart from those of another.
+    A pure function: any clip can be made at any time, in any order, in any thread. `split` may be
+    any name; clips of different splits differ.
 
     Raises:
-        InputError: `seed` or `index` is negative.
+        InputError: if `seed` or `index` is negative.
     """
     rng, scene_type, class_names = _draw_cast(config, seed, split, index)
     count = len(class_names)
@@ -174,7 +174,7 @@ def make_scene(config: SceneConfig, seed: int, split: str, index: int) -> Scene:
         ambience = microphone.record(noise, config.sample_rate)
         ambience *= 10 ** (ambience_db / 20) * _rms(sources.sum(0)) / _rms(ambience)
 
-    # One factor for everything, sources included: a part may be louder than the whole.
+    # One factor for everything, sources included: a source may be louder than the mixture.
     peak = max(np.abs(part).max() for part in (sources.sum(0) + ambience, sources, ambience))
     scale = np.float32(min(1.0, PEAK_LIMIT / peak))
     sources *= scale
@@ -199,8 +199,8 @@ def scene_labels(config: SceneConfig, seed: int, split: str, index: int) -> np.n
 
 
 def _draw_cast(config, seed, split, index) -> tuple[np.random.Generator, str, tuple[str, ...]]:
-    _require(seed >= 0, f"seed {seed}; expected an integer >= 0")
-    _require(index >= 0, f"index {index}; expected an integer >= 0")
+    _require(seed >= 0, f"seed={seed}: expected an integer >= 0")
+    _require(index >= 0, f"index={index}: expected an integer >= 0")
     rng = np.random.default_rng([seed, zlib.crc32(split.encode()), index])
     scene_type = str(rng.choice(list(SCENE_TYPES)))
     probabilities = np.array(config.source_count_probabilities)

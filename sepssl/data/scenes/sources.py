@@ -2,8 +2,8 @@
 
 A class is a function `name(rng, num_samples, sample_rate) -> float32 [num_samples]` with peak 1
 in one of `tonal.py`, `vocal.py`, `noisy.py`, `impulsive.py`. It draws its parameters (pitch,
-rate, timbre, envelope) from `rng`, so that two draws differ as two recordings of a kind of sound
-do. All classes and parameter ranges are our choice: nothing here is fitted to recordings.
+rate, timbre, envelope) from `rng`, so that two draws differ as two recordings of the same kind of
+sound do. All classes and parameter ranges are our choice: nothing here is fitted to recordings.
 """
 
 from collections.abc import Callable
@@ -19,8 +19,8 @@ MIN_SAMPLE_RATE = 8000  # Hz; below it some classes would lose all their partial
 
 SourceFunction = Callable[[np.random.Generator, int, int], np.ndarray]
 
-# Class name -> function. The order is the label index, alphabetical: append a class and the
-# labels of stored data sets change, so the version of the TFDS builder must change with it.
+# Class name -> function, in alphabetical order, which gives the label index: another class changes
+# the labels of stored datasets, so the version of the TFDS builder must change with it.
 SOURCE_CLASSES: dict[str, SourceFunction] = {
     "applause": noisy.applause,
     "baby_cry": vocal.baby_cry,
@@ -72,7 +72,7 @@ CLASS_NAMES: tuple[str, ...] = tuple(SOURCE_CLASSES)
 def render_source(
     class_name: str, rng: np.random.Generator, num_samples: int, sample_rate: int
 ) -> np.ndarray:
-    """One isolated source as heard in some place: the class, then a random tilt and room.
+    """One isolated source: a sound of a class, with a random spectral tilt and room.
 
     Args:
         class_name: a key of `SOURCE_CLASSES`.
@@ -83,15 +83,17 @@ def render_source(
         float32 `[num_samples]`, peak 1, faded in and out over 5 ms.
 
     Raises:
-        InputError: unknown class, or a length or sample rate out of range.
+        InputError: if the class is unknown, or the length or sample rate out of range.
     """
     if class_name not in SOURCE_CLASSES:
-        raise InputError(f"source class {class_name!r} is unknown; expected one of {CLASS_NAMES}")
+        raise InputError(
+            f"source class {class_name!r} is unknown; expected one of {', '.join(CLASS_NAMES)}"
+        )
     if sample_rate < MIN_SAMPLE_RATE:
-        raise InputError(f"sample_rate {sample_rate} Hz; expected at least {MIN_SAMPLE_RATE}")
+        raise InputError(f"sample_rate={sample_rate}: expected at least {MIN_SAMPLE_RATE} Hz")
     if num_samples < 0.1 * sample_rate:
         raise InputError(
-            f"num_samples {num_samples}; expected at least 0.1 s = {0.1 * sample_rate:.0f}"
+            f"num_samples={num_samples}: expected at least {0.1 * sample_rate:.0f}, 0.1 s"
         )
     dry = SOURCE_CLASSES[class_name](rng, num_samples, sample_rate)
     wet = place_in_room(rng, dry, sample_rate)
@@ -102,8 +104,8 @@ def render_source(
 def place_in_room(rng: np.random.Generator, waveform: np.ndarray, sample_rate: float) -> np.ndarray:
     """Random spectral tilt and light reverberation `[samples] -> [samples]` (our choice).
 
-    Tilt: -3..+3 dB an octave around 1 kHz, limited to +-9 dB. Room: exponentially decaying noise,
-    60 dB in 0.05-0.5 s, 6-25 dB under the direct sound.
+    Tilt: -3 to 3 dB per octave around 1 kHz, limited to ±9 dB. Room: noise that decays by 60 dB in
+    0.05 to 0.5 s, 6 to 25 dB below the direct sound.
     """
     reverberation_time = log_uniform(rng, 0.05, 0.5)
     tail = int(min(reverberation_time, len(waveform) / sample_rate) * sample_rate)

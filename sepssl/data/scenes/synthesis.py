@@ -1,6 +1,6 @@
 """Building blocks of the procedural sources: oscillators, resonators, noise, events, envelopes.
 
-Every function is pure; whatever is random takes a `numpy.random.Generator` as its first argument.
+Every function is pure; a random one takes a `numpy.random.Generator` as its first argument.
 Waveforms and control curves are arrays `[num_samples]`; frequencies are in Hz, times in seconds,
 positions in samples.
 """
@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft, signal
 
-TABLE_SIZE = 8192  # one period of a wavetable; nearest-neighbour look-up is then below -70 dB
+TABLE_SIZE = (
+    8192  # one period of a wavetable; the error of nearest-neighbour look-up is below -70 dB
+)
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float, size: int | None = None) -> Any:
-    """Draws from [low, high) evenly on a logarithmic axis (both positive)."""
+    """Draws log-uniformly from [low, high), both positive."""
     return np.exp(rng.uniform(np.log(low), np.log(high), size))
 
 
@@ -130,7 +132,7 @@ def band_noise(
 
 
 def smooth(values: np.ndarray, time_constant: float, sample_rate: float) -> np.ndarray:
-    """One-pole low-pass: follows a step to 1 - 1/e in `time_constant` seconds."""
+    """One-pole low-pass, which follows 1 - 1/e of a step within `time_constant` seconds."""
     pole = np.exp(-1.0 / (time_constant * sample_rate))
     start = [pole * values[0]]  # begins settled, without a rise from 0
     return signal.lfilter([1 - pole], [1.0, -pole], values, zi=start)[0]
@@ -144,7 +146,7 @@ def wander(
     low: float,
     high: float,
 ) -> np.ndarray:
-    """Control curve between `low` and `high` that takes a new direction `rate` times a second."""
+    """Random control curve between `low` and `high`, which turns `rate` times a second."""
     count = int(np.ceil(num_samples / sample_rate * rate)) + 2
     position = np.arange(num_samples) * (rate / sample_rate) + rng.random()
     return np.interp(position, np.arange(count), rng.uniform(low, high, count))
@@ -178,7 +180,7 @@ def random_starts(
 
 
 def impulses(starts: np.ndarray, amplitudes: npt.ArrayLike, num_samples: int) -> np.ndarray:
-    """`[num_samples]` with `amplitudes` (one, or one each) at the positions `starts`."""
+    """`[num_samples]`, with `amplitudes` (one for all, or one each) at `starts`, else 0."""
     train = np.zeros(num_samples)
     train[starts] = amplitudes
     return train
@@ -187,7 +189,7 @@ def impulses(starts: np.ndarray, amplitudes: npt.ArrayLike, num_samples: int) ->
 def decay(
     train: np.ndarray, time_constant: float, sample_rate: float, attack: float = 0.0
 ) -> np.ndarray:
-    """Envelope that each impulse of `train` starts and that falls exponentially."""
+    """Exponentially decaying envelope, started by each impulse of `train`."""
     pole = np.exp(-1.0 / (time_constant * sample_rate))
     envelope = signal.lfilter([1.0], [1.0, -pole], train)
     return smooth(envelope, attack, sample_rate) if attack > 0 else envelope
@@ -212,5 +214,5 @@ def progress(starts: np.ndarray, lengths: npt.ArrayLike, num_samples: int) -> np
 def cycle(
     rng: np.random.Generator, num_samples: int, sample_rate: float, rate: float
 ) -> np.ndarray:
-    """Saw-tooth from 0 to 1, `rate` times a second, from a random phase on."""
+    """Sawtooth from 0 to 1, `rate` times a second, with a random initial phase."""
     return (np.arange(num_samples) * (rate / sample_rate) + rng.random()) % 1.0

@@ -62,7 +62,7 @@ def telephone(rng: np.random.Generator, num_samples: int, sample_rate: int) -> n
 
 
 def bell(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
-    """Church or hand bell: inharmonic partials, the high ones dying first."""
+    """Church or hand bell: inharmonic partials, of which the high ones decay first."""
     starts = syn.regular_starts(rng, num_samples, sample_rate, syn.log_uniform(rng, 0.4, 3), 0.08)
     train = syn.impulses(starts, rng.uniform(0.5, 1, len(starts)), num_samples)
     prime = syn.log_uniform(rng, 180, 1300)
@@ -115,7 +115,7 @@ def chords(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.n
 
 
 def guitar(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
-    """Plucked string: each note starts bright and turns dull as it dies."""
+    """Plucked string: each note starts bright and grows dull as it decays."""
     starts = syn.regular_starts(rng, num_samples, sample_rate, syn.log_uniform(rng, 1.5, 8), 0.1)
     train = syn.impulses(starts, rng.uniform(0.4, 1, len(starts)), num_samples)
     notes = 2 ** (rng.choice(SCALE, len(starts)) / 12)

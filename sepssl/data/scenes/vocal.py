@@ -38,7 +38,7 @@ def formants(
 
 
 def speech(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
-    """Babble of one speaker: voiced vowels, fricatives between some, pauses between phrases."""
+    """Babble of one speaker: voiced vowels, some fricatives between, pauses between phrases."""
     rate = rng.uniform(2.5, 6.5)
     starts = syn.regular_starts(rng, num_samples, sample_rate, rate, 0.35)
     spoken = rng.random(len(starts)) > rng.uniform(0.05, 0.3)
@@ -94,7 +94,7 @@ def laughter(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np
 
 
 def baby_cry(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
-    """Long wails with a rise and fall of pitch, sometimes hoarse, with a gasp between."""
+    """Long wails with a rise and fall of pitch, sometimes hoarse, with gasps in between."""
     rate = rng.uniform(0.7, 1.6)
     starts = syn.regular_starts(rng, num_samples, sample_rate, rate, 0.2)
     done = syn.progress(starts, rng.uniform(0.6, 0.9) * sample_rate / rate, num_samples)
@@ -230,7 +230,7 @@ def frogs(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.nd
 
 
 def bees(rng: np.random.Generator, num_samples: int, sample_rate: int) -> np.ndarray:
-    """A buzz that wanders in pitch and comes near and goes away; one to three insects."""
+    """A buzz that wanders in pitch, approaches and recedes; one to three insects."""
     output = np.zeros(num_samples)
     for _ in range(rng.integers(1, 4)):
         drift = syn.wander(rng, num_samples, sample_rate, rng.uniform(1, 6), -1, 1)

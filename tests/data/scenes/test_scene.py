@@ -147,14 +147,14 @@ def test_onsets_and_lengths_vary():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sample_rate": 0}, "sample_rate 0"),
-        ({"sample_rate": -16000}, "sample_rate -16000"),
-        ({"sample_rate": 16000.5}, "sample_rate 16000.5"),
-        ({"duration": -1.0}, "duration -1.0"),
-        ({"duration": 0}, "duration 0"),
-        ({"duration": float("nan")}, "duration nan"),
-        ({"max_sources": 0}, "max_sources 0"),
-        ({"max_sources": 99}, "max_sources 99; expected 1 to 7"),
+        ({"sample_rate": 0}, "sample_rate=0"),
+        ({"sample_rate": -16000}, "sample_rate=-16000"),
+        ({"sample_rate": 16000.5}, "sample_rate=16000.5"),
+        ({"duration": -1.0}, "duration=-1.0"),
+        ({"duration": 0}, "duration=0"),
+        ({"duration": float("nan")}, "duration=nan"),
+        ({"max_sources": 0}, "max_sources=0"),
+        ({"max_sources": 99}, "max_sources=99: expected 1 to 7"),
         ({"max_sources": 2}, "source_count_probabilities"),
         ({"source_count_probabilities": (0.5, 0.4)}, "source_count_probabilities"),
         ({"source_count_probabilities": (1.5, -0.5)}, "source_count_probabilities"),
@@ -162,7 +162,7 @@ def test_onsets_and_lengths_vary():
         ({"gain_range_db": (6, -12)}, "gain_range_db"),
         ({"gain_range_db": (float("nan"), 0)}, "gain_range_db"),
         ({"ambience_range_db": (-5, -20)}, "ambience_range_db"),
-        ({"min_active_fraction": 0}, "min_active_fraction 0"),
+        ({"min_active_fraction": 0}, "min_active_fraction=0"),
     ],
 )
 def test_bad_configurations(change, message):
@@ -173,7 +173,7 @@ def test_bad_configurations(change, message):
 
 
 def test_bad_keys():
-    with pytest.raises(InputError, match="seed -1"):
+    with pytest.raises(InputError, match="seed=-1"):
         make_scene(SHORT, -1, "train", 0)
-    with pytest.raises(InputError, match="index -1"):
+    with pytest.raises(InputError, match="index=-1"):
         make_scene(SHORT, 0, "train", -1)

@@ -87,7 +87,7 @@ def test_flac_keeps_full_scale():
 
 
 def test_bad_sizes():
-    with pytest.raises(InputError, match="train 0; expected"):
+    with pytest.raises(InputError, match="train=0: expected"):
         ScenesBuilderConfig(train=0)
-    with pytest.raises(InputError, match="seed -2; expected"):
+    with pytest.raises(InputError, match="seed=-2: expected"):
         ScenesBuilderConfig(seed=-2)

@@ -36,11 +36,11 @@ def test_endless_indices_and_early_stop(workers):
 
 
 def test_errors_reach_the_caller():
-    with pytest.raises(InputError, match="workers -1"):
+    with pytest.raises(InputError, match="workers=-1"):
         generate(SHORT, 0, "train", [0], -1)
     scenes = generate(SHORT, 0, "train", [0, -7], 2)
     next(scenes)
-    with pytest.raises(InputError, match="index -7"):
+    with pytest.raises(InputError, match="index=-7"):
         next(scenes)
 
 

@@ -116,8 +116,8 @@ def test_progress_runs_from_start_to_end_of_each_event():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("siren", 16000, 0), "sample_rate 0"),
-        (("siren", 100, 16000), "num_samples 100"),
+        (("siren", 16000, 0), "sample_rate=0"),
+        (("siren", 100, 16000), "num_samples=100"),
         (("tuba", 16000, 16000), "'tuba'"),
     ],
 )

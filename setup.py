@@ -64,7 +64,7 @@ setup(
             "pytest>=8.0",
             "pytest-cov>=5.0",
             "pytest-timeout>=2.3",
-            "pytest-xdist>=3.5",
+            "pytest-xdist>=3.6",
             "ruff>=0.9",
         ],
         # tensorflow-io's native ops load with TensorFlow 2.17 only; newer

@@ -26,13 +26,29 @@ VERSIONS = (
     "training/test_loop.py",
     "views/test_online.py",
 )
+# Files that take a minute or more come first: in the end, neither process waits for the other.
+LONG = (
+    "pipelines/test_quickstart.py",
+    "docs/test_pages.py",
+    "conformance/test_replicas.py",
+    "training/test_loop.py",
+    "colab",
+    "training/test_encoder_training.py",
+    "export",
+    "training/test_start.py",
+)
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        path = item.path.relative_to(TESTS).as_posix()
-        if any(path == part or path.startswith(f"{part}/") for part in VERSIONS):
+        if _is_in(VERSIONS, item):
             item.add_marker(pytest.mark.versions)
+    items.sort(key=lambda item: not _is_in(LONG, item))
+
+
+def _is_in(parts, item):
+    path = item.path.relative_to(TESTS).as_posix()
+    return any(path == part or path.startswith(f"{part}/") for part in parts)
 
 
 @pytest.fixture(scope="session")

@@ -121,18 +121,15 @@ def embed_recordings(
             [files.start_seconds(i) if files else 0.0 for i in range(len(clips))],
         )
         job = _Job(embedder, clips, store, separator, pool, audible_db)
-        lengths = [clips.num_samples(i) / clips.sample_rate for i in range(len(clips))]
         start = f"embedding {len(clips)} recordings -> {output}"
-        total = round(sum(lengths))
-        with Progress("embedding", total, "second", start=start, verbose=verbose) as progress:
-            shown, done = 0, 0.0
+        shown = _Shown(clips, start, verbose)
+        with shown:
             for index, recording in enumerate(recordings):
                 try:
-                    if job.embed(index, recording):
-                        summary.embedded += 1
-                        summary.audio_seconds += lengths[index]
-                    else:
-                        summary.found += 1
+                    seconds = job.embed(index, recording, shown)
+                    summary.embedded += seconds is not None
+                    summary.found += seconds is None
+                    summary.audio_seconds += seconds or 0.0
                 except OutputError as error:
                     raise OutputError(
                         f"{error}; {summary.embedded + summary.found} of {len(clips)} recordings "
@@ -141,9 +138,7 @@ def embed_recordings(
                 except InputError as error:
                     store.drop(recording.id)
                     summary.skipped.append(Skipped(clips.names[index], str(error)))
-                done += lengths[index]
-                progress.update(round(done) - shown)
-                shown = round(done)
+                shown.finish(index)
         summary.seconds = time.monotonic() - began
         recordings_there, summary.rows = store.count()
         if not recordings_there:
@@ -160,6 +155,34 @@ def embed_recordings(
         elif summary.embedded or not output.exists():
             write_table(output, store, dim)
     return summary
+
+
+class _Shown(Progress):
+    """Progress in seconds of sound, within recordings too; of clips without files, in clips."""
+
+    def __init__(self, clips: Clips, start: str, verbose: bool):
+        # Other clips may have to be decoded to know how long they are.
+        lengths = [1.0] * len(clips)
+        if isinstance(clips, FileClips):
+            lengths = [clips.num_samples(i) / clips.sample_rate for i in range(len(clips))]
+        self._ends = np.cumsum(lengths)
+        self._at = 0
+        self._within = isinstance(clips, FileClips)
+        unit = "second" if self._within else "recording"
+        super().__init__("embedding", round(self._ends[-1]), unit, start=start, verbose=verbose)
+
+    def reach(self, index: int, seconds: float) -> None:
+        """A recording is done up to there."""
+        if self._within:
+            self._move(min(seconds + (self._ends[index - 1] if index else 0.0), self._ends[index]))
+
+    def finish(self, index: int) -> None:
+        self._move(self._ends[index])
+
+    def _move(self, position: float) -> None:
+        if round(position) > self._at:
+            self.update(round(position) - self._at)
+            self._at = round(position)
 
 
 class _NothingWritten(InputError):
@@ -264,8 +287,11 @@ class _Job:
     audible_db: float
     _next: int = 0  # window of the recording at work
 
-    def embed(self, index: int, recording: Recording) -> bool:
-        """Adds the rows of a recording; False if they are there.
+    def embed(self, index: int, recording: Recording, shown: _Shown) -> float | None:
+        """Adds the rows of a recording.
+
+        Returns:
+            How many seconds were embedded; None if its rows are there.
 
         Raises:
             InputError: if it cannot be embedded. OutputError: if they cannot be written.
@@ -275,11 +301,11 @@ class _Job:
         path = _path(clips, index)
         same = recording.stamp == stamp
         if recording.complete and same:
-            return False
+            return None
         digest = clips.key(index)
         if recording.complete and digest and recording.digest == digest:
             store.touch(recording.id, path, stamp)
-            return False
+            return None
         if same:
             size = self.embedder.batch_size(self._channels)
             first = store.num_windows(recording.id) // size * size
@@ -288,12 +314,13 @@ class _Job:
             first = 0
             store.start(recording.id, path, stamp)
         blocks, begin = self._blocks(index, recording.id, first)
-        end = 0
+        passed, end = first * self.embedder.hop, 0
         try:
             for windows in self.embedder(blocks, first, begin):
                 self._next = first = first + len(windows.starts)
                 store.append(recording.id, self._rows(clips.names[index], windows))
                 end = int(windows.ends[-1])
+                shown.reach(index, end / clips.sample_rate)
         except (MemoryError, tf.errors.ResourceExhaustedError) as error:
             raise InputError(f"{clips.names[index]}: {OUT_OF_MEMORY}") from error
         if (clips.stamp(index) or clips.origin) != stamp:
@@ -308,7 +335,7 @@ class _Job:
             ends, zero = np.array([duration]), np.zeros(1)
             rows = Rows(zero, ends, np.array([MIXTURE]), zero, vector[None])
             store.replace(recording.id, rows, digest, duration)
-        return True
+        return max(end - passed, 0) / clips.sample_rate
 
     @property
     def _channels(self) -> int:

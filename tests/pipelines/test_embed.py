@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 import sepssl
+from sepssl.data.clips import Clips
 from sepssl.data.sources import open_clips
 from sepssl.errors import InputError, OutputError
 from sepssl.index.search import WindowIndex
@@ -231,6 +232,37 @@ def test_a_recording_that_breaks_in_the_middle_leaves_no_row(encoder, folder, tm
     found = loaded(tmp_path / "a.npz")
     assert "e.wav" not in found["names"]
     assert np.isfinite(found["embeddings"]).all()
+
+
+class Made(Clips):
+    """Clips without files, whose length only reading shows, and of which one cannot be read."""
+
+    names = ("a", "broken", "b")
+    skipped = ()
+    sample_rate = RATE
+    origin = "made"
+
+    def num_samples(self, index):
+        return len(self.read(index))
+
+    def read(self, index, start=0, length=None):
+        if index == 1:
+            raise InputError("broken: cannot be read")
+        return noise(1.5, index).astype(np.float32)
+
+
+def test_clips_without_files(encoder, tmp_path, capsys):
+    summary = embed_recordings(encoder, Made(), tmp_path / "a.npz")
+    assert (summary.embedded, summary.audio_seconds) == (2, 3.0)
+    assert summary.skipped == [("broken", "broken: cannot be read")]
+    assert "embedding: 3/3 recordings" in capsys.readouterr().out
+    found = loaded(tmp_path / "a.npz")
+    for index in (0, 2):
+        rows = found["names"] == Made.names[index]
+        starts, _, embeddings = sepssl.embed_windows(encoder, Made().read(index))
+        np.testing.assert_array_equal(found["starts"][rows], starts)
+        np.testing.assert_array_equal(found["embeddings"][rows], embeddings)
+    assert embed_recordings(encoder, Made(), tmp_path / "a.npz", verbose=False).found == 2
 
 
 def test_other_settings_are_refused(encoder, folder, tmp_path):

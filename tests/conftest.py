@@ -18,13 +18,10 @@ VERSIONS = (
     "audio/test_log_mel.py",
     "conformance",
     "data/test_tfds_clips.py",
-    "separation/test_separator.py",
     "test_package.py",
     "test_serialization.py",
     "training/test_checkpoints.py",
     "training/test_fit.py",
-    "training/test_loop.py",
-    "views/test_online.py",
 )
 # Files that take a minute or more come first: in the end, neither process waits for the other.
 LONG = (

@@ -39,7 +39,7 @@ def test_a_killed_run_continues_to_the_last_bit(stage, run, straight, tmp_path):
 
 
 def test_two_replicas_train_as_one(run, straight, tmp_path):
-    """The encoder, whose negatives are those of all replicas; tests/conformance has all learners."""
+    """The encoder, whose negatives come from all replicas; all learners: tests/conformance."""
     two = run("encoder", tmp_path / "run", "--cpus=2")
     one = straight["encoder"]
     names = ["loss", "gradient_norm", "similarity_loss", "coincidence_loss"]

@@ -106,7 +106,7 @@ EARLY = [  # command, arguments, what the line says
         ["--input=mixed", "--output=out", "--part_seconds=1,x"],
         "--part_seconds=1,x: expected numbers, with commas between them",
     ),
-    ("mix", ["--input=mixed", "--output=out", "--seconds=0"], "duration=0.0: expected at least"),
+    ("mix", ["--input=mixed", "--output=out", "--seconds=0"], "duration 0.0: expected at least"),
     ("mix", ["--input=mixed", "--output=out", "--rooms=none"], "none: does not exist"),
     ("embed", [ENCODER, "--input=mixed", "--output=there.npz"], "there.npz: exists already"),
     ("embed", [ENCODER, "--input=mixed", "--output=out.txt"], "ends in .npz"),

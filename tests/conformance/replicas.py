@@ -1,10 +1,14 @@
 """Two replicas against one, where they have something to agree on.
 
-Run by test_replicas.py, in a process of its own. Prints one JSON line: for every class, how far
-outputs and weights after a step are apart, relative to the largest value.
+    python replicas.py [NAME...]
+
+Run by test_replicas.py, in a process of its own. Prints one JSON line: for every class, or those
+named, how far outputs and weights after a step are apart, relative to the largest value; and what
+float16 does.
 """
 
 import json
+import sys
 
 import numpy as np
 import tensorflow as tf
@@ -132,17 +136,19 @@ def distance(found, expected):
     return float(max(apart)) if same else float("inf")
 
 
-SUPERVISED = next(case for case in LEARNERS if str(case) == "SupervisedLearner")
+chosen = sys.argv[1:] or [*CHECKED, *map(str, LEARNERS), "float16"]
 apart = {}
-for case in CASES:
-    if str(case) in CHECKED:
-        apart[str(case)] = distance(of_layer(case, 2), of_layer(case, 1))
-for case in LEARNERS:
-    apart[str(case)] = distance(of_learner(case, 2), of_learner(case, 1))
-single, two = (of_float16(SUPERVISED, replicas) for replicas in (1, 2))
-_, scales, skipped, *after, alone = (x.tolist() for x in two[:6])
-float16 = {"scales": scales, "skipped": skipped, "after": after, "alone": alone}
-# Losses and weights; absolute, since biases before a batch norm are rounding alone.
-pairs = zip([two[0], *two[6:]], [single[0], *single[6:]], strict=True)
-rounding = max(float(np.abs(x - y).max()) for x, y in pairs)
-print(json.dumps({"apart": apart, "float16": float16, "float16 apart": rounding}))
+for case in (*CASES, *LEARNERS):
+    if str(case) in chosen:
+        of = of_layer if case in CASES else of_learner
+        apart[str(case)] = distance(of(case, 2), of(case, 1))
+found = {"apart": apart}
+if "float16" in chosen:
+    supervised = next(case for case in LEARNERS if str(case) == "SupervisedLearner")
+    single, two = (of_float16(supervised, replicas) for replicas in (1, 2))
+    _, scales, skipped, *after, alone = (x.tolist() for x in two[:6])
+    found["float16"] = {"scales": scales, "skipped": skipped, "after": after, "alone": alone}
+    # Losses and weights; absolute, since biases before a batch norm are rounding alone.
+    pairs = zip([two[0], *two[6:]], [single[0], *single[6:]], strict=True)
+    found["float16 apart"] = max(float(np.abs(x - y).max()) for x, y in pairs)
+print(json.dumps(found))

@@ -3,15 +3,29 @@
 import json
 import pathlib
 
+import pytest
 from learners import LEARNERS
 
 SCRIPT = pathlib.Path(__file__).with_name("replicas.py")
 
 
-def test_two_replicas_compute_what_one_does(forks):
-    process = forks.run(SCRIPT, path=[SCRIPT.parent])
+def replicas(forks, *names):
+    process = forks.run(SCRIPT, *names, path=[SCRIPT.parent])
     assert process.returncode == 0, process.stderr[-3000:]
-    found = json.loads(process.stdout.splitlines()[-1])
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def test_two_replicas_compute_what_one_does(forks):
+    """Of the learners one; the encoder's is trained on two by tests/training/test_loop.py."""
+    names = ("GlobalBatchNorm", "ProjectionHead", "SeparatorLearner")
+    apart = replicas(forks, *names)["apart"]
+    assert sorted(apart) == sorted(names)
+    assert {name: value for name, value in apart.items() if not value < 1e-4} == {}
+
+
+@pytest.mark.slow
+def test_so_does_every_learner_and_float16(forks):
+    found = replicas(forks)
     assert len(found["apart"]) == 2 + len(LEARNERS)
     assert {name: value for name, value in found["apart"].items() if not value < 1e-4} == {}
     # The scale doubles after two finite steps; an overflow halves it and changes no weight.

@@ -64,9 +64,10 @@ SEPARATORS = {
     "learned": lambda: make_separator(LearnedBasis(32), rematerialize=True, long_skips=True),
     "STFT": lambda: make_separator(STFTBasis(512, 256)),
 }
+FEWER = [pytest.param("learned", marks=pytest.mark.slow), "STFT"]
 
 
-@pytest.mark.parametrize("name", SEPARATORS)
+@pytest.mark.parametrize("name", FEWER)
 def test_saved_model(name, waveforms, saved_waveforms, run_python, tmp_path):
     separator = SEPARATORS[name]()
     card = save_separator(separator, tmp_path / "separator")
@@ -91,7 +92,7 @@ def test_saved_model(name, waveforms, saved_waveforms, run_python, tmp_path):
             np.testing.assert_array_equal(found[f"called_sources_{key}"], found[f"sources_{key}"])
 
 
-@pytest.mark.parametrize("name", SEPARATORS)
+@pytest.mark.parametrize("name", FEWER)
 def test_tflite(name, waveforms, tmp_path):
     separator = SEPARATORS[name]()
     card = convert_separator(separator, tmp_path / "separator", precisions=["float32", "float16"])

@@ -301,6 +301,7 @@ def test_folder_that_holds_something_is_left_alone(encoder, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.slow
 def test_one_process_for_each_kind_of_work(encoder, tmp_path, monkeypatch):
     """However many files there are: a start of TensorFlow takes as long as several of them."""
     started = []

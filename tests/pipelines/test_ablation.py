@@ -109,6 +109,7 @@ def test_cells_are_made_once_and_a_stopped_table_goes_on(tmp_path):
     assert old != new
 
 
+@pytest.mark.slow
 def test_a_row_is_trained_and_a_baseline_is_not(tmp_path, capsys):
     config = tiny(seeds=(3,))
     run_ablation(config, tmp_path, verbose=False)

@@ -122,6 +122,7 @@ def test_equals_the_network_in_pytorch(fft_length, sample_rate, tmp_path):
     np.testing.assert_array_equal(loaded(waveform), encoder(waveform))
 
 
+@pytest.mark.slow
 def test_a_training_starts_from_it(tmp_path):
     encoder = import_panns(write(tmp_path / "Cnn14.pth", random_network(1024)))
     save_model(encoder, tmp_path / "panns.keras")

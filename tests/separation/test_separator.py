@@ -122,7 +122,7 @@ def loss_and_gradients(separator, mixture, compile_, training=True):
     return float(loss), [np.asarray(gradient) for gradient in gradients]
 
 
-@pytest.mark.parametrize("long_skips", [False, True])
+@pytest.mark.parametrize("long_skips", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_loop_over_blocks_equals_their_graph(long_skips):
     """Unrolled, in a loop, and with activations computed again: the same loss and gradients."""
     # The gradient of a scale before a norm is what is left of large terms: little, by some weights.

@@ -38,6 +38,7 @@ def separator(tmp_path):
     return str(tmp_path / "separator.keras")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("online", [False, True])
 def test_all_pairings_of_separators_and_true_sources(tmp_path, separator, online):
     changes = {
@@ -156,6 +157,7 @@ def test_a_cache_is_shared_and_grows_and_a_run_keeps_its_clips(tmp_path, separat
     assert [10 * b // 8 for b in before] == after
 
 
+@pytest.mark.slow
 def test_separator_and_encoder_share_scenes_of_one_cache(tmp_path):
     config = separator_smoke.get_config()
     config.data.update(num_clips=24, num_validation=0, cache=str(tmp_path / "cache"))
@@ -230,6 +232,7 @@ def test_labels_of_scenes_are_those_of_the_scenes():
         np.testing.assert_array_equal(clips.labels[index], clips.scene(index).labels)
 
 
+@pytest.mark.slow
 def test_separation_in_the_graph_changes_nothing_but_rounding(tmp_path, separator):
     changes = {"views.separators": separator, "views.mixture_mixture": 0.0,
                "views.mixture_channel": 1.0, "train.log_every": 1}  # fmt: skip

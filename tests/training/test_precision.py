@@ -130,6 +130,7 @@ def test_precisions_that_cannot_be_are_refused():
         policy_named("fp16")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_a_configuration_asks_for_it(precision, tmp_path):
     config = separator_smoke.get_config()

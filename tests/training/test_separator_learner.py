@@ -42,7 +42,7 @@ def batch(unsupervised, supervised, num_sources=2):
     return data
 
 
-@pytest.mark.parametrize("compile_", [False, True])
+@pytest.mark.parametrize("compile_", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_both_kinds_of_training_count_by_their_mixtures(compile_):
     learner = make_learner()
     data = batch(unsupervised=4, supervised=3)

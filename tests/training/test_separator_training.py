@@ -41,6 +41,7 @@ def test_steps_of_the_kept_states():
     assert log_spaced_steps(5) == (0, 5)
 
 
+@pytest.mark.slow
 def test_a_fuss_folder_trains_with_and_without_its_sources(tmp_path, capsys):
     write_fuss(tmp_path / "data", 24)
     config = config_of(tmp_path / "data", supervised_fraction=0.5)

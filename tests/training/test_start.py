@@ -94,6 +94,7 @@ def test_a_bird_model_is_imported_trained_used_for_views_and_its_encoder_exporte
     assert sepssl.load_encoder(own.final).log_mel.sample_rate == 22050
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["encoder", "supervised"])
 def test_an_encoder_starts_from_a_file_with_its_rate_and_front_end(tmp_path, task, capsys):
     """As sepssl-import-panns-checkpoint makes them."""
@@ -120,6 +121,7 @@ def test_the_front_end_of_panns_from_the_configuration(tmp_path):
     assert log_mel.sample_rate == 32000
 
 
+@pytest.mark.slow
 def test_a_run_is_known_by_what_is_in_the_file_it_starts_from(tmp_path):
     start = saved(Encoder(SmallBackbone(8, width=4)), tmp_path / "a.keras")
     run = train_encoder(smoke("encoder", **{"train.init_from": start}), tmp_path / "run")

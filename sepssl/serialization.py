@@ -94,6 +94,8 @@ def load_model(path: str | os.PathLike, kind: type[keras.Model]) -> keras.Model:
         found = sum(math.prod(variable.shape) for variable in model.weights)
         if found != size:
             raise ValueError(f"its network has {found} weights, {WEIGHTS} {size}")
+        if not model.built:
+            raise ValueError("it was saved before it was built, and has no weights")
         for variable in model.variables:
             if not ops.all(ops.isfinite(variable)):
                 raise ValueError(f"{variable.path} holds NaN or infinite values")
@@ -103,12 +105,17 @@ def load_model(path: str | os.PathLike, kind: type[keras.Model]) -> keras.Model:
 def save_model(model: keras.Model, path: str | os.PathLike, overwrite: bool = False) -> None:
     """Writes a model to a `.keras` file that appears whole or not at all.
 
+    A model that has not been built is built first: without weights in the file, every load would
+    draw others.
+
     Raises:
         InputError: if `path` does not end in .keras, exists and `overwrite` is False, or cannot be
             written.
     """
     if pathlib.Path(path).suffix != ".keras":
         raise InputError(f"{path}: expected a file name that ends in .keras")
+    if not model.built:
+        model.build((None, None))
     with atomic_file(path, overwrite) as temporary:
         model.save(temporary)
 

@@ -300,3 +300,19 @@ def test_a_name_that_would_be_another_format(tmp_path):
     model = Separator(2, STFTBasis(64, 32), TDCN(4, 8, 1, 1))
     with pytest.raises(InputError, match=r"model\.h5: expected a file name that ends in \.keras"):
         save_model(model, tmp_path / "model.h5")
+
+
+def test_a_model_that_was_not_built_is_saved_with_weights(tmp_path):
+    for model, load in (
+        (Encoder(SmallBackbone(8, width=2)), sepssl.load_encoder),
+        (Separator(2, STFTBasis(64, 32), TDCN(4, 6, 2, 1)), sepssl.load_separator),
+    ):
+        path = tmp_path / f"{type(model).__name__}.keras"
+        sepssl.save_model(model, path)
+        for saved, loaded in zip(model.weights, load(path).weights, strict=True):
+            np.testing.assert_array_equal(loaded, saved)
+    assert len(model.weights) > 10
+    empty = tmp_path / "empty.keras"
+    Encoder(SmallBackbone(8, width=2)).save(empty)  # Keras warns, and writes no weights
+    with pytest.raises(InputError, match=r"empty\.keras: .*saved before it was built"):
+        sepssl.load_encoder(empty)

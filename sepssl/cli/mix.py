@@ -23,6 +23,8 @@ from sepssl.cli.main import run as run_command
 from sepssl.data.spec import MIX_PREFIX, comma_separated, require_clips
 from sepssl.errors import InputError
 
+TENSORFLOW = False
+
 
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(

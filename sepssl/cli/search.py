@@ -89,7 +89,8 @@ def main(values: flags.FlagValues) -> None:
         found = [
             window
             for window in index.search(index.vector(query.row), values.k + 1, values.rows)
-            if (window.recording, window.start) != (query.recording, query.start)
+            if (window.path, window.recording, window.start)
+            != (query.path, query.recording, query.start)
         ][: values.k]
     else:
         title = f"Like {values.query}"

@@ -109,7 +109,7 @@ class WindowIndex:
         Raises:
             InputError: if there is none of that id.
         """
-        found = self._rows([number])
+        found = self._rows([number]) if number < 2**63 else []
         if not found or not self._vectors.contains(number):
             raise InputError(f"{self.folder}: has no row {number}")
         return found[0]

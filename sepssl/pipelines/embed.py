@@ -105,6 +105,8 @@ def embed_recordings(
     """
     if pool not in POOLS:
         raise InputError(f"pool={pool!r}: expected one of {', '.join(POOLS)}")
+    if not -np.inf < audible_db <= 0:
+        raise InputError(f"audible_db={audible_db}: expected a finite level of 0 dB or below")
     output = pathlib.Path(output)
     require_output(output)
     embedder = WindowEmbedder(encoder, window_seconds, hop_seconds)

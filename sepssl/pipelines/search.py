@@ -40,13 +40,16 @@ def row_of(index: WindowIndex, query: str, channel: int = MIXTURE) -> Found:
         index: the index.
         query: the id of a row, or "RECORDING@SECONDS": a name in the index or the path of a file,
             and a time in it.
-        channel: of the second kind, which row of the window.
+        channel: which row of its window, if not 0.
 
     Raises:
         InputError: if there is none.
     """
     if query.isdecimal():
-        return index.row(int(query))
+        row = index.row(int(query))
+        if channel in (MIXTURE, row.channel):
+            return row
+        query = f"{row.recording}@{row.start!r}"
     recording, at, seconds = query.rpartition("@")
     try:
         start = float(seconds)
@@ -245,7 +248,10 @@ def _write_clips(
         for rank, (window, tracks) in enumerate(zip(found, sounds, strict=True), start=1):
             start, end = in_file(window)
             stem = pathlib.PurePath(window.recording).stem
-            name = f"{rank:03d}_{stem[:80]}_{start:.2f}-{end:.2f}"
+            stem = stem.encode(errors="replace")[:80].decode(
+                errors="ignore"
+            )  # names are limited in bytes
+            name = f"{rank:03d}_{stem}_{start:.2f}-{end:.2f}"
             for track, suffix in zip(tracks, ("", f"_channel{window.channel}"), strict=False):
                 path = temporary / f"{name}{suffix}.wav"
                 write_audio(path, track.waveform, track.sample_rate, "PCM_24")

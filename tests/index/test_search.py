@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
+import soundfile
 
 from sepssl.errors import InputError
 from sepssl.index import search
 from sepssl.index.search import WindowIndex
 from sepssl.index.store import Rows, WindowStore, time_in
 from sepssl.index.vectors import CONFIG_KEY, update_vectors, vectors_config
+from sepssl.pipelines.search import row_of, write_results
 
 WINDOWS, CHANNELS, DIM = 200, 4, 16
 
@@ -76,8 +78,13 @@ def test_rows_by_number_and_by_time(made):
     assert index.row_at("/data/b.wav", 10.2, 2) == row
     assert index.row_at("b.wav", 200.0) is None
     assert index.row_at("c.wav", 0.0) is None
-    with pytest.raises(InputError, match="has no row 9999"):
-        index.row(9999)
+    for number in (9999, 10**22):
+        with pytest.raises(InputError, match=f"has no row {number}"):
+            index.row(number)
+    assert row_of(index, str(row.row)) == row_of(index, str(row.row), 2) == row
+    assert row_of(index, str(row.row), 1) == index.row_at("b.wav", 10.0, 1)
+    with pytest.raises(InputError, match=r"no row for channel 9 of a window of b\.wav"):
+        row_of(index, str(row.row), 9)
 
 
 def test_queries_that_cannot_be(made):
@@ -121,3 +128,18 @@ def test_what_is_no_index(tmp_path):
 )
 def test_times_in_names(name, time):
     assert time_in(name) == time
+
+
+def test_clips_of_a_recording_with_a_long_name(made, tmp_path):
+    name = 80 * "音" + ".wav"  # 244 bytes
+    soundfile.write(tmp_path / name, np.linspace(-0.5, 0.5, 8000), 8000)
+    row = (
+        WindowIndex(made[0])
+        .row(1)
+        ._replace(
+            recording=name, path=str(tmp_path / name), start=0.0, end=0.5, channel=0, offset=0.0
+        )
+    )
+    assert write_results(tmp_path / "clips", [row], "title") == []
+    (clip,) = (tmp_path / "clips").iterdir()
+    assert len(soundfile.read(clip)[0]) == 4000

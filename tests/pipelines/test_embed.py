@@ -365,3 +365,10 @@ def test_an_index_holds_the_rows_of_a_file(encoder, folder, tmp_path, monkeypatc
     (tmp_path / "other" / "x.txt").touch()
     with pytest.raises(InputError, match="other: holds no index"):
         embed(encoder, folder, tmp_path / "other")
+
+
+@pytest.mark.parametrize("level", [float("nan"), -float("inf"), 3.0])
+def test_a_level_that_is_none_is_refused(encoder, folder, tmp_path, level):
+    with pytest.raises(InputError, match=r"audible_db=.*: expected a finite level"):
+        embed(encoder, folder, tmp_path / "a.npz", audible_db=level)
+    assert not list(tmp_path.glob("a.npz*"))

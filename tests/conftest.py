@@ -21,7 +21,6 @@ VERSIONS = (
     "test_package.py",
     "test_serialization.py",
     "training/test_checkpoints.py",
-    "training/test_fit.py",
 )
 # Files that take a minute or more come first: in the end, neither process waits for the other.
 LONG = (

@@ -71,6 +71,7 @@ def things(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_ones_own_folder_from_training_to_embeddings(things, tmp_path, run):
     """Mixed rates, channels, formats and broken files, through every command."""
     folder = f"--config.data.directory={things}/mixed"

@@ -232,6 +232,7 @@ def test_datasets_that_are_not_there(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_advice_for_a_dataset_that_is_not_there_makes_it(tmp_path):
     error = error_of("sepssl_scenes/tiny", "train", RATE, tmp_path)
     command = error.split('python -c "')[1].removesuffix('"')

@@ -82,7 +82,11 @@ def trained(forked_exports, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+LONG = ("export", "library", "recordings")
+MARKED = [pytest.param(p, marks=[pytest.mark.slow] * (p.stem in LONG), id=p.stem) for p in PAGES]
+
+
+@pytest.mark.parametrize("page", MARKED)
 def test_page(page, trained, tmp_path, monkeypatch):
     world = tmp_path / "world"
     shutil.copytree(trained, world)

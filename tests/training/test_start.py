@@ -57,6 +57,7 @@ def bird_checkpoint(prefix):
     return prefix
 
 
+@pytest.mark.slow
 def test_a_bird_model_is_imported_trained_used_for_views_and_its_encoder_exported(
     forked_exports, tmp_path
 ):

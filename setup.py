@@ -73,6 +73,7 @@ setup(
             "tensorflow>=2.17,<2.18",
             "tensorflow-io>=0.37.1",
             "tensorflow-metadata<1.17",
+            "pyarrow<22",  # newer ones need NumPy 2, which TensorFlow 2.17 does not take
         ],
         "hub": HUB,
         "tflite": TFLITE,

@@ -73,7 +73,7 @@ def write_mixtures(clips: MixtureClips, output: str | os.PathLike, verbose: bool
                 progress.update()
         if len(skipped) == len(paths):
             raise InputError(f"{output}: no scene could be made; the first: {skipped[0].reason}")
-        _write_labels(clips, output, [path for path in paths if path.exists()])
+        _write_labels(clips, output, paths)
     return Written(len(missing) - len(skipped), there, skipped)
 
 
@@ -137,10 +137,10 @@ def _write_scene(scene: MixedScene, path: pathlib.Path, sample_rate: int) -> Non
 
 
 def _write_labels(clips: MixtureClips, output: pathlib.Path, paths: list[pathlib.Path]) -> None:
+    """Writes the labels of those scenes that are there."""
     labels = clips.labels
     if labels is None or clips.class_names is None:
         return
-    place = {f"{name.rpartition('/')[2]}.wav": index for index, name in enumerate(clips.names)}
     classes = np.array(clips.class_names, dtype=object)
     with (
         atomic_file(output / LABELS_FILE, overwrite=True) as temporary,
@@ -148,6 +148,6 @@ def _write_labels(clips: MixtureClips, output: pathlib.Path, paths: list[pathlib
     ):
         table = csv.writer(file)
         table.writerow(["filename", "labels"])
-        for path in paths:
-            heard = classes[np.flatnonzero(labels[place[path.name]])]
-            table.writerow([path.name, ";".join(heard)])
+        for path, row in zip(paths, labels, strict=True):
+            if path.exists():
+                table.writerow([path.name, ";".join(classes[np.flatnonzero(row)])])

@@ -49,7 +49,21 @@ def row_of(index: WindowIndex, query: str, channel: int = MIXTURE) -> Found:
         row = index.row(int(query))
         if channel in (MIXTURE, row.channel):
             return row
-        query = f"{row.recording}@{row.start!r}"
+        recording, start = row.recording, row.start
+    else:
+        recording, start = _place_of(query)
+    found = index.row_at(recording, start, channel)
+    if found is None:
+        where = f"channel {channel} of a window" if channel else "a window"
+        raise InputError(
+            f"{index.folder}: holds no row for {where} of {recording} that begins at {start:g} s; "
+            "expected a recording of the index, and a time in it"
+        )
+    return found
+
+
+def _place_of(query: str) -> tuple[str, float]:
+    """The two parts of RECORDING@SECONDS."""
     recording, at, seconds = query.rpartition("@")
     try:
         start = float(seconds)
@@ -59,14 +73,7 @@ def row_of(index: WindowIndex, query: str, channel: int = MIXTURE) -> Found:
         raise InputError(
             f"{query}: names no row; expected the number of a row, or RECORDING@SECONDS"
         )
-    found = index.row_at(recording, start, channel)
-    if found is None:
-        where = f"channel {channel} of a window" if channel else "a window"
-        raise InputError(
-            f"{index.folder}: holds no row for {where} of {recording} that begins at {start:g} s; "
-            "expected a recording of the index, and a time in it"
-        )
-    return found
+    return recording, start
 
 
 def embed_query(

@@ -122,6 +122,8 @@ def main(values: flags.FlagValues) -> None:
         f"{values.output}: {summary.rows} rows; embedded {summary.embedded} recordings, there "
         f"already {summary.found}, skipped {len(summary.skipped)}"
     )
+    if summary.silent:
+        print(f"{summary.silent} rows are of windows without sound; their vectors are 0")
     if summary.audio_seconds >= 1:
         rate = summary.audio_seconds / 60 / max(summary.seconds, 1e-3)
         print(f"{summary.audio_seconds / 3600:.2f} hours of sound, {rate:.2f} hours a minute")

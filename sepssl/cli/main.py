@@ -14,6 +14,7 @@ process.
 
 import contextlib
 import importlib
+import io
 import os
 import pathlib
 import re
@@ -48,6 +49,8 @@ def run(command: ModuleType) -> None:
     129. Any other exception is a fault of the program, and keeps its traceback.
     """
     received = []
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may not be UTF-8
 
     def stop(number, _):
         received.append(number)

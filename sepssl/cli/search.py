@@ -59,32 +59,38 @@ def define_flags(values: flags.FlagValues) -> None:
 def check(values: flags.FlagValues) -> None:
     import pathlib
 
+    from sepssl.audio.decoding import printable
+
     if bool(values.query) == bool(values.query_row):
         raise InputError("expected one of --query and --query_row")
     if values.query_row and (values.start or values.end is not None):
         raise InputError(
             "--start and --end are for --query; expected --query_row=RECORDING@SECONDS"
         )
+    if not 0 <= values.start < float("inf"):
+        raise InputError(f"--start={values.start}: expected seconds, 0 or more")
+    if values.end is not None and not values.start < values.end < float("inf"):
+        raise InputError(f"--end={values.end}: expected seconds, more than --start={values.start}")
     if values.query and not pathlib.Path(values.query).exists():
-        raise InputError(f"{values.query}: does not exist; expected a sound file")
+        raise InputError(f"{printable(values.query)}: does not exist; expected a sound file")
     if not pathlib.Path(values.index).is_dir():
         raise InputError(f"{values.index}: is not a folder; expected an index")
     if values.output:
         from sepssl.pipelines.search import require_results
 
-        for output in values.output:
-            require_results(output)
+        require_results(values.output)
 
 
 def main(values: flags.FlagValues) -> None:
+    from sepssl.audio.decoding import printable
     from sepssl.index.search import WindowIndex
-    from sepssl.pipelines.search import embed_query, row_of, write_results
+    from sepssl.pipelines.search import embed_query, require_results, row_of, write_results
     from sepssl.reports.found import found_table
 
     index = WindowIndex(values.index)
     if values.query_row:
         query = row_of(index, values.query_row, values.query_channel)
-        title = f"Like {query.recording} at {query.offset + query.start:.2f} s"
+        title = f"Like {printable(query.recording)} at {query.offset + query.start:.2f} s"
         # Its own window, found with a score of 1, tells nothing.
         found = [
             window
@@ -93,7 +99,7 @@ def main(values: flags.FlagValues) -> None:
             != (query.path, query.recording, query.start)
         ][: values.k]
     else:
-        title = f"Like {values.query}"
+        title = f"Like {printable(values.query)}"
         encoder = _model(values.encoder or index.models.get("encoder"), "encoder")
         separator = None
         if values.query_channel:
@@ -103,6 +109,7 @@ def main(values: flags.FlagValues) -> None:
         )
         found = index.search(vector, values.k, values.rows)
     print(found_table(found))
+    require_results(values.output, found)
     skipped: dict[str, None] = {}
     for output in values.output:
         separator = None

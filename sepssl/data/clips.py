@@ -1,13 +1,13 @@
 """What a source of clips is, and sources made of other ones."""
 
 import functools
-import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from sepssl.audio.decoding import printable
 from sepssl.errors import InputError
 
 
@@ -299,12 +299,6 @@ def report_skipped(skipped: Sequence[Skipped]) -> None:
         print(f"skipped {len(skipped)}:")
         for _, reason in skipped:
             print(f"  {printable(reason)}")
-
-
-def printable(name: str | os.PathLike) -> str:
-    """A name on one printable line, whatever bytes are in it."""
-    shown = os.fsdecode(name).encode("utf-8", "backslashreplace").decode("utf-8")
-    return shown.replace("\n", "\\n").replace("\r", "\\r")
 
 
 def _take(values: Sequence[str] | None, indices: np.ndarray) -> list[str] | None:

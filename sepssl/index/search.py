@@ -12,8 +12,12 @@ from sepssl.index.store import (
     DATABASE,
     MIXTURE,
     MODEL_KEY,
+    NAME,
+    RECORDINGS,
     SETTINGS,
+    as_text,
     read_metadata,
+    stored_path,
 )
 from sepssl.index.vectors import CONFIG_KEY, open_vectors
 
@@ -28,7 +32,7 @@ class Found(NamedTuple):
 
     Attributes:
         row: id of its row; with several channels, of the one that was found.
-        recording: name of the recording.
+        recording: name of the recording; where several have it, after that of its project.
         path: its file, "" if not known.
         offset: where the recording begins in the file, in seconds.
         start, end: in seconds from the beginning of the recording.
@@ -95,10 +99,12 @@ class WindowIndex:
             for name in names
         }
         self._select = (
-            f"SELECT windows.id, filename, {there['path']}, {there['offset']}, offsets, "
-            f"{there['channel']}, {there['level_db']} FROM windows JOIN recordings "
-            "ON recordings.id = recording_id "
+            f"SELECT windows.id, {NAME}, {there['path']}, {there['offset']}, offsets, "
+            f"{there['channel']}, {there['level_db']} FROM windows "
+            "JOIN recordings ON recordings.id = recording_id "
+            "LEFT JOIN deployments ON deployments.id = deployment_id "
         )
+        self._path = there["path"]
 
     def __len__(self) -> int:
         return len(self._vectors)
@@ -122,18 +128,29 @@ class WindowIndex:
         """The row of a recording whose window begins nearest to a time, no more than half a window.
 
         Args:
-            recording: name in the index, or path of the file.
+            recording: name in the index or, if it is none, path of the file.
             start: in seconds from the beginning of the recording.
             channel: of the row.
+
+        Raises:
+            InputError: if several recordings have that name or path.
         """
-        path = os.path.abspath(recording)
-        query = self._select + "WHERE filename = ?"
-        values = [recording]
-        if 'recordings."path"' in self._select:
-            query += ' OR recordings."path" = ?'
-            values.append(path)
-        rows = [_found(row) for row in self._database.execute(query, values)]
-        rows = [row for row in rows if row.channel == channel]
+        name, path = as_text(recording), stored_path(os.path.abspath(recording))
+        recordings = self._recordings(f"? IN (filename, {NAME})", name)
+        recordings = recordings or self._recordings(f"? = {self._path}", path)
+        if len(recordings) > 1:
+            names = list(recordings.values())
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            raise InputError(
+                f"{self.folder}: {name} may be any of {', '.join(names[:5])}{more}; "
+                "expected one of these names"
+            )
+        rows = [
+            row
+            for number in recordings
+            for row in self._windows("recording_id = ?", number)
+            if row.channel == channel
+        ]
         if not rows:
             return None
         nearest = min(rows, key=lambda row: abs(row.start - start))
@@ -141,8 +158,16 @@ class WindowIndex:
             return None
         return nearest
 
+    def channel_of(self, number: int, channel: int) -> Found | None:
+        """The row of a channel of the window that a row belongs to."""
+        same = "SELECT recording_id, offsets FROM windows WHERE id = ?"
+        rows = self._windows(f"(recording_id, offsets) = ({same})", number)
+        return next((row for row in rows if row.channel == channel), None)
+
     def search(self, vector: np.ndarray, k: int, rows: str = "both") -> list[Found]:
         """The nearest windows, each once, with its best row; exact below a million rows.
+
+        Windows without sound, whose vectors are 0, are never found.
 
         Args:
             vector: [dim], of any length but 0.
@@ -184,10 +209,21 @@ class WindowIndex:
     def _scores(self, keys: np.ndarray, query: np.ndarray) -> dict[int, float]:
         """Products with the query; of our own rows cosines, free of float16's rounding of 1."""
         vectors = np.asarray(self._vectors.get(keys), np.float32)
+        heard = vectors.any(axis=1)
+        keys, vectors = keys[heard], vectors[heard]
         products = vectors @ query
         if self.settings is not None:
-            products /= np.maximum(np.linalg.norm(vectors, axis=1), 1e-6)
+            products /= np.linalg.norm(vectors, axis=1)
         return dict(zip(keys.tolist(), products.tolist(), strict=True))
+
+    def _recordings(self, condition: str, value: str | bytes) -> dict[int, str]:
+        """Ids and names of the recordings for which a condition holds."""
+        query = f"SELECT recordings.id, {NAME} FROM {RECORDINGS} WHERE {condition}"
+        return dict(self._database.execute(query, [value]))
+
+    def _windows(self, condition: str, value: int) -> list[Found]:
+        query = f"{self._select} WHERE {condition}"
+        return [_found(row) for row in self._database.execute(query, [value])]
 
     def _rows(self, numbers: list[int]) -> list[Found]:
         """Those of the rows that are in the database, in the given order."""
@@ -205,5 +241,13 @@ def _found(row: tuple) -> Found:
     number, name, path, offset, offsets, channel, level = row
     start, end = np.frombuffer(offsets, "<f8").tolist()
     return Found(
-        number, name, path or "", offset or 0.0, start, end, channel or MIXTURE, level or 0.0, 1.0
+        number,
+        name,
+        os.fsdecode(path or ""),
+        offset or 0.0,
+        start,
+        end,
+        channel or MIXTURE,
+        level or 0.0,
+        1.0,
     )

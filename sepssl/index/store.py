@@ -25,6 +25,13 @@ DATABASE = "hoplite.sqlite"
 SETTINGS = "sepssl"  # key of the settings in hoplite's table of metadata
 MODEL_KEY, SOURCES_KEY = "model_config", "audio_sources"  # hoplite's own
 MIXTURE = 0  # the channel of a row that is about the recording itself
+RECORDINGS = "recordings LEFT JOIN deployments ON deployments.id = deployment_id"
+NAME = """
+CASE WHEN (SELECT COUNT(*) FROM recordings AS r WHERE r.filename = recordings.filename) = 1
+THEN filename ELSE COALESCE(project || '/', '') || CASE
+    WHEN deployments.name = project OR instr(filename, deployments.name || '/') = 1 THEN ''
+    ELSE COALESCE(deployments.name || '/', '') END || filename
+END"""  # SQL on RECORDINGS: the name or, where several have it, what tells them apart before it
 _TIME = re.compile(r"(?<!\d)((?:19|20)\d{6})[_T-](\d{6})(?!\d)")
 _SCHEMA = """
 CREATE TABLE hoplite_metadata (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -165,6 +172,7 @@ class WindowStore:
             paths: of their files, "" for none.
             offsets: where each begins in its file, in seconds.
         """
+        project = as_text(project)
         folders: dict[str, int] = {}
         with self._transaction():
             found = self._database.execute(
@@ -176,7 +184,7 @@ class WindowStore:
                 name: Recording(number, stamp or "", digest or "", bool(complete))
                 for name, number, stamp, digest, complete in found
             }
-            for name, path, offset in zip(map(_text, names), paths, offsets, strict=True):
+            for name, path, offset in zip(map(as_text, names), paths, offsets, strict=True):
                 if name in known:
                     continue
                 folder = name.split("/")[0] if "/" in name else project
@@ -192,10 +200,10 @@ class WindowStore:
                 added = self._database.execute(
                     'INSERT INTO recordings (filename, datetime, deployment_id, path, "offset", '
                     "complete) VALUES (?, ?, ?, ?, ?, 0)",
-                    (name, time_in(name), folders[folder], _text(path), offset),
+                    (name, time_in(name), folders[folder], stored_path(path), offset),
                 )
                 known[name] = Recording(int(added.lastrowid or 0), "", "", False)
-        return [known[_text(name)] for name in names]
+        return [known[as_text(name)] for name in names]
 
     def num_windows(self, recording_id: int) -> int:
         """How many windows of a recording there are, not counting their channels."""
@@ -212,7 +220,7 @@ class WindowStore:
             self._database.execute(
                 "UPDATE recordings SET path = ?, stamp = ?, digest = NULL, complete = 0 "
                 "WHERE id = ?",
-                (_text(path), stamp, recording_id),
+                (stored_path(path), stamp, recording_id),
             )
 
     def keep(self, recording_id: int, windows: int) -> None:
@@ -308,7 +316,7 @@ class WindowStore:
         with self._writing():
             self._database.execute(
                 "UPDATE recordings SET path = ?, stamp = ? WHERE id = ?",
-                (_text(path), stamp, recording_id),
+                (stored_path(path), stamp, recording_id),
             )
 
     def drop(self, recording_id: int) -> None:
@@ -362,26 +370,26 @@ class WindowStore:
         with self._writing():
             self._database.execute("VACUUM")
 
-    def count(self) -> tuple[int, int]:
-        """Complete recordings, and their rows."""
+    def count(self) -> tuple[int, int, int]:
+        """Complete recordings, their rows, and the rows of windows without sound."""
         return self._row(
-            "SELECT COUNT(DISTINCT recordings.id), COUNT(*) FROM recordings JOIN windows "
-            "ON recording_id = recordings.id WHERE complete = 1"
+            "SELECT COUNT(DISTINCT recordings.id), COUNT(*), COUNT(CASE norm WHEN 0 THEN 1 END) "
+            "FROM recordings JOIN windows ON recording_id = recordings.id WHERE complete = 1"
         )
 
     def names(self) -> Iterator[str]:
-        """Names of the complete recordings."""
-        found = self._database.execute("SELECT filename FROM recordings WHERE complete = 1")
+        """Names of the complete recordings, as in `rows`."""
+        found = self._database.execute(f"SELECT {NAME} FROM {RECORDINGS} WHERE complete = 1")
         return (name for (name,) in found)
 
     def rows(self) -> Iterator[tuple[str, float, float, int, float, np.ndarray]]:
         """Name, start, end, channel, level and vector of all rows of complete recordings.
 
         In the order of the recordings, then of time, then of channels; of rows whose vectors are
-        not in the index.
+        not in the index. A name that several recordings have follows that of its project.
         """
         found = self._database.execute(
-            "SELECT filename, offsets, channel, level_db, vector FROM recordings JOIN windows "
+            f"SELECT {NAME}, offsets, channel, level_db, vector FROM {RECORDINGS} JOIN windows "
             "ON recording_id = recordings.id JOIN sepssl_vectors ON window_id = windows.id "
             "WHERE complete = 1 ORDER BY recordings.id, windows.id"
         )
@@ -471,6 +479,11 @@ def time_in(name: str) -> str | None:
         return None
 
 
-def _text(name: str | os.PathLike) -> str:
+def as_text(name: str | os.PathLike) -> str:
     """A name as text: one that is not UTF-8 with its bytes escaped."""
     return os.fsdecode(name).encode("utf-8", "backslashreplace").decode()
+
+
+def stored_path(path: str) -> str | bytes:
+    """A path as it stands in the database: as text or, if it is not UTF-8, as its bytes."""
+    return path if as_text(path) == path else os.fsencode(path)

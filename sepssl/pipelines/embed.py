@@ -30,6 +30,7 @@ from sepssl.index.store import (
     Recording,
     Rows,
     WindowStore,
+    as_text,
 )
 from sepssl.index.tables import write_table
 from sepssl.index.vectors import CONFIG_KEY, update_vectors, vectors_config
@@ -53,6 +54,7 @@ class EmbedSummary:
         embedded, found: recordings embedded now, and there already.
         skipped: recordings that could not be read.
         rows: of the output, earlier ones included.
+        silent: those of them that are of windows without sound; their vectors are 0.
         audio_seconds: length of what was embedded now.
         seconds: how long it took.
     """
@@ -61,6 +63,7 @@ class EmbedSummary:
     found: int = 0
     skipped: list[Skipped] = dataclasses.field(default_factory=list)
     rows: int = 0
+    silent: int = 0
     audio_seconds: float = 0.0
     seconds: float = 0.0
 
@@ -142,7 +145,7 @@ def embed_recordings(
                     summary.skipped.append(Skipped(clips.names[index], str(error)))
                 shown.finish(index)
         summary.seconds = time.monotonic() - began
-        recordings_there, summary.rows = store.count()
+        recordings_there, summary.rows, summary.silent = store.count()
         if not recordings_there:
             raise _NothingWritten(
                 summary.skipped[0].reason
@@ -216,10 +219,10 @@ def _settings(
 def _project(clips: Clips) -> str:
     """What names of clips are relative to."""
     if isinstance(clips, Folder):
-        return str(clips.directory.resolve())
+        return as_text(clips.directory.resolve())
     if isinstance(clips, Manifest):
-        return str(clips.file.parent.resolve())
-    return clips.origin
+        return as_text(clips.file.parent.resolve())
+    return as_text(clips.origin)
 
 
 def _for_hoplite(
@@ -299,7 +302,7 @@ class _Job:
             InputError: if it cannot be embedded. OutputError: if they cannot be written.
         """
         clips, store = self.clips, self.store
-        stamp = clips.stamp(index) or clips.origin
+        stamp = self._stamp(index)
         path = _path(clips, index)
         same = recording.stamp == stamp
         if recording.complete and same:
@@ -325,7 +328,7 @@ class _Job:
                 shown.reach(index, end / clips.sample_rate)
         except (MemoryError, tf.errors.ResourceExhaustedError) as error:
             raise InputError(f"{clips.names[index]}: {OUT_OF_MEMORY}") from error
-        if (clips.stamp(index) or clips.origin) != stamp:
+        if self._stamp(index) != stamp:
             raise InputError(
                 f"{clips.names[index]}: was changed while it was read; expected a file at rest"
             )
@@ -338,6 +341,9 @@ class _Job:
             rows = Rows(zero, ends, np.array([MIXTURE]), zero, vector[None])
             store.replace(recording.id, rows, digest, duration)
         return max(end - passed, 0) / clips.sample_rate
+
+    def _stamp(self, index: int) -> str:
+        return self.clips.stamp(index) or as_text(self.clips.origin)
 
     @property
     def _channels(self) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sepssl.audio.decoding import printable
-from sepssl.audio.files import SILENCE, audio_info, read_audio, write_audio
+from sepssl.audio.files import audio_info, read_audio, write_audio
 from sepssl.errors import InputError
 from sepssl.files import atomic_folder
 from sepssl.index.search import Found, WindowIndex
@@ -19,6 +19,7 @@ from sepssl.index.store import MIXTURE
 from sepssl.reports.found import (
     Sound,
     in_file,
+    recording_of,
     write_audacity,
     write_found_csv,
     write_found_page,
@@ -43,21 +44,27 @@ def row_of(index: WindowIndex, query: str, channel: int = MIXTURE) -> Found:
         channel: which row of its window, if not 0.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is none, or its window is without sound; if several recordings have
+            the name.
     """
     if query.isdecimal():
         row = index.row(int(query))
-        if channel in (MIXTURE, row.channel):
-            return row
         recording, start = row.recording, row.start
+        same = channel in (MIXTURE, row.channel)
+        found = row if same else index.channel_of(row.row, channel)
     else:
         recording, start = _place_of(query)
-    found = index.row_at(recording, start, channel)
+        found = index.row_at(recording, start, channel)
     if found is None:
         where = f"channel {channel} of a window" if channel else "a window"
         raise InputError(
-            f"{index.folder}: holds no row for {where} of {recording} that begins at {start:g} s; "
-            "expected a recording of the index, and a time in it"
+            f"{index.folder}: holds no row for {where} of {printable(recording)} that begins at "
+            f"{start:g} s; expected a recording of the index, and a time in it"
+        )
+    if not index.vector(found.row).any():
+        raise InputError(
+            f"{index.folder}: row {found.row}, {printable(recording)} from {found.start:g} to "
+            f"{found.end:g} s, is a window without sound; expected one with sound"
         )
     return found
 
@@ -71,7 +78,7 @@ def _place_of(query: str) -> tuple[str, float]:
         at, start = "", 0.0
     if not at or not np.isfinite(start):
         raise InputError(
-            f"{query}: names no row; expected the number of a row, or RECORDING@SECONDS"
+            f"{printable(query)}: names no row; expected the number of a row, or RECORDING@SECONDS"
         )
     return recording, start
 
@@ -138,13 +145,13 @@ def embed_query(
             raise InputError(f"channel {channel} of a query: expected a separator")
         stop = audio_info(recording).duration if end is None else end
         waveform, _ = _channel(separator, recording, start, stop, channel, rate)
-    if float(np.abs(waveform).max()) <= SILENCE:
-        raise InputError(f"{printable(recording)}: is silent there; expected a sound to search for")
     embedder = WindowEmbedder(
         encoder, settings["window_samples"] / rate, settings["hop_samples"] / rate
     )
     batches = list(embedder([waveform[None]]))
     vectors = np.concatenate([windows.embeddings[:, 0] for windows in batches])
+    if not vectors.any():
+        raise InputError(f"{printable(recording)}: is silent there; expected a sound to search for")
     pool = settings["pool"]
     return pooled(iter(vectors), "mean" if pool == "window" else pool)
 
@@ -156,7 +163,7 @@ def sounds_of(found: Found, separator: "Separator | None") -> list[Sound]:
         InputError: if the recording cannot be read.
     """
     if not found.path:
-        raise InputError(f"{found.recording}: was not read from a file")
+        raise InputError(f"{printable(found.recording)}: was not read from a file")
     start, end = in_file(found)
     rate = audio_info(found.path).sample_rate
     waveform = read_audio(found.path, None, start, end - start)
@@ -188,15 +195,36 @@ def _channel(
     return channels[channel - 1, first : first + round((end - start) * rate)], rate
 
 
-def require_results(output: str | os.PathLike) -> None:
-    """Raises InputError unless results can be written to `output`, by its name."""
-    path = pathlib.Path(output)
-    if path.suffix.lower() not in ("", ".csv", ".txt", ".html"):
-        raise InputError(f"{path}: expected {OUTPUTS}")
-    if path.is_dir() and any(path.iterdir()):
-        raise InputError(f"{path}: is not empty; expected {OUTPUTS}")
-    if path.is_file():
-        raise InputError(f"{path}: exists already; expected a new name")
+def require_results(outputs: Sequence[str | os.PathLike], found: Sequence[Found] = ()) -> None:
+    """Raises one InputError that names all of the outputs to which results cannot be written.
+
+    Args:
+        outputs: files and folders.
+        found: the results, if they are known.
+    """
+    faults = []
+    for path in map(pathlib.Path, outputs):
+        if path.suffix.lower() not in ("", ".csv", ".txt", ".html"):
+            faults.append(f"{path}: expected {OUTPUTS}")
+        elif path.is_dir() and any(path.iterdir()):
+            faults.append(f"{path}: is not empty; expected {OUTPUTS}")
+        elif path.is_file():
+            faults.append(f"{path}: exists already; expected a new name")
+        elif list(map(pathlib.Path, outputs)).count(path) > 1:
+            faults.append(f"{path}: is named twice; expected another name")
+        elif is_label_track(path) and (count := len({recording_of(row) for row in found})) > 1:
+            faults.append(
+                f"{path}: a label track belongs to one recording, windows of {count} were found; "
+                "expected a name that ends in .selections.txt, .csv or .html, or a folder"
+            )
+    if faults:
+        raise InputError("; ".join(dict.fromkeys(faults)))
+
+
+def is_label_track(path: pathlib.Path) -> bool:
+    """Whether results are written to `path` as labels for Audacity."""
+    name = path.name.lower()
+    return name.endswith(".txt") and not name.endswith(".selections.txt")
 
 
 def write_results(
@@ -224,12 +252,12 @@ def write_results(
         InputError, OutputError: if the output cannot be written.
     """
     path = pathlib.Path(output)
-    require_results(path)
+    require_results([path], found)
     if path.suffix.lower() == ".csv":
         write_found_csv(path, found)
     elif path.name.lower().endswith(".selections.txt"):
         write_raven(path, found, _highest(found))
-    elif path.suffix.lower() == ".txt":
+    elif is_label_track(path):
         write_audacity(path, found)
     else:
         sounds: list[list[Sound]] = []
@@ -254,7 +282,7 @@ def _write_clips(
     with atomic_folder(folder) as temporary:
         for rank, (window, tracks) in enumerate(zip(found, sounds, strict=True), start=1):
             start, end = in_file(window)
-            stem = pathlib.PurePath(window.recording).stem
+            stem = printable(pathlib.PurePath(window.recording).stem)
             stem = stem.encode(errors="replace")[:80].decode(
                 errors="ignore"
             )  # names are limited in bytes

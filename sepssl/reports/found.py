@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from sepssl.errors import InputError
+from sepssl.audio.decoding import printable
 from sepssl.files import atomic_file
 from sepssl.index.search import Found
 
@@ -55,7 +55,7 @@ def found_table(found: Sequence[Found]) -> str:
         channel = [f"{window.channel or '-'}", f"{window.level_db:.1f}"] if with_channels else []
         start, end = in_file(window)
         numbers = [str(rank), f"{window.score:.3f}", f"{start:.3f}", f"{end:.3f}"]
-        rows.append([*numbers, *channel, window.recording])
+        rows.append([*numbers, *channel, printable(window.recording)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
     return "\n".join(
         "  ".join([*map(str.rjust, row, widths), row[-1]])
@@ -68,11 +68,17 @@ def in_file(window: Found) -> tuple[float, float]:
     return window.offset + window.start, window.offset + window.end
 
 
+def recording_of(window: Found) -> str:
+    """The file of a window or, where there is none, the recording's name."""
+    return window.path or window.recording
+
+
 def write_found_csv(path: str | os.PathLike, found: Sequence[Found]) -> None:
     """Writes `rank,score,file,start,end,channel,level_db,path,row`; times are those in the file."""
     with (
         atomic_file(path) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as text,
+        # Paths may not be UTF-8.
+        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as text,
     ):
         writer = csv.writer(text)
         head = ["rank", "score", "file", "start", "end", "channel", "level_db", "path", "row"]
@@ -95,27 +101,17 @@ def write_raven(path: str | os.PathLike, found: Sequence[Found], high_hz: float)
         start, end = in_file(window)
         cells = [
             *(number, "Spectrogram 1", 1, f"{start:.6f}", f"{end:.6f}", "0", f"{high_hz:g}"),
-            *(window.path or window.recording, f"{start:.6f}", f"{window.score:.4f}"),
+            *(recording_of(window), f"{start:.6f}", f"{window.score:.4f}"),
             *(window.channel, f"{window.level_db:.2f}"),
         ]
-        lines.append("\t".join(_cell(cell) for cell in cells))
+        lines.append("\t".join(printable(str(cell)) for cell in cells))
     _write_text(path, lines)
 
 
 def write_audacity(path: str | os.PathLike, found: Sequence[Found]) -> None:
-    """Writes a label track for Audacity, in the order of time.
-
-    Raises:
-        InputError: if the windows are of several recordings, since a track belongs to one.
-    """
-    recordings = dict.fromkeys(window.recording for window in found)
-    if len(recordings) > 1:
-        raise InputError(
-            f"{path}: a label track belongs to one recording, windows of {len(recordings)} "
-            "were found; expected a name that ends in .selections.txt, .csv or .html, or a folder"
-        )
+    """Writes a label track for Audacity, of windows of one file, in the order of time."""
     lines = []
-    for window in sorted(found, key=lambda window: window.start):
+    for window in sorted(found, key=in_file):
         start, end = in_file(window)
         channel = f" channel {window.channel}" if window.channel else ""
         lines.append(f"{start:.6f}\t{end:.6f}\t{window.score:.3f}{channel}")
@@ -143,7 +139,7 @@ def write_found_page(
         channel = f", channel {window.channel}, {window.level_db:.1f} dB" if window.channel else ""
         cards.append(
             {
-                "name": f"{rank}. {window.recording}",
+                "name": f"{rank}. {printable(window.recording)}",
                 "place": f"{place}, score {window.score:.3f}{channel}",
                 "tracks": _shown(tracks),
             }
@@ -178,10 +174,6 @@ def _shown(tracks: Sequence[Sound]) -> list[dict]:
             }
         )
     return shown
-
-
-def _cell(value: object) -> str:
-    return str(value).replace("\t", " ").replace("\n", " ")
 
 
 def _write_text(path: str | os.PathLike, lines: Sequence[str]) -> None:

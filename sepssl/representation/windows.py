@@ -1,10 +1,12 @@
 """Embeddings of the windows of a recording, which may be of any length."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
+from sepssl.audio.decoding import SILENCE
 from sepssl.errors import InputError
 from sepssl.representation.encoder import Encoder
 
@@ -36,6 +38,9 @@ class WindowEmbedder:
     patch hop in it; where none of them ends with the window, one more does. A window shorter than a
     patch is padded with zeros to one. So every sample lies in a patch (our choice; `Encoder` leaves
     out what follows the last whole patch).
+
+    A window without sound, whose root mean square is at most `SILENCE`, is like no other: its
+    embedding is 0.
 
     What is embedded together depends on the recording alone, so that its embeddings are the same to
     the last bit wherever the work is taken up.
@@ -162,11 +167,14 @@ class WindowEmbedder:
 
 def _windows(windows: np.ndarray, starts: np.ndarray, embeddings: np.ndarray) -> Windows:
     powers = np.einsum("ncs,ncs->nc", windows, windows).astype(np.float64) / windows.shape[2]
-    return Windows(starts, starts + windows.shape[2], embeddings, powers)
+    heard = powers[:, :, None] > SILENCE**2
+    return Windows(starts, starts + windows.shape[2], np.where(heard, embeddings, 0), powers)
 
 
 def pooled(vectors: Iterator[np.ndarray], pool: str) -> np.ndarray:
     """One vector for many: their "mean", their "max", or both, one after the other ("mean_max").
+
+    Vectors of 0, those of windows without sound, do not count unless there are no others.
 
     Args:
         vectors: float32 [dim] each, one or more.
@@ -176,8 +184,10 @@ def pooled(vectors: Iterator[np.ndarray], pool: str) -> np.ndarray:
         float32 [dim], or [2 * dim].
     """
     first = next(vectors)
+    heard = (vector for vector in itertools.chain([first], vectors) if vector.any())
+    first = next(heard, first)
     total, largest, count = first.astype(np.float64), first.copy(), 1
-    for vector in vectors:
+    for vector in heard:
         total += vector
         np.maximum(largest, vector, out=largest)
         count += 1

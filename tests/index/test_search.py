@@ -68,6 +68,46 @@ def test_beyond_the_limit_the_graph_finds_nearly_the_same(made, monkeypatch):
     assert recall > 0.98
 
 
+def test_vectors_of_zero_are_never_found(tmp_path, monkeypatch):
+    vectors = np.random.default_rng(2).normal(size=(300, DIM)).astype(np.float32)
+    vectors[::2] = 0
+    with WindowStore(tmp_path, {"encoder": "0123"}) as store:
+        (recording,) = store.add_recordings("/data", ["a.wav"], ["/data/a.wav"], [0.0])
+        starts, zeros = np.arange(300.0), np.zeros(300)
+        store.append(recording.id, Rows(starts, starts + 1, zeros.astype(int), zeros, vectors))
+        store.finish(recording.id, "", 300.0)
+        store.set_metadata(CONFIG_KEY, vectors_config(DIM))
+        update_vectors(store, DIM)
+    index = WindowIndex(tmp_path)
+    scores = vectors[1::2] @ vectors[1] / np.linalg.norm(vectors[1::2], axis=1)
+    expected = 2 * np.argsort(-scores) + 1
+    found = [row.start for row in index.search(vectors[1], 300)]
+    assert found[:20] == expected[:20].tolist()
+    assert sorted(found) == list(range(1, 300, 2))
+    monkeypatch.setattr(search, "EXACT_BELOW", 10)
+    assert [row.start for row in index.search(vectors[1], 9)] == expected[:9].tolist()
+
+
+def test_recordings_of_one_name_have_names_that_differ(tmp_path):
+    """As perch-hoplite allows them: of several deployments, of several projects."""
+    places = [("n", "/x"), ("m", "/x"), ("n", "/y")]
+    with WindowStore(tmp_path, {}) as store:
+        for place in places:
+            deployment = store._database.execute(
+                "INSERT INTO deployments (name, project) VALUES (?, ?)", place
+            ).lastrowid
+            for name in ("a.wav", f"{place[0]}/b.wav", f"{''.join(place[::-1])}.wav"):
+                store._database.execute(
+                    "INSERT INTO recordings (filename, deployment_id, complete) VALUES (?, ?, 1)",
+                    (name, deployment),
+                )
+        assert list(store.names()) == [
+            *("/x/n/a.wav", "/x/n/b.wav", "/xn.wav"),
+            *("/x/m/a.wav", "m/b.wav", "/xm.wav"),
+            *("/y/n/a.wav", "/y/n/b.wav", "/yn.wav"),
+        ]
+
+
 def test_rows_by_number_and_by_time(made):
     folder, vectors = made
     index = WindowIndex(folder)

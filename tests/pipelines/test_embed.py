@@ -1,4 +1,5 @@
 import csv
+import os
 import shutil
 
 import keras
@@ -8,12 +9,14 @@ import pytest
 import soundfile
 
 import sepssl
-from sepssl.data.clips import Clips
+from sepssl.data.clips import Clips, report_skipped
 from sepssl.data.sources import open_clips
 from sepssl.errors import InputError, OutputError
 from sepssl.index.search import WindowIndex
 from sepssl.index.store import WindowStore
 from sepssl.pipelines.embed import embed_recordings
+from sepssl.pipelines.search import embed_query, row_of, write_results
+from sepssl.reports.found import found_table
 from sepssl.representation import Encoder, SmallBackbone
 from sepssl.separation import TDCN, Separator, STFTBasis
 
@@ -140,7 +143,7 @@ def test_rows_of_channels(encoder, tmp_path, rate):
         for channel in range(4):
             level = 10 * np.log10(powers[channel] / powers[0]) if powers[0] else -np.inf
             if channel == 0 or level >= -12:
-                vector = np.asarray(encoder(part[channel : channel + 1]))[0]
+                vector = np.asarray(encoder(part[channel : channel + 1]))[0] * (powers[0] > 0)
                 expected.append((start / RATE, channel, level if channel else 0.0, vector))
     assert 0 < sum(row[1] > 0 for row in expected) < 3 * len(starts)
     np.testing.assert_array_equal(found["starts"], [row[0] for row in expected])
@@ -148,6 +151,83 @@ def test_rows_of_channels(encoder, tmp_path, rate):
     np.testing.assert_allclose(found["levels"], [row[2] for row in expected], atol=1e-3)
     vectors = np.stack([row[3] for row in expected])
     np.testing.assert_allclose(found["embeddings"], vectors, atol=1e-4)
+
+
+def test_windows_without_sound_have_rows_that_nothing_finds(encoder, tmp_path):
+    (tmp_path / "in").mkdir()
+    waveform = noise(6)
+    waveform[RATE : 4 * RATE] = 0
+    soundfile.write(tmp_path / "in" / "a.wav", waveform, RATE, subtype="FLOAT")
+    summary = embed(encoder, tmp_path / "in", tmp_path / "a.npz")
+    found = loaded(tmp_path / "a.npz")
+    silent = (found["starts"] >= 1) & (found["ends"] <= 4)
+    assert summary.silent == silent.sum() == 4
+    np.testing.assert_array_equal(found["embeddings"].any(axis=1), ~silent)
+    np.testing.assert_array_equal(np.diff(found["starts"])[:-1].round(6), 0.48)
+    embed(encoder, tmp_path / "in", tmp_path / "mean.npz", pool="mean")
+    mean = found["embeddings"][~silent].mean(axis=0)
+    np.testing.assert_allclose(loaded(tmp_path / "mean.npz")["embeddings"][0], mean, atol=1e-6)
+
+    embed(encoder, tmp_path / "in", tmp_path / "index")
+    index = WindowIndex(tmp_path / "index")
+    for vector in (mean, -mean):  # -mean: nothing is as near as a vector of 0
+        assert [
+            row.start for row in index.search(vector, 100) if row.end <= 4 and row.start >= 1
+        ] == []
+        assert len(index.search(vector, 100)) == len(silent) - 4
+    query = embed_query(index, encoder, tmp_path / "in" / "a.wav")
+    np.testing.assert_allclose(query, mean, atol=1e-6)
+    with pytest.raises(InputError, match=r"row 4, a.wav from 1.44 to 2.415 s, is a window without"):
+        row_of(index, "a.wav@1.5")
+    with pytest.raises(InputError, match="is silent there"):
+        embed_query(index, encoder, tmp_path / "in" / "a.wav", 1.5, 3.5)
+
+
+def test_recordings_of_one_name(encoder, tmp_path):
+    for number, name in enumerate(("x", "y")):
+        (tmp_path / name).mkdir()
+        soundfile.write(tmp_path / name / "a.wav", noise(1.5, number), RATE)
+        soundfile.write(tmp_path / name / f"{name}.wav", noise(1.5, 2 + number), RATE)
+        embed(encoder, tmp_path / name, tmp_path / "a.npz")
+        embed(encoder, tmp_path / name, tmp_path / "index")
+    found = loaded(tmp_path / "a.npz")
+    names = [f"{tmp_path}/x/a.wav", "x.wav", f"{tmp_path}/y/a.wav", "y.wav"]
+    assert list(dict.fromkeys(found["names"].tolist())) == names
+    index = WindowIndex(tmp_path / "index")
+    with pytest.raises(InputError, match=rf"a.wav may be any of {names[0]}, {names[2]}; expected"):
+        row_of(index, "a.wav@0.5")
+    for name in names:
+        row = row_of(index, f"{name}@0.5")
+        assert (row.recording, row.start) == (name, 0.48)
+        assert row_of(index, str(row.row)) == row_of(index, f"{row.path}@0.5") == row
+    assert {row.recording for row in index.search(index.vector(1), 20)} == set(names)
+
+
+def test_names_of_any_bytes(encoder, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    names = [b"\xff\xfe.wav", b"new\nline\ttab.wav"]
+    for number, name in enumerate(names):
+        soundfile.write(tmp_path / "a.wav", noise(1.5, number), RATE)
+        (tmp_path / "a.wav").rename(tmp_path / "in" / os.fsdecode(name))
+    (tmp_path / "in" / os.fsdecode(b"broken\xff.wav")).write_bytes(b"RIFF")
+    summary = embed(encoder, tmp_path / "in", tmp_path / "index")
+    report_skipped(summary.skipped)
+    assert capsys.readouterr().out.count("\n") == 2
+    index = WindowIndex(tmp_path / "index")
+    for name in names:
+        row = row_of(index, f"{tmp_path}/in/{os.fsdecode(name)}@0.5")
+        assert row == row_of(index, f"{os.fsdecode(name)}@0.5")
+        assert os.fsencode(row.path) == os.fsencode(tmp_path / "in") + b"/" + name
+    found = index.search(index.vector(1), 10)
+    assert len(found_table(found).splitlines()) == 1 + len(found) == 7
+    for output in ("f.csv", "f.selections.txt", "f.html", "clips"):
+        assert write_results(tmp_path / output, found, "title") == []
+    lines = (tmp_path / "f.selections.txt").read_text().splitlines()
+    assert {len(line.split("\t")) for line in lines} == {12}
+    assert len(lines) == 7
+    with open(tmp_path / "f.csv", newline="", encoding="utf-8") as text:
+        rows = list(csv.DictReader(text))
+    assert {row["file"] for row in rows} == {"\\udcff\\udcfe.wav", "new\nline\ttab.wav"}
 
 
 def test_killed_at_any_batch_and_resumed_the_same_to_the_last_bit(

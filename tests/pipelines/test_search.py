@@ -143,7 +143,7 @@ def test_results_in_every_form(made, tmp_path):
     write_results(tmp_path / "f.txt", own, "")
     labels = [line.split("\t") for line in (tmp_path / "f.txt").read_text().splitlines()]
     assert [float(start) for start, _, _ in labels] == sorted(w.start for w in own)
-    mixed = [own[0], own[0]._replace(recording="z.wav")]
+    mixed = [own[0], own[0]._replace(path="/z.wav")]
     with pytest.raises(InputError, match="a label track belongs to one recording"):
         write_results(tmp_path / "g.txt", mixed, "")
 
@@ -217,7 +217,18 @@ def test_the_command(made, tmp_path, monkeypatch, capsys):
     assert out.splitlines()[1].split() == ["1", "1.000", "0.960", "1.935", "b.wav"]
     assert (tmp_path / "f.html").exists()
     for arguments, message in (
-        ([f"--query={folder}/in/b.wav", f"--output={tmp_path}/f.csv"], "f.csv: exists already"),
+        (
+            [f"--query={folder}/in/b.wav"]
+            + [f"--output={tmp_path}/{name}" for name in ("g.csv", "f.csv", "f.html", "g.csv")],
+            f"g.csv: is named twice; expected another name; {tmp_path}/f.csv: exists already; "
+            f"expected a new name; {tmp_path}/f.html: exists already",
+        ),
+        (
+            ["--query_row=1", f"--output={tmp_path}/h.csv", f"--output={tmp_path}/h.txt"],
+            "h.txt: a label track belongs to one recording, windows of 3 were found",
+        ),
+        ([f"--query={folder}/in/b.wav", "--start=nan"], "--start=nan: expected seconds, 0 or more"),
+        ([f"--query={folder}/in/b.wav", "--end=nan"], "--end=nan: expected seconds, more than"),
         ([f"--query={folder}/in/b.wav", "--output=f.wav"], "f.wav: expected a name that ends in"),
         (["--query=none.wav"], "none.wav: does not exist"),
         ([], "expected one of --query and --query_row"),
@@ -226,6 +237,7 @@ def test_the_command(made, tmp_path, monkeypatch, capsys):
         status, _, err = run(*arguments)
         assert status == 1
         assert message in err
+    assert not (tmp_path / "h.csv").exists()
     assert json.dumps(WindowIndex(folder / "index").models) == json.dumps(
         {"sample_rate": RATE, "encoder": f"{folder}/e.keras", "separator": f"{folder}/s.keras"}
     )

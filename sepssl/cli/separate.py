@@ -6,6 +6,7 @@ CLIPS is a sound file, a folder of them, a manifest (.csv) of files or parts of 
 TFDS dataset (tfds:NAME), or built-in or mixed scenes ("scenes", mix:FOLDER).
 """
 
+import math
 import sys
 
 from absl import flags
@@ -49,11 +50,39 @@ def define_flags(values: flags.FlagValues) -> None:
         lower_bound=0.0,
         flag_values=values,
     )
+    flags.DEFINE_float(
+        "active_db",
+        -20.0,
+        "A channel is active where its power in 0.1 s is above this, relative to the mean of the "
+        "recording.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "min_gap_seconds",
+        0.3,
+        "Shorter gaps between intervals of activity are closed.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "min_length_seconds",
+        0.2,
+        "Intervals of activity that are shorter are left out.",
+        flag_values=values,
+    )
+    flags.DEFINE_boolean(
+        "clips", False, "Also write the sound of every interval of activity.", flag_values=values
+    )
 
 
 def check(values: flags.FlagValues) -> None:
     if not (values.chunk_seconds == 0 or 1 <= values.chunk_seconds < float("inf")):
         raise InputError(f"--chunk_seconds={values.chunk_seconds}: expected 1 or more, or 0")
+    if not math.isfinite(values.active_db):
+        raise InputError(f"--active_db={values.active_db}: expected a finite number of dB")
+    for name in ("min_gap_seconds", "min_length_seconds"):
+        value = getattr(values, name)
+        if not 0 <= value < float("inf"):
+            raise InputError(f"--{name}={value}: expected 0 or more")
     require_model(values.separator, "Separator")
     require_clips(values.input)
     require_folder_or_new(values.output, "to write channels to")
@@ -61,6 +90,7 @@ def check(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     import sepssl
+    from sepssl.pipelines.activity import Activity
     from sepssl.pipelines.separate import open_recordings, separate_recordings
 
     separator = sepssl.load_separator(values.separator)
@@ -73,6 +103,8 @@ def main(values: flags.FlagValues) -> None:
         values.output,
         keep_input_rate=values.rate == "input",
         chunk_seconds=values.chunk_seconds or None,
+        activity=Activity(values.active_db, values.min_gap_seconds, values.min_length_seconds),
+        clips=values.clips,
     )
     print(
         f"{values.output}: separated {summary.separated}, there already {summary.found}, "
@@ -81,7 +113,7 @@ def main(values: flags.FlagValues) -> None:
     for line in summary.again + summary.skipped:
         print(f"  {line}")
     if summary.table:
-        print(f"levels and activity of the channels: {summary.table}")
+        print(f"levels and activity of the channels: {summary.table}, {summary.intervals}")
 
 
 def run() -> None:

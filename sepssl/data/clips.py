@@ -112,6 +112,10 @@ class Clips(Protocol):
         """The sound file that a clip is read from; None if it is not read from one."""
         return None
 
+    def start_seconds(self, index: int) -> float:
+        """Where a clip begins in the sound file that it is read from."""
+        return 0.0
+
     def read_with_sources(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """A mixture, float32 `[samples]`, and its true sources, float32 `[count, samples]`.
 
@@ -183,6 +187,9 @@ class Subset(Clips):
     def path(self, index: int) -> pathlib.Path | None:
         return self.clips.path(self.indices[index])
 
+    def start_seconds(self, index: int) -> float:
+        return self.clips.start_seconds(self.indices[index])
+
     def read_with_sources(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         return self.clips.read_with_sources(self.indices[index])
 
@@ -240,6 +247,10 @@ class Joined(Clips):
     def path(self, index: int) -> pathlib.Path | None:
         part, i = self._place[index]
         return part.path(i)
+
+    def start_seconds(self, index: int) -> float:
+        part, i = self._place[index]
+        return part.start_seconds(i)
 
     def read_with_sources(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         part, i = self._place[index]

@@ -1,5 +1,6 @@
 """What the channels in a folder were made from, so that none is taken for another's."""
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -15,10 +16,15 @@ from sepssl.audio.decoding import printable
 from sepssl.data.clips import Clips, Stream
 from sepssl.errors import InputError, OutputError
 from sepssl.files import atomic_file, writing_to
+from sepssl.pipelines.activity import Interval
+from sepssl.pipelines.intervals import AUDACITY, CLIPS, RAVEN, interval_tables
 
 RECORD = "separated.jsonl"
-TABLE = "summary.csv"
-_TABLE_HEADER = ["recording", "channel", "level_db", "active"]
+TABLE, INTERVALS = "summary.csv", "intervals.csv"
+_HEADERS = {
+    TABLE: ["recording", "channel", "level_db", "active"],
+    INTERVALS: ["recording", "start", "end", "channel", "level_db"],
+}
 
 
 def channel_files(output: pathlib.Path, name: str, channels: int) -> list[pathlib.Path]:
@@ -60,6 +66,11 @@ class Entry:
         files: size in bytes and time in ns of each channel's file.
         levels: of each channel, in dB relative to the recording.
         active: share of the time in which each channel is active, 0 to 1.
+        offset: where the clip begins in its file, in seconds.
+        rate: sample rate of the channels, in Hz.
+        activity: the attributes of the `Activity` by which `active` and `intervals` were found;
+            None if they were not.
+        intervals: those of the channels.
     """
 
     name: str
@@ -70,11 +81,28 @@ class Entry:
     files: list[list[int]]
     levels: list[float]
     active: list[float]
+    offset: float = 0.0
+    rate: int = 0
+    activity: dict[str, float] | None = None
+    intervals: list[Interval] = dataclasses.field(default_factory=list)
+
+    def tables(self) -> dict[str, str]:
+        """The text of each file of intervals, by what follows `name` in its own."""
+        if self.activity is None:
+            return {}
+        path = self.path if self.in_file else self.part
+        return interval_tables(self.intervals, path, self.offset, self.rate)
+
+    @property
+    def in_file(self) -> bool:
+        """Whether the clip is read from a sound file."""
+        return not self.part or self.part.startswith("#")
 
     def __str__(self) -> str:
         """The clip, for messages."""
-        in_file = not self.part or self.part.startswith("#")
-        return printable(f"{self.path}{self.part}" if in_file else f"{self.part} ({self.path})")
+        return printable(
+            f"{self.path}{self.part}" if self.in_file else f"{self.part} ({self.path})"
+        )
 
 
 class ClipIdentity:
@@ -85,7 +113,7 @@ class ClipIdentity:
         index: which of its clips.
 
     Attributes:
-        path, part: as in `Entry`.
+        path, part, offset: as in `Entry`.
     """
 
     def __init__(self, clips: Clips, index: int):
@@ -94,6 +122,7 @@ class ClipIdentity:
         file = clips.path(index)
         self.path = clips.origin if file is None else os.path.abspath(file)
         self.part = clips.names[index] if file is None else part_of(clips, index)
+        self.offset = clips.start_seconds(index)
         self._shown = clips.names[index] if file is None else f"{file}{self.part}"
 
     def __str__(self) -> str:
@@ -125,7 +154,7 @@ class ChannelRecord:
     The first line holds the settings, every other one an `Entry`; the last one of a name counts. A
     line that a killed process has left unfinished is no entry.
 
-    `summary.csv` has a row for every channel of every entry.
+    `summary.csv` has a row for every channel of every entry, `intervals.csv` for every interval.
 
     Every method but `state` is to be called with the folder locked.
 
@@ -142,27 +171,33 @@ class ChannelRecord:
         self.folder = folder
         self._path = folder / RECORD
         self.table = folder / TABLE
+        self._tables = [folder / name for name in _HEADERS]
         self._settings = settings
         self._header = json.dumps(settings).encode() + b"\n"
         there, self.entries = read_record(self.folder)
         if there is None:
-            if self.table.exists():
-                raise InputError(
-                    f"{self.table}: exists already, without {RECORD} beside it; expected another "
-                    "output folder"
-                )
+            for table in self._tables:
+                if table.exists():
+                    raise InputError(
+                        f"{table}: exists already, without {RECORD} beside it; expected another "
+                        "output folder"
+                    )
         elif there != settings:
             self._require_no_channels(there)
+            for name in self.entries:
+                for file in self.replaceable(name):
+                    file.unlink()
             self.entries = {}
             there = None
         if there is None:
             with atomic_file(self._path, overwrite=True) as temporary:
                 temporary.write_bytes(self._header)
         if self.entries:
-            self._write_table()
+            self.write_tables()
         else:
-            with writing_to(self.table):
-                self.table.unlink(missing_ok=True)
+            for table in self._tables:
+                with writing_to(table):
+                    table.unlink(missing_ok=True)
         self._replacing = False
         self._names = {(entry.path, entry.part): name for name, entry in self.entries.items()}
 
@@ -204,6 +239,7 @@ class ChannelRecord:
                     f"{printable(there[0])}: exists already, and {RECORD} does not say what it was "
                     f"made from; {elsewhere}"
                 )
+            self.replaceable(name)
             return "missing", []
         same, moved = self._same(entry, clip)
         if not same and there and not _in_place(entry, clip):
@@ -220,6 +256,8 @@ class ChannelRecord:
                 f"{'' if same else f', and so was {clip}'}; {elsewhere}, or the "
                 f"channels of {printable(name)} deleted, to separate it again"
             )
+        if not same or len(there) < channels:
+            self.replaceable(name)
         if not same:
             return "changed" if there else "missing", there
         if len(there) < channels:
@@ -241,7 +279,36 @@ class ChannelRecord:
         """
         entry = self.entries[name]
         if _in_place(entry, clip) or not os.path.exists(entry.path):
-            self.add(dataclasses.replace(entry, path=clip.path, part=clip.part, stamp=clip.stamp()))
+            stamp, unchanged = clip.stamp(), []
+            with contextlib.suppress(InputError):  # edited: they stay
+                unchanged = self.replaceable(name)
+            for file in unchanged:
+                file.unlink()
+            self.add(
+                dataclasses.replace(
+                    entry, path=clip.path, part=clip.part, stamp=stamp, offset=clip.offset
+                )
+            )
+
+    def replaceable(self, name: str) -> list[pathlib.Path]:
+        """The files of intervals of a recording that are there.
+
+        Raises:
+            InputError: if one of them is not as it was written, or there are clips of intervals.
+        """
+        texts = self.entries[name].tables() if name in self.entries else {}
+        there = []
+        for suffix in (RAVEN, AUDACITY, CLIPS):
+            file = self.folder / f"{name}{suffix}"
+            if not os.path.lexists(file):
+                continue
+            if suffix not in texts or file.read_bytes() != texts[suffix].encode():
+                raise InputError(
+                    f"{printable(file)}: is in the way of new intervals; expected it to be moved "
+                    "or deleted"
+                )
+            there.append(file)
+        return there
 
     def add(self, entry: Entry) -> None:
         """Appends an entry: one line, written at once."""
@@ -255,12 +322,13 @@ class ChannelRecord:
         self.entries[entry.name] = entry
 
     def tabulate(self, entry: Entry) -> None:
-        """Puts the entry added last into the table, when its channels are there."""
-        if self._replacing or not self.table.exists():
-            self._write_table()
-        else:
-            with writing_to(self.table), _opened_table(self.table, "a") as text:
-                csv.writer(text).writerows(_rows(entry))
+        """Puts the entry added last into the tables, when its channels are there."""
+        if self._replacing or not all(table.exists() for table in self._tables):
+            self.write_tables()
+            return
+        for table in self._tables:
+            with writing_to(table), _opened_table(table, "a") as text:
+                csv.writer(text).writerows(_rows(entry, table.name))
 
     def close(self) -> None:
         """Leaves nothing where there is nothing to tell."""
@@ -281,14 +349,18 @@ class ChannelRecord:
                         "another output folder"
                     )
 
-    def _write_table(self) -> None:
+    def write_tables(self) -> None:
+        """Writes the tables anew, of all entries."""
         self.entries = read_record(self.folder)[1]  # with those that other processes have added
-        rows = [row for entry in self.entries.values() for row in _rows(entry)]
-        with (
-            atomic_file(self.table, overwrite=True) as temporary,
-            _opened_table(temporary, "w") as text,
-        ):
-            csv.writer(text).writerows([_TABLE_HEADER, *rows])
+        for table in self._tables:
+            with (
+                atomic_file(table, overwrite=True) as temporary,
+                _opened_table(temporary, "w") as text,
+            ):
+                writer = csv.writer(text)
+                writer.writerow(_HEADERS[table.name])
+                for entry in self.entries.values():
+                    writer.writerows(_rows(entry, table.name))
 
 
 def read_record(folder: pathlib.Path) -> tuple[dict | None, dict[str, Entry]]:
@@ -314,6 +386,7 @@ def read_record(folder: pathlib.Path) -> tuple[dict | None, dict[str, Entry]]:
     for line in lines[1:]:
         try:
             entry = Entry(**json.loads(line))
+            entry.intervals = [Interval(*interval) for interval in entry.intervals]
         except (ValueError, TypeError):  # cut short
             continue
         entries.pop(entry.name, None)  # a later one comes later
@@ -326,7 +399,12 @@ def _opened_table(path: pathlib.Path, mode: str) -> IO[str]:
     return open(path, mode, newline="", encoding="utf-8", errors="surrogateescape")
 
 
-def _rows(entry: Entry) -> list[list]:
+def _rows(entry: Entry, table: str) -> list[list]:
+    if table == INTERVALS:
+        return [
+            [entry.name, f"{entry.offset + start:.6f}", f"{entry.offset + end:.6f}", channel, level]
+            for channel, start, end, level in entry.intervals
+        ]
     return [
         [entry.name, c, f"{level:.1f}", f"{share:.3f}"]
         for c, (level, share) in enumerate(zip(entry.levels, entry.active, strict=True), start=1)

@@ -118,12 +118,11 @@ def embed_recordings(
     summary = EmbedSummary(skipped=list(clips.skipped))
     began = time.monotonic()
     with _locked(folder), WindowStore(folder, settings) as store:
-        files = clips if isinstance(clips, FileClips) else None
         recordings = store.add_recordings(
             _project(clips),
             clips.names,
             [_path(clips, i) for i in range(len(clips))],
-            [files.start_seconds(i) if files else 0.0 for i in range(len(clips))],
+            [clips.start_seconds(i) for i in range(len(clips))],
         )
         job = _Job(embedder, clips, store, separator, pool, audible_db)
         start = f"embedding {len(clips)} recordings -> {output}"

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import os
 import pathlib
+import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator
 
@@ -13,14 +14,17 @@ import numpy as np
 import tensorflow as tf
 
 from sepssl.audio.decoding import printable
-from sepssl.audio.files import lost_in_resampling, write_audio
+from sepssl.audio.files import audio_info, lost_in_resampling, write_audio
 from sepssl.audio.level import Level
 from sepssl.data.clips import Clips
 from sepssl.data.sources import open_clips
 from sepssl.data.spec import is_path
 from sepssl.errors import InputError, OutputError
 from sepssl.files import lock_folder, scratch_folder, writing_to
+from sepssl.pipelines.activity import Activity, ChannelLevels
 from sepssl.pipelines.channel_record import (
+    INTERVALS,
+    TABLE,
     ChannelRecord,
     ClipIdentity,
     Entry,
@@ -30,13 +34,13 @@ from sepssl.pipelines.channel_record import (
     read_record,
     size_and_time,
 )
+from sepssl.pipelines.intervals import CLIPS, measured, write_clips
 from sepssl.progress import Progress, counted
 from sepssl.separation.long_audio import CHUNK_SECONDS, separate_stream
 from sepssl.separation.separator import Separator
 
-FRAME_SECONDS = 0.1  # our choice, as are the other numbers
-ACTIVE_DB = -20.0
-QUIET = 10 ** (-30 / 20)  # of 16 bits, so little is left that rounding comes within 60 dB
+# Of 16 bits, so little is left that rounding comes within 60 dB (our choice).
+QUIET = 10 ** (-30 / 20)
 EDGE_SECONDS = 0.02  # where a sound starts or ends at once, resampling makes a click
 _FINE = {"PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_20", "ALAC_24", "ALAC_32"}
 # What is wrong with the name of one output, not with the drive.
@@ -128,6 +132,7 @@ def _without_channels(
         with contextlib.suppress(InputError):  # another program's file of that name
             for entry in read_record(folder)[1].values():
                 channels.update(channel_files(folder, entry.name, len(entry.files)))
+                left_out.add(folder / f"{entry.name}{CLIPS}")
     kept = [file for file in files if file.parent not in left_out and file not in channels]
     if not kept:
         raise InputError(
@@ -146,6 +151,7 @@ class Summary:
         skipped: for each other recording, those left out before included, the reason.
         again: those of the separated recordings that were separated before and changed since.
         table: the file with the level and activity of every channel; None if there is none.
+        intervals: the file with the intervals in which channels are active; None if there is none.
     """
 
     separated: int = 0
@@ -153,6 +159,7 @@ class Summary:
     skipped: list[str] = dataclasses.field(default_factory=list)
     again: list[str] = dataclasses.field(default_factory=list)
     table: pathlib.Path | None = None
+    intervals: pathlib.Path | None = None
 
 
 def separate_recordings(
@@ -161,6 +168,8 @@ def separate_recordings(
     output: str | os.PathLike,
     keep_input_rate: bool = False,
     chunk_seconds: float | None = CHUNK_SECONDS,
+    activity: Activity | None = None,
+    clips: bool = False,
     verbose: bool = True,
 ) -> Summary:
     """Writes the channels of every recording to `output/NAME_channel1.wav` and so on.
@@ -179,8 +188,10 @@ def separate_recordings(
 
     `output/summary.csv` has a row for every channel, written as soon as its recording is done: its
     level in dB relative to the recording, at least -100, and the share of the time (0 to 1) in
-    which it is active, that is, in which its power in 0.1 s is at most 20 dB below the recording's
-    mean.
+    which it is active, see `Activity`. `output/intervals.csv` has a row for every interval of
+    activity, in seconds of the recording; so have `NAME.selections.txt`, a selection table for
+    Raven, and `NAME.labels.txt`, a label track for Audacity. With another `activity`, they are made
+    anew from the channels, unless they were edited.
 
     Several processes may write to one folder, if their settings are the same.
 
@@ -191,6 +202,9 @@ def separate_recordings(
         keep_input_rate: whether channels have the sample rate of their recording, not the
             separator's.
         chunk_seconds: see `separate_stream`.
+        activity: what counts as activity of a channel; None for the default.
+        clips: whether to write the sound of every interval to
+            `NAME_clips/channelNUMBER_START-END.wav`.
         verbose: whether to show progress.
 
     Raises:
@@ -203,6 +217,7 @@ def separate_recordings(
         raise InputError(f"{output}: is a file; expected a folder to write channels to")
     if not separator.built:
         separator.build()
+    activity = activity or Activity()
     settings = {
         "separator": model_digest(separator),
         "rate": "input" if keep_input_rate else "separator",
@@ -211,21 +226,25 @@ def separate_recordings(
     summary = Summary(skipped=[entry.reason for entry in recordings.skipped])
     start = f"separating {counted(len(recordings), 'recording')} -> {output}"
     progress = Progress("separating", len(recordings), "recording", start=start, verbose=verbose)
+    remade = False
     with _opened_output(output, settings) as (record, scratch), progress:
         for index, listed in enumerate(output_names(recordings)):
             clip = ClipIdentity(recordings, index)
             name = record.name_of(clip, listed)
             try:
                 state, replaced = record.state(clip, name, separator.num_sources)
-                if state == "found":
-                    summary.found += 1
-                elif state == "moved":
+                if state == "moved":
                     with lock_folder(output, wait=True):
                         record.move(name, clip)
+                elif state != "found":
+                    made = _separate(
+                        separator, clip, scratch, keep_input_rate, chunk_seconds, activity
+                    )
+                    _publish(record, dataclasses.replace(made, name=name), scratch, replaced)
+                remade |= _write_intervals(record, name, clip, scratch, activity, clips)
+                if state in ("found", "moved"):
                     summary.found += 1
                 else:
-                    made = _separate(separator, clip, scratch, keep_input_rate, chunk_seconds)
-                    _publish(record, dataclasses.replace(made, name=name), scratch, replaced)
                     summary.separated += 1
                     if state == "changed":
                         summary.again.append(f"{clip}: had changed; its channels were replaced")
@@ -240,8 +259,11 @@ def separate_recordings(
                     raise
                 summary.skipped.append(str(error))
             progress.update()
+        if remade:
+            with lock_folder(output, wait=True):
+                record.write_tables()
         if record.entries:
-            summary.table = record.table
+            summary.table, summary.intervals = output / TABLE, output / INTERVALS
     return summary
 
 
@@ -277,6 +299,7 @@ def _separate(
     scratch: pathlib.Path,
     keep_input_rate: bool,
     chunk_seconds: float | None,
+    activity: Activity,
 ) -> Entry:
     """Writes the channels of a clip into `scratch`, as they will be called but for the name.
 
@@ -326,14 +349,19 @@ def _separate(
             raise OutputError(
                 f"{scratch.parent}: channels of {clip} could not be written; expected room for them"
             ) from error
-    levels, active = channels.relative_to(whole.power)
+    levels, active, intervals = channels.relative_to(whole.power, activity)
     content = clip.content()
     if clip.stamp() != stamp:
         raise InputError(f"{clip}: was changed while it was read; expected a file at rest")
     return Entry(
         "", clip.path, clip.part, stamp, content, [size_and_time(file) for file in files],
-        [round(float(level), 3) for level in levels], [round(float(share), 5) for share in active],
+        [round(float(level), 3) for level in levels], _shares(active),
+        clip.offset, rate, dataclasses.asdict(activity), intervals,
     )  # fmt: skip
+
+
+def _shares(active: np.ndarray) -> list[float]:
+    return [round(float(share), 5) for share in active]
 
 
 def _read(clip: ClipIdentity, blocks: Iterable[np.ndarray], level: Level) -> Iterator[np.ndarray]:
@@ -374,62 +402,71 @@ def _publish(
                 raise InputError(
                     f"{printable(file)}: was written by another process meanwhile; it stays"
                 )
-        try:
+        with _named(outputs[0]):
             outputs[0].parent.mkdir(parents=True, exist_ok=True)
-            for file in replaced:
+            for file in (*replaced, *record.replaceable(entry.name)):
                 file.unlink(missing_ok=True)
             record.add(entry)
             for source, file in zip(made, outputs, strict=True):
                 os.replace(source, file)
             record.tabulate(entry)
-        except OSError as error:
-            kind = InputError if error.errno in _NAME_ERRORS else OutputError
-            raise kind(
-                f"{printable(outputs[0])}: could not be written: {error.strerror}"
-            ) from error
 
 
-class ChannelLevels:
-    """How loud the channels of a recording are, and how much of the time.
+@contextlib.contextmanager
+def _named(file: pathlib.Path) -> Iterator[None]:
+    """For blocks that give outputs their names."""
+    try:
+        yield
+    except OSError as error:
+        kind = InputError if error.errno in _NAME_ERRORS else OutputError
+        raise kind(f"{printable(file)}: could not be written: {error.strerror}") from error
 
-    Args:
-        channels: how many.
-        sample_rate: in Hz.
+
+def _write_intervals(
+    record: ChannelRecord,
+    name: str,
+    clip: ClipIdentity,
+    scratch: pathlib.Path,
+    activity: Activity,
+    clips: bool,
+) -> bool:
+    """Writes what is missing of a recording's intervals; finds them anew if they are of another
+    `activity`.
+
+    Returns:
+        Whether they were found anew, so that the tables of all recordings have to be.
     """
-
-    def __init__(self, channels: int, sample_rate: int):
-        self.peak = 0.0
-        self._frame = max(1, round(FRAME_SECONDS * sample_rate))
-        self._rest = np.zeros((channels, 0), np.float32)
-        self._powers: list[np.ndarray] = []  # [channels, frames]
-        self._energy = np.zeros(channels)
-        self._samples = 0
-
-    def add(self, piece: np.ndarray) -> None:
-        """Takes the next samples, [channels, samples]."""
-        self.peak = max(self.peak, float(np.abs(piece).max(initial=0.0)))
-        self._energy += np.sum(np.square(piece, dtype=np.float64), axis=1)
-        self._samples += piece.shape[1]
-        piece = np.concatenate([self._rest, piece], axis=1)
-        whole = piece.shape[1] // self._frame * self._frame
-        self._rest = piece[:, whole:]
-        frames = piece[:, :whole].reshape(len(piece), -1, self._frame)
-        self._powers.append(np.mean(np.square(frames), axis=-1))
-
-    def relative_to(self, power: float) -> tuple[np.ndarray, np.ndarray]:
-        """Levels and activity, with the last, shorter frame as one more.
-
-        Args:
-            power: mean power of the recording.
-
-        Returns:
-            Levels in dB relative to the recording, -100 at the lowest, and the share of frames of
-            0.1 s whose power is at most 20 dB below the recording's, 0 to 1; [channels] each.
-        """
-        powers = self._powers
-        if self._rest.shape[1]:
-            powers = [*powers, np.mean(np.square(self._rest), axis=1, keepdims=True)]
-        relative = self._energy / self._samples / max(power, 1e-20)
-        levels = 10 * np.log10(np.maximum(relative, 1e-10))
-        active = np.concatenate(powers, axis=1) > 10 ** (ACTIVE_DB / 10) * power
-        return levels, np.mean(active, axis=1)
+    entry, wanted = record.entries[name], dataclasses.asdict(activity)
+    files = channel_files(record.folder, name, len(entry.files))
+    anew = entry.activity != wanted
+    if anew:
+        record.replaceable(name)  # before the channels are read
+        active, intervals = measured(files, activity)
+        entry = dataclasses.replace(
+            entry,
+            active=_shares(active),
+            offset=clip.offset,
+            rate=audio_info(files[0]).sample_rate,
+            activity=wanted,
+            intervals=intervals,
+        )
+        with lock_folder(record.folder, wait=True):
+            for file in record.replaceable(name):
+                file.unlink()
+            record.add(entry)
+    for suffix, text in entry.tables().items():
+        table = record.folder / f"{name}{suffix}"
+        if not os.path.lexists(table):
+            with _named(table):
+                (scratch / suffix).write_bytes(text.encode())
+                os.replace(scratch / suffix, table)
+    folder = record.folder / f"{name}{CLIPS}"
+    if clips and not folder.exists():
+        made = scratch / CLIPS
+        shutil.rmtree(made, ignore_errors=True)
+        with writing_to(record.folder):
+            made.mkdir()
+        write_clips(made, files, entry.intervals, entry.offset)
+        with _named(folder):
+            os.replace(made, folder)
+    return anew

@@ -4,7 +4,6 @@ import base64
 import csv
 import io
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,18 +13,7 @@ import soundfile
 from sepssl.audio.decoding import printable
 from sepssl.files import atomic_file
 from sepssl.index.search import Found
-
-_RAVEN = [
-    *("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)"),
-    *(
-        "High Freq (Hz)",
-        "Begin Path",
-        "File Offset (s)",
-        "Score",
-        "Separated Channel",
-        "Level (dB)",
-    ),
-]
+from sepssl.reports.selections import Selection, audacity_labels, raven_table
 
 
 class Sound(NamedTuple):
@@ -96,26 +84,23 @@ def write_raven(path: str | os.PathLike, found: Sequence[Found], high_hz: float)
         found: the windows.
         high_hz: upper edge of the selections.
     """
-    lines = ["\t".join(_RAVEN)]
-    for number, window in enumerate(found, start=1):
-        start, end = in_file(window)
-        cells = [
-            *(number, "Spectrogram 1", 1, f"{start:.6f}", f"{end:.6f}", "0", f"{high_hz:g}"),
-            *(recording_of(window), f"{start:.6f}", f"{window.score:.4f}"),
-            *(window.channel, f"{window.level_db:.2f}"),
-        ]
-        lines.append("\t".join(printable(str(cell)) for cell in cells))
-    _write_text(path, lines)
+    columns = ["Score", "Separated Channel", "Level (dB)"]
+    _write_text(path, raven_table(_selections(found, high_hz), columns))
 
 
 def write_audacity(path: str | os.PathLike, found: Sequence[Found]) -> None:
     """Writes a label track for Audacity, of windows of one file, in the order of time."""
-    lines = []
-    for window in sorted(found, key=in_file):
-        start, end = in_file(window)
+    _write_text(path, audacity_labels(_selections(found, 0)))
+
+
+def _selections(found: Sequence[Found], high_hz: float) -> list[Selection]:
+    selections = []
+    for window in found:
         channel = f" channel {window.channel}" if window.channel else ""
-        lines.append(f"{start:.6f}\t{end:.6f}\t{window.score:.3f}{channel}")
-    _write_text(path, lines)
+        values = (f"{window.score:.4f}", window.channel, f"{window.level_db:.2f}")
+        label = f"{window.score:.3f}{channel}"
+        selections.append(Selection(recording_of(window), *in_file(window), high_hz, label, values))
+    return selections
 
 
 def write_found_page(
@@ -176,6 +161,6 @@ def _shown(tracks: Sequence[Sound]) -> list[dict]:
     return shown
 
 
-def _write_text(path: str | os.PathLike, lines: Sequence[str]) -> None:
+def _write_text(path: str | os.PathLike, text: str) -> None:
     with atomic_file(path) as temporary:
-        pathlib.Path(temporary).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")

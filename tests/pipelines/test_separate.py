@@ -1,7 +1,9 @@
 import concurrent.futures
+import csv
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -16,8 +18,8 @@ import tensorflow_datasets as tfds
 
 from sepssl.data.clips import Subset
 from sepssl.errors import InputError, OutputError
+from sepssl.pipelines.activity import Activity, ChannelLevels
 from sepssl.pipelines.separate import (
-    ChannelLevels,
     open_recordings,
     output_names,
     separate_recordings,
@@ -223,7 +225,10 @@ def test_a_full_disk_ends_the_run_which_can_be_repeated(separator, tmp_path):
             separate_recordings(separator, recordings, output)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    names = ["a_channel1.wav", "a_channel2.wav", "a_channel3.wav", "separated.jsonl", "summary.csv"]
+    names = [
+        *("a.labels.txt", "a.selections.txt", "a_channel1.wav", "a_channel2.wav", "a_channel3.wav"),
+        *("intervals.csv", "separated.jsonl", "summary.csv"),
+    ]
     assert sorted(file.name for file in output.iterdir()) == names
     summary = separate_recordings(separator, recordings, output)
     assert (summary.separated, summary.found, summary.skipped) == (2, 1, [])
@@ -431,11 +436,138 @@ def test_levels_and_activity_hand_worked(block):
     for start in range(0, 16000, block):
         measured.add(channels[:, start : start + block])
     # The two are orthogonal: power 0.25 + 0.01 for half of the time.
-    levels, active = measured.relative_to(0.255)
+    levels, active, intervals = measured.relative_to(0.255, Activity())
     expected = 10 * np.log10([0.25 / 0.255, 0.005 / 0.255])
     np.testing.assert_allclose(levels, [*expected, -100.0], atol=1e-4)
     np.testing.assert_allclose(active, [1.0, 0.5, 0.0])
     assert measured.peak == 0.5
+    assert intervals == [(1, 0.0, 1.0, -0.09), (2, 0.0, 0.5, -14.07)]
+
+
+@pytest.mark.parametrize("rate", [16000, 11025])
+def test_intervals_hand_worked(rate):
+    frame = round(0.1 * rate)
+    #          0 1 2 3 4 5 6 7 8 9 10, frames; 10 is shorter
+    pattern = [1, 0, 0, 1, 1, 0, 0, 0, 1, 0, 1]
+    amplitude = np.repeat(np.array(pattern, np.float32), frame)[: -frame // 2]
+    measured = ChannelLevels(1, rate)
+    measured.add(0.5 * amplitude[None])
+    end = len(amplitude) / rate
+
+    def found(db, gap, length, power=0.25):
+        intervals = measured.relative_to(power, Activity(db, gap, length))[2]
+        return [[round(10 * one.start, 1), round(10 * one.end, 1)] for one in intervals]
+
+    t = round(10 * end, 1)
+    # In tenths of a second; at 11,025 Hz a frame is 1,102 samples, a little less.
+    assert found(-20, 0, 0) == [[0, 1], [3, 5], [8, 9], [10, t]]
+    assert found(-20, 0.1, 0) == [[0, 1], [3, 5], [8, 9], [10, t]]
+    assert found(-20, 0.15, 0) == [[0, 1], [3, 5], [8, t]]
+    assert found(-20, 0.25, 0) == [[0, 5], [8, t]]
+    assert found(-20, 0.25, 0.3) == [[0, 5]]
+    assert found(-20, 1, 0) == [[0, t]]
+    assert found(-20, 0, 0.15) == [[3, 5]]
+    assert found(0, 0, 0) == []  # not above
+    (whole,) = measured.relative_to(0.25, Activity(-20, 1, 0))[2]
+    assert whole.end == round(end, 6)
+    share = amplitude.mean()
+    assert whole.level_db == pytest.approx(10 * np.log10(share), abs=0.006)
+
+
+def test_intervals_beside_the_channels(separator, tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    sound = sine(56_000, 16000)
+    sound[16000:32000] = 0
+    for name in ("a", "b"):
+        soundfile.write(source / f"{name}.wav", sound, 16000)
+    manifest = source / "clips.csv"
+    manifest.write_text("path,start,duration\na.wav,,\nb.wav,0.5,3\n")
+    recordings = recordings_of(manifest)
+    summary = separate_recordings(separator, recordings, output, clips=True)
+    assert summary.intervals == output / "intervals.csv"
+    part = "b#0.50-3.50"
+    begins = {"a": "0.000000", part: "0.500000"}
+    with open(output / "intervals.csv", newline="") as text:
+        rows = list(csv.DictReader(text))
+    for name, begin in begins.items():
+        own = [row for row in rows if row["recording"] == name]
+        assert own
+        for channel in {row["channel"] for row in own}:
+            one, two = [row for row in own if row["channel"] == channel]
+            assert (one["start"], two["end"]) == (begin, "3.500000")
+            # The filters of the separator reach a few ms into the silence.
+            assert one["end"] in ("1.000000", "1.100000")
+            assert two["start"] in ("1.900000", "2.000000")
+        lines = (output / f"{name}.selections.txt").read_text().splitlines()
+        raven = [line.split("\t") for line in lines]
+        assert raven[0][-3:] == ["File Offset (s)", "Separated Channel", "Level (dB)"]
+        assert [[row[3], row[4], row[-2], row[7]] for row in raven[1:]] == [
+            [row["start"], row["end"], row["channel"], f"{source}/{name[0]}.wav"] for row in own
+        ]
+        lines = (output / f"{name}.labels.txt").read_text().splitlines()
+        assert sorted(line.split("\t") for line in lines) == sorted(
+            [row["start"], row["end"], f"channel {row['channel']}"] for row in own
+        )
+        offset = 0.5 if name == part else 0.0
+        clips = sorted(path.name for path in (output / f"{name}_clips").iterdir())
+        assert clips == sorted(
+            f"channel{r['channel']}_{float(r['start']):.2f}-{float(r['end']):.2f}.wav" for r in own
+        )
+        for clip in (output / f"{name}_clips").iterdir():
+            channel, start, end = re.match(r"channel(\d)_(.*)-(.*)\.wav", clip.name).groups()
+            whole, _ = soundfile.read(output / f"{name}_channel{channel}.wav", dtype="int16")
+            first, last = (round((float(t) - offset) * 16000) for t in (start, end))
+            np.testing.assert_array_equal(soundfile.read(clip, dtype="int16")[0], whole[first:last])
+
+
+def test_other_intervals_are_found_in_the_channels_that_are_there(separator, tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    steps = np.repeat([1, 0.03, 1, 0.03], 8000)
+    for name in ("a", "b"):
+        soundfile.write(source / f"{name}.wav", steps * sine(32_000, 16000), 16000, "FLOAT")
+    recordings = recordings_of(source)
+    separate_recordings(separator, recordings, output, activity=Activity(-50))
+    all_day = (output / "intervals.csv").read_text()
+    channels = {file: file.read_bytes() for file in output.glob("*.wav")}
+    (output / "b.labels.txt").write_text("mine")  # edited in Audacity
+    summary = separate_recordings(separator, recordings, output)
+    assert (summary.separated, summary.found) == (0, 1)
+    assert summary.skipped == [
+        f"{output}/b.labels.txt: is in the way of new intervals; expected it to be moved or deleted"
+    ]
+    (output / "b.labels.txt").unlink()
+    assert separate_recordings(separator, recordings, output).found == 2
+    assert {file: file.read_bytes() for file in output.glob("*.wav")} == channels
+    separate_recordings(separator, recordings, tmp_path / "new")
+    for name in ("intervals.csv", "summary.csv", "a.labels.txt", "b.selections.txt"):
+        assert (output / name).read_text() == (tmp_path / "new" / name).read_text() != all_day
+    # Labels are kept once they are edited, and written where they are missing.
+    (output / "a.labels.txt").write_text("mine")
+    (output / "b.labels.txt").unlink()
+    separate_recordings(separator, recordings, output)
+    assert (output / "a.labels.txt").read_text() == "mine"
+    assert (output / "b.labels.txt").read_text() == (tmp_path / "new" / "b.labels.txt").read_text()
+
+
+def test_channels_of_an_earlier_version_get_intervals(separator, tmp_path):
+    soundfile.write(tmp_path / "a.wav", sine(8000, 16000), 16000)
+    recordings, output = recordings_of(tmp_path / "a.wav"), tmp_path / "out"
+    separate_recordings(separator, recordings, output)
+    expected = {
+        file.name: file.read_bytes() for file in output.iterdir() if file.suffix != ".jsonl"
+    }
+    header, line = (output / "separated.jsonl").read_text().splitlines()
+    entry = json.loads(line)
+    for key in ("offset", "rate", "activity", "intervals"):
+        del entry[key]
+    (output / "separated.jsonl").write_text(f"{header}\n{json.dumps(entry)}\n")
+    for name in ("a.labels.txt", "a.selections.txt", "intervals.csv"):
+        (output / name).unlink()
+    assert separate_recordings(separator, recordings, output).found == 1
+    for name, content in expected.items():
+        assert (output / name).read_bytes() == content
 
 
 def test_a_table_of_all_recordings_is_written_and_kept(separator, tmp_path):

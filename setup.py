@@ -87,6 +87,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
+            "sepssl-classify=sepssl.cli.classify:run",
             "sepssl-curves=sepssl.cli.curves:run",
             "sepssl-embed=sepssl.cli.embed:run",
             "sepssl-evaluate=sepssl.cli.evaluate:run",

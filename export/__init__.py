@@ -9,9 +9,11 @@ import importlib
 _HOMES = {
     "ExportError": "sepssl.export.errors",
     "check_exports": "sepssl.export.processes",
+    "convert_classifier": "sepssl.export.classifier",
     "convert_encoder": "sepssl.export.tflite",
     "convert_separator": "sepssl.export.tflite",
     "origin_of": "sepssl.export.origin",
+    "save_classifier": "sepssl.export.classifier",
     "save_encoder": "sepssl.export.saved_model",
     "save_hear": "sepssl.export.hear",
     "save_scene": "sepssl.export.saved_model",

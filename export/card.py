@@ -8,6 +8,7 @@ import pathlib
 import keras
 import tensorflow as tf
 
+from sepssl.evaluation.window_classifier import WindowClassifier
 from sepssl.export.origin import Origin
 from sepssl.representation.encoder import Encoder
 from sepssl.separation.separator import Separator
@@ -43,6 +44,7 @@ _TITLES = {
     "encoder": "Audio encoder",
     "separator": "Sound separator",
     "scene": "Separator and encoder",
+    "classifier": "Sound classifier",
 }
 
 _README = """\
@@ -118,6 +120,21 @@ def describe_scene(separator: Separator, encoder: Encoder) -> dict:
             "embedding": ["batch", size],
             "channel_embeddings": ["batch", sources, size],
             "channel_energies": ["batch", sources],
+        },
+    }
+
+
+def describe_classifier(encoder: Encoder, classifier: WindowClassifier) -> dict:
+    """As `describe_encoder`, of an encoder with a classifier of its embeddings."""
+    window = (classifier.about.get("settings") or {}).get("window_samples")
+    return describe_encoder(encoder) | {
+        "kind": "classifier",
+        "classes": list(classifier.classes),
+        "thresholds": classifier.thresholds.tolist(),
+        "window_seconds": window and window / encoder.sample_rate,
+        "outputs": {
+            "scores": ["batch", len(classifier.classes)],
+            "embedding": ["batch", encoder.embedding_size],
         },
     }
 

@@ -3,7 +3,7 @@
 import os
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -120,6 +120,7 @@ def save_graph(
     about: dict,
     origin: Origin | None,
     module: pathlib.Path | None = None,
+    labels: Sequence[str] = (),
 ) -> dict:
     """Writes a graph as a SavedModel with its card, if it computes what is expected of it.
 
@@ -130,6 +131,7 @@ def save_graph(
         clips: name -> waveform.
         about, origin: for the card, as `write_card` takes them.
         module: a Python module to put beside it, HEAR's.
+        labels: names of classes to put beside it.
 
     Returns:
         The content of `card.json`.
@@ -143,5 +145,13 @@ def save_graph(
         (result,) = check_in_fresh_process([Check(os.fspath(directory), clips, expected, folder)])
         if module:
             shutil.copy(module, folder)
+        if labels:
+            write_labels(folder, labels)
         file_format = "hear" if module else "saved_model"
         return write_card(folder, file_format, about, result["saved_model"], origin)
+
+
+def write_labels(folder: pathlib.Path, labels: Sequence[str]) -> None:
+    """Writes `labels.txt`: the names of the classes, one a line, in the order of the output."""
+    text = "".join(f"{' '.join(label.split())}\n" for label in labels)
+    (folder / "labels.txt").write_text(text, encoding="utf-8")

@@ -140,18 +140,49 @@ def convert_separator(
 
     Args, Returns, Raises: as of `convert_encoder`; `precisions` are float32 and float16.
     """
-    _require_precisions(precisions, PRECISIONS[:2])
     graph = separator_graph(separator, builtin_operators=True)
-    _require_float32(graph)
     (copy,) = graph.models
     parts = f".*({re.escape(copy.tdcn.name)}|{re.escape(copy.mask.name)}).*"
     with atomic_folder(directory) as folder:
         clips = separator_clips(separator)
         expected = expected_outputs(separator, clips, "sources")
-        files = _files(["separator"], precisions)
-        variant = _Variant(graph, files, parts, clips, expected)
-        checks = _convert([variant], folder, accept_errors)
+        checks = convert_variant(
+            "separator", graph, parts, clips, expected, folder, precisions, accept_errors
+        )
         return write_card(folder, "tflite", describe_separator(separator), checks, origin)
+
+
+def convert_variant(
+    name: str,
+    graph: Graph,
+    parts: str,
+    clips: dict[str, np.ndarray],
+    expected: dict[str, dict[str, np.ndarray]],
+    folder: pathlib.Path,
+    precisions: Sequence[str],
+    accept_errors: bool,
+) -> dict[str, dict]:
+    """Writes `NAME.tflite` and `NAME_float16.tflite`, or one of them.
+
+    Args:
+        name: of the files.
+        graph: what to convert.
+        parts: regular expression for the names of what is in half precision.
+        clips, expected: inputs and outputs to compare with.
+        folder: to write to.
+        precisions: float32, float16, or both.
+        accept_errors: as of `convert_encoder`.
+
+    Returns:
+        Name of a file -> what the card says of it.
+
+    Raises:
+        InputError, ExportError: as `convert_encoder`.
+    """
+    _require_precisions(precisions, PRECISIONS[:2])
+    _require_float32(graph)
+    variant = _Variant(graph, _files([name], precisions), parts, clips, expected)
+    return _convert([variant], folder, accept_errors)
 
 
 class _Variant(NamedTuple):

@@ -3,6 +3,7 @@
 sepssl-export --encoder=PATH.keras --output=DIR [--format=saved_model|tflite|hear]
 sepssl-export --separator=PATH.keras --output=DIR [--format=saved_model|tflite]
 sepssl-export --separator=PATH.keras --encoder=PATH.keras --output=DIR
+sepssl-export --encoder=PATH.keras --classifier=PATH.npz --output=DIR [--format=saved_model|tflite]
 
 TF Lite: a file for every --input and --precision. In int8 an encoder needs --calibration,
 recordings like those that it will meet. Less than float32 needs the extra `tflite`.
@@ -12,6 +13,7 @@ import sys
 
 from absl import flags
 
+from sepssl.cli.checks import require_exists
 from sepssl.cli.main import run as run_command
 from sepssl.data.spec import is_path, require_clips
 from sepssl.errors import InputError
@@ -31,6 +33,12 @@ _INPUTS = ("waveform", "patch", "log_mel")
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("encoder", None, "Encoder, a .keras file.", flag_values=values)
     flags.DEFINE_string("separator", None, "Separator, a .keras file.", flag_values=values)
+    flags.DEFINE_string(
+        "classifier",
+        None,
+        "Classifier of the encoder's embeddings, from sepssl-classify: waveform in, scores out.",
+        flag_values=values,
+    )
     flags.DEFINE_string(
         "output",
         None,
@@ -83,6 +91,17 @@ def check(values: flags.FlagValues) -> None:
             f"--format={values.format}: encoder and separator in one are written as saved_model "
             "only"
         )
+    if values.classifier and (models != ["encoder"] or values.format == "hear"):
+        raise InputError(
+            "--classifier: applies to an encoder as saved_model or tflite; expected --encoder only"
+        )
+    if values.classifier:
+        require_exists(values.classifier, "a classifier that sepssl-classify has trained")
+        for name in ("input", "calibration"):
+            if values[name].present:
+                raise InputError(f"--{name}: does not apply to --classifier")
+        if not {"float32", "float16"} >= set(values.precision):
+            raise InputError("--precision: expected float32 or float16 with --classifier")
     if models == ["separator"] and values.format == "hear":
         raise InputError("--format=hear: applies to encoders only; expected --encoder")
     for name, (model_format, kinds) in _USES.items():
@@ -115,6 +134,8 @@ def _models(values: flags.FlagValues) -> list[str]:
 def main(values: flags.FlagValues) -> None:
     import sepssl
     from sepssl import export
+    from sepssl.evaluation.window_classifier import load_classifier
+    from sepssl.pipelines.classify import require_encoder_of
 
     encoder = sepssl.load_encoder(values.encoder) if values.encoder else None
     separator = sepssl.load_separator(values.separator) if values.separator else None
@@ -123,7 +144,14 @@ def main(values: flags.FlagValues) -> None:
     )
     output = values.output
     shared = {"precisions": values.precision, "accept_errors": values.accept_errors}
-    if encoder and separator:
+    if values.classifier and encoder:
+        classifier = load_classifier(values.classifier)
+        require_encoder_of(classifier, encoder)
+        if values.format == "tflite":
+            card = export.convert_classifier(encoder, classifier, output, origin, **shared)
+        else:
+            card = export.save_classifier(encoder, classifier, output, origin)
+    elif encoder and separator:
         card = export.save_scene(separator, encoder, output, origin)
     elif values.format == "hear":
         card = export.save_hear(encoder, output, origin)

@@ -154,6 +154,34 @@ def bootstrap_intervals(
     return {name: (float(low), float(high)) for name, (low, high) in intervals.items()}
 
 
+def grouped_interval(
+    relevant: np.ndarray,
+    scores: np.ndarray,
+    groups: np.ndarray,
+    num_bootstrap: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """As `bootstrap_intervals`, of one class's average precision, with whole groups drawn.
+
+    Args:
+        relevant: 0 or 1, `[clips]`, at least one 1.
+        scores: float `[clips]`.
+        groups: `[clips]`, of clips that are drawn together, such as windows of a recording.
+        num_bootstrap, confidence, seed: as there.
+    """
+    _, group = np.unique(groups, return_inverse=True)
+    count = int(group.max()) + 1
+    rng = np.random.default_rng(seed)
+    replicates = []
+    for size in _blocks(num_bootstrap, len(relevant)):
+        drawn = rng.multinomial(count, np.full(count, 1 / count), size=size).astype(np.float64)
+        replicates.append(resampled_scores(relevant, scores, drawn[:, group])[:, 0])
+    ap = float(average_precision(relevant, scores))
+    low, high = centred_interval(np.concatenate(replicates), ap, confidence)
+    return float(low), float(high)
+
+
 def centred_interval(replicates: np.ndarray, score: float, confidence: float) -> np.ndarray:
     """Percentiles of bootstrap replicates of a score in [0, 1], centred on the score.
 

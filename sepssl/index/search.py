@@ -98,8 +98,9 @@ class WindowIndex:
             for table, names in _COLUMNS.items()
             for name in names
         }
+        self._place = f"{there['path']}, {there['offset']}"
         self._select = (
-            f"SELECT windows.id, {NAME}, {there['path']}, {there['offset']}, offsets, "
+            f"SELECT windows.id, {NAME}, {self._place}, offsets, "
             f"{there['channel']}, {there['level_db']} FROM windows "
             "JOIN recordings ON recordings.id = recording_id "
             "LEFT JOIN deployments ON deployments.id = deployment_id "
@@ -123,6 +124,35 @@ class WindowIndex:
     def vector(self, number: int) -> np.ndarray:
         """The vector of a row, float32 [dim]."""
         return np.asarray(self._vectors.get(number), np.float32)
+
+    def vectors(self, numbers: np.ndarray) -> np.ndarray:
+        """The vectors of some rows, float32 [len(numbers), dim]."""
+        return np.asarray(self._vectors.get(np.asarray(numbers, np.uint64)), np.float32)
+
+    def rows(self) -> list[Found]:
+        """All rows, in the order of recordings, of time and of channels, with a score of 1."""
+        rows = self._database.execute(f"{self._select} ORDER BY recordings.id, windows.id")
+        found = [_found(row) for row in rows]
+        there = self._vectors.contains(np.array([row.row for row in found], np.uint64))
+        return [row for row, known in zip(found, np.atleast_1d(there), strict=True) if known]
+
+    def annotations(self) -> list[tuple[str, float, float, str, int]]:
+        """What perch-hoplite's tools have noted: recording, start, end, label, type of label.
+
+        The recording by its path or, if that is not known, by its name; times in seconds from the
+        beginning of its file; type 0 for a label that does not apply, 1 for one that does, 2 for an
+        uncertain one.
+        """
+        found = self._database.execute(
+            f"SELECT {NAME}, {self._place}, offsets, label, label_type FROM {RECORDINGS} "
+            "JOIN annotations ON recording_id = recordings.id ORDER BY annotations.id"
+        )
+        annotations = []
+        for name, file, first, offsets, label, kind in found:
+            start, end = np.frombuffer(offsets, "<f8").tolist() if offsets else (0.0, np.inf)
+            start, end = (first or 0.0) + start, (first or 0.0) + end
+            annotations.append((os.fsdecode(file or name), start, end, label, kind))
+        return annotations
 
     def row_at(self, recording: str, start: float, channel: int = MIXTURE) -> Found | None:
         """The row of a recording whose window begins nearest to a time, no more than half a window.

@@ -6,7 +6,7 @@ What needs TensorFlow is imported where it is used: a row of the index is a quer
 import os
 import pathlib
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -256,7 +256,7 @@ def write_results(
     if path.suffix.lower() == ".csv":
         write_found_csv(path, found)
     elif path.name.lower().endswith(".selections.txt"):
-        write_raven(path, found, _highest(found))
+        write_raven(path, found, highest_hz(window.path for window in found))
     elif is_label_track(path):
         write_audacity(path, found)
     else:
@@ -292,10 +292,10 @@ def _write_clips(
                 write_audio(path, track.waveform, track.sample_rate, "PCM_24")
 
 
-def _highest(found: Sequence[Found]) -> float:
-    """Half of the highest sample rate among the recordings, in Hz; 24 kHz if none can be read."""
+def highest_hz(paths: Iterable[str]) -> float:
+    """Half of the highest sample rate among recordings, in Hz; 24 kHz if none can be read."""
     rates = []
-    for path in {window.path for window in found if window.path}:
+    for path in set(filter(None, paths)):
         try:
             rates.append(audio_info(path).sample_rate)
         except InputError:

@@ -115,7 +115,8 @@ def write_found_page(
         sounds: of each window: the recording's, and the channel's if that was found.
     """
     # Matplotlib and SciPy's signals take a second.
-    from sepssl.reports.page import LOWEST_DB, TEMPLATES
+    from sepssl.reports.html import TEMPLATES
+    from sepssl.reports.spectrogram_picture import LOWEST_DB
 
     cards = []
     for rank, (window, tracks) in enumerate(zip(found, sounds, strict=True), start=1):
@@ -126,7 +127,7 @@ def write_found_page(
             {
                 "name": f"{rank}. {printable(window.recording)}",
                 "place": f"{place}, score {window.score:.3f}{channel}",
-                "tracks": _shown(tracks),
+                "tracks": shown_sounds(tracks),
             }
         )
     page = TEMPLATES.get_template("found.html").render(
@@ -136,9 +137,10 @@ def write_found_page(
         temporary.write_text(page, encoding="utf-8")
 
 
-def _shown(tracks: Sequence[Sound]) -> list[dict]:
+def shown_sounds(tracks: Sequence[Sound]) -> list[dict]:
+    """Of each sound, for a page: its label, a spectrogram (PNG) and the sound (wav), in base64."""
     from sepssl.audio.spectrogram import spectrogram_db
-    from sepssl.reports.page import draw_spectrogram
+    from sepssl.reports.spectrogram_picture import draw_spectrogram
 
     if not tracks:
         return []

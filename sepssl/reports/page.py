@@ -6,9 +6,8 @@ import pathlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
-import jinja2
 import matplotlib
 import numpy as np
 from matplotlib.cm import ScalarMappable
@@ -21,9 +20,9 @@ from sepssl.audio.spectrogram import spectrogram_db
 from sepssl.errors import InputError
 from sepssl.files import atomic_folder
 from sepssl.reports.curves import Panel, curve, draw_panels, is_finite, steps_of
+from sepssl.reports.html import TEMPLATES
+from sepssl.reports.spectrogram_picture import COLOURS, LOWEST_DB, draw_spectrogram
 
-LOWEST_DB = -70.0  # the dark end of the colour scale; 0 dB is the loudest point of an example
-_COLOURS = "magma"
 _DPI = 150
 _RC: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -35,13 +34,6 @@ _RC: dict[Any, Any] = {
     ),
     "text.parse_math": False,  # a name may hold a dollar sign
 }
-TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("sepssl.reports"),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
 @dataclass(frozen=True)
@@ -238,7 +230,7 @@ def _draw_scale(path: pathlib.Path) -> None:
     """Draws the colour scale of all spectrograms."""
     figure = Figure((3.6, 0.62), _DPI)
     axes = figure.add_axes((0.04, 0.72, 0.92, 0.24))
-    colours = ScalarMappable(Normalize(LOWEST_DB, 0), _COLOURS)
+    colours = ScalarMappable(Normalize(LOWEST_DB, 0), COLOURS)
     figure.colorbar(colours, axes, orientation="horizontal", label="level (dB)")
     figure.savefig(path)
 
@@ -264,30 +256,3 @@ def _write_example(
         cards.append({"name": name, "stem": stem})
     lower_db = f"{20 * math.log10(scale):.1f}" if scale > 1 else None
     return {"title": example.title, "cards": cards, "lower_db": lower_db}
-
-
-def draw_spectrogram(
-    target: pathlib.Path | IO[bytes], level: np.ndarray, seconds: float, rate: int
-) -> None:
-    """Draws levels of `spectrogram_db`, relative to the loudest point, as PNG.
-
-    Args:
-        target: file to write.
-        level: in dB [bins, frames].
-        seconds: the sound's length.
-        rate: its sample rate, in Hz.
-    """
-    figure = Figure((3.3, 2.2), dpi=120)  # half the size of the files at 150
-    axes = figure.add_axes((0.12, 0.19, 0.85, 0.77))
-    axes.imshow(
-        level,
-        _COLOURS,
-        vmin=LOWEST_DB,
-        vmax=0,
-        aspect="auto",
-        origin="lower",
-        extent=(0, seconds, 0, rate / 2000),
-    )
-    axes.set_xlabel("time (s)")
-    axes.set_ylabel("frequency (kHz)")
-    figure.savefig(target)

@@ -1,9 +1,12 @@
 """Results as tables of text, for terminals."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from sepssl.progress import counted
+
+if TYPE_CHECKING:
+    from sepssl.evaluation.window_classifier import ClassReport
 
 FEW_CLIPS = 50  # fewer test clips make scores and intervals a matter of chance; our choice
 
@@ -37,6 +40,32 @@ def encoder_table(results: Mapping[str, Mapping[str, Any]]) -> str:
         lines.insert(0, f"{first['classes']} classes; clips: {', '.join(counts)}")
         lines += few_clips(first["test_clips"], "test clip")
     return "\n".join(lines)
+
+
+def classes_table(reports: Sequence["ClassReport"]) -> str:
+    """A row per class: what was labelled, and how well it is found on held-out recordings."""
+    head = ["class", "windows", "recordings", "AP", "95 % interval", "chance", "threshold"]
+    rows = [[*head, "precision", "recall"]]
+    notes = []
+    for report in reports:
+        cells = [report.label, str(report.windows), str(report.recordings)]
+        if report.average_precision is None:
+            notes.append(f"{report.label}: {report.note}")
+            cells += ["-", "-", f"{report.chance:.3f}", f"{report.threshold:.3f}", "-", "-"]
+        else:
+            interval = f"{report.low:.3f} to {report.high:.3f}"
+            cells += [f"{report.average_precision:.3f}", interval, f"{report.chance:.3f}"]
+            cells += [f"{report.threshold:.3f}", f"{report.precision:.3f}", f"{report.recall:.3f}"]
+        rows.append(cells)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]
+    lines.append(
+        "AP: average precision on windows of recordings held out; its interval: from drawing "
+        "recordings anew. Precision and recall: at the threshold."
+    )
+    return "\n".join(lines + notes)
 
 
 def few_clips(count: int, what: str) -> list[str]:

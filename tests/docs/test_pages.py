@@ -82,7 +82,7 @@ def trained(forked_exports, tmp_path_factory):
     return folder
 
 
-LONG = ("export", "library", "recordings")
+LONG = ("classify", "export", "library", "recordings")
 MARKED = [pytest.param(p, marks=[pytest.mark.slow] * (p.stem in LONG), id=p.stem) for p in PAGES]
 
 
@@ -102,6 +102,7 @@ def test_page(page, trained, tmp_path, monkeypatch):
                 run(command, world, trained / "recordings")
         elif block.language == "python" and "--8<--" not in block.code:
             code = f"{block.code}\n{block.check}".replace("/tmp/", f"{world}/")
+            code = code.replace("FOLDER", str(trained / "recordings"))
             exec(compile("\n" * block.line + code, str(page), "exec"), names)
 
 

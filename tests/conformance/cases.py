@@ -191,7 +191,7 @@ CASES = [
             "bottleneck_channels": 4,
             "conv_channels": 6,
             "dilations_per_repeat": 2,
-            "repeats": 3,
+            "repeats": 2,
             "long_skips": True,
             "causal": True,
             "unroll": True,

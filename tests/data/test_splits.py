@@ -1,8 +1,6 @@
 """Splits of labelled data, and an evaluation on a TFDS dataset as a user runs it."""
 
 import json
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -203,27 +201,18 @@ def test_what_cannot_be_scored_is_said_before_clips_are_read():
         evaluate_on_splits(None, [Labelled(x) for x in (both, both, single)], 0, "title")
 
 
-def test_the_command(tmp_path):
+def test_the_command(call, tmp_path):
     keras.utils.set_random_seed(0)
     encoder = Encoder(SmallBackbone(32, width=8))
     encoder.build((None, None))
     save_model(encoder, tmp_path / "encoder.keras")
     prepare(tmp_path / "data", train=40, test=10)
-    process = subprocess.run(
-        [
-            *(sys.executable, "-m", "sepssl.cli.evaluate", "--dataset=tfds:tones"),
-            f"--encoder={tmp_path}/encoder.keras",
-            f"--data_dir={tmp_path}/data",
-            f"--output={tmp_path}/scores.json",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
+    result = call(
+        *("evaluate", "--dataset=tfds:tones", f"--encoder={tmp_path}/encoder.keras"),
+        *(f"--data_dir={tmp_path}/data", f"--output={tmp_path}/scores.json"),
     )
-    print(process.stdout, process.stderr)
-    assert process.returncode == 0, process.stderr
-    assert "Warning" not in process.stderr
+    assert result.status == 0, result.stderr
+    assert "Warning" not in result.stderr
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["dataset"] == "tfds:tones"
     assert scores["train_clips"] + scores["validation_clips"] == 40

@@ -175,8 +175,8 @@ def test_the_interval_holds_what_other_clips_give():
         labels = np.eye(3, dtype=int)[rng.integers(0, 3, clips)]
         return labels + 0.8 * rng.normal(size=(clips, 3)), labels
 
-    truth = query_by_example(*draw(6000), num_queries=300).map
-    results = [query_by_example(*draw(300), num_queries=None) for _ in range(40)]
+    truth = query_by_example(*draw(3000), num_queries=300).map
+    results = [query_by_example(*draw(150), num_queries=None) for _ in range(30)]
     inside = np.mean([r.low <= truth <= r.high for r in results])
     assert inside >= 0.8
     width = np.mean([r.high - r.low for r in results])

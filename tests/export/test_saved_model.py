@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -173,15 +171,15 @@ print(json.dumps([float(np.max(np.abs(x - trained))) for x in (untrained, found)
     assert error <= 1e-6
 
 
-def test_tensorflow_1_session(exported, encoder, tmp_path):
+def test_tensorflow_1_session(exported, encoder, forks, tmp_path):
     waveform = np.linspace(-1, 1, 40000, dtype=np.float32).reshape(2, -1)
     np.save(tmp_path / "waveform.npy", waveform)
-    command = [
-        *(sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "run"),
-        *("--dir", exported[0], "--tag_set", "serve", "--signature_def", "serving_default"),
+    process = forks.run(
+        *("run", "--dir", exported[0], "--tag_set", "serve", "--signature_def", "serving_default"),
         *("--inputs", f"waveform={tmp_path / 'waveform.npy'}", "--outdir", tmp_path),
-    ]
-    subprocess.run(command, check=True, capture_output=True, timeout=200)
+        code="from tensorflow.python.tools import saved_model_cli; saved_model_cli.main()",
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
     close(np.load(tmp_path / "embedding.npy"), np.asarray(encoder(waveform)))
 
 
@@ -291,14 +289,8 @@ print(json.dumps([embedding.tolist(), called.tolist(), moved, len(layer.trainabl
 """
 
 
-def test_tensorflow_hub(exported, encoder, waveforms, saved_waveforms, tmp_path):
-    process = subprocess.run(
-        [sys.executable, "-c", HUB, exported[0], saved_waveforms],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=280,
-    )
+def test_tensorflow_hub(exported, encoder, waveforms, saved_waveforms, forks, tmp_path):
+    process = forks.run(exported[0], saved_waveforms, code=HUB, cwd=tmp_path)
     assert process.returncode == 0, process.stderr[-3000:]
     embedding, called, moved, weights = json.loads(process.stdout.splitlines()[-1])
     expected = np.asarray(encoder(waveforms["batch"]))

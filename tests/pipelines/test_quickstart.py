@@ -1,5 +1,7 @@
-"""The quickstart as a user runs it: killed half-way, continued, looked at."""
+"""The quickstart: what it leaves, and that a killed run goes on."""
 
+import contextlib
+import io
 import json
 import pathlib
 import signal
@@ -11,21 +13,33 @@ import numpy as np
 import pytest
 import soundfile
 import tensorflow as tf
+from absl import flags
 
 import sepssl
+from sepssl.cli import quickstart as command
+from sepssl.cli.main import execute, parse
 from sepssl.configs.quickstart import get_config
 from sepssl.data.scenes import CLASS_NAMES
 from sepssl.errors import InputError
 from sepssl.pipelines.quickstart import quickstart
 
-COMMAND = [sys.executable, "-m", "sepssl.cli.quickstart"]
-
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(forked_exports, tmp_path_factory):
     folder = tmp_path_factory.mktemp("quickstart") / "run"
-    command = [*COMMAND, f"--workdir={folder}", "--preset=smoke"]
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    argv = ["sepssl-quickstart", f"--workdir={folder}", "--preset=smoke"]
+    values = flags.FlagValues()
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        parse(command, values, argv)
+        assert execute(command, values) == 0
+    return folder, said.getvalue()
+
+
+@pytest.mark.slow
+def test_killed_and_continued(tmp_path):
+    folder = tmp_path / "run"
+    argv = [sys.executable, "-m", command.__name__, f"--workdir={folder}", "--preset=smoke"]
+    first = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
     while not list(folder.glob("encoders/*/metrics.jsonl")) and time.monotonic() < deadline:
         assert first.poll() is None, "ended before an encoder was trained"
@@ -33,10 +47,10 @@ def finished(tmp_path_factory):
     separator = (folder / "separator" / "final.keras").stat().st_mtime_ns
     first.send_signal(signal.SIGKILL)
     first.wait()
-    second = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+    second = subprocess.run(argv, capture_output=True, text=True, timeout=250, check=False)
     assert second.returncode == 0, second.stderr[-3000:]
     assert (folder / "separator" / "final.keras").stat().st_mtime_ns == separator
-    return folder, second.stdout
+    assert str(folder / "report" / "index.html") in second.stdout
 
 
 def test_everything_is_there_and_said(finished):

@@ -1,6 +1,4 @@
 import os
-import pathlib
-import subprocess
 import sys
 import zipfile
 
@@ -18,7 +16,6 @@ from sepssl.serialization import save_model
 from sepssl.training.encoder import train_encoder
 
 torch = pytest.importorskip("torch", reason="needs the extra `panns`")
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 def conv_block(inputs, outputs):
@@ -231,21 +228,13 @@ def test_without_pytorch_the_extra_is_named(tmp_path, monkeypatch):
         import_panns(tmp_path / "Cnn14.pth")
 
 
-def test_the_command_writes_an_encoder(tmp_path):
+def test_the_command_writes_an_encoder(call, tmp_path):
     path = write(tmp_path / "Cnn14.pth", random_network(1024, width=1))
     waveform = np.random.default_rng(0).normal(size=(1, 40000)).astype(np.float32)
-    process = subprocess.run(
-        [
-            *(sys.executable, "-m", "sepssl.cli.import_panns_checkpoint"),
-            *("--checkpoint=Cnn14.pth", "--output=panns.keras"),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    result = call(
+        "import_panns_checkpoint", f"--checkpoint={path}", f"--output={tmp_path / 'panns.keras'}"
     )
-    assert process.stderr == ""
-    assert "embeddings of 8 at 32000 Hz, 64 mel bands" in process.stdout
+    assert (result.status, result.stderr) == (0, "")
+    assert "embeddings of 8 at 32000 Hz, 64 mel bands" in result.stdout
     found = sepssl.load_encoder(tmp_path / "panns.keras")(waveform)
     np.testing.assert_allclose(found, import_panns(path)(waveform), atol=1e-5)

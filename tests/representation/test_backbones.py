@@ -6,16 +6,12 @@ import pytest
 import tensorflow as tf
 from numpy.lib.stride_tricks import sliding_window_view
 
-import sepssl
-from sepssl.audio.panns_log_mel import PannsLogMel
 from sepssl.representation import (
     Cnn14Backbone,
     EfficientNetB0Backbone,
-    Encoder,
     MobileNetV1Backbone,
     VggishBackbone,
 )
-from sepssl.serialization import save_model
 
 TINY = {
     Cnn14Backbone: 2,
@@ -211,18 +207,6 @@ def test_mobilenet_v1_multiplies_as_often_as_yamnet():
         shape = layer.compute_output_shape(shape)
         count += shape[1] * shape[2] * int(np.prod(layer.kernel.shape))
     assert round(count / 1e6, 1) == 69.2
-
-
-@every_backbone
-def test_a_saved_encoder_is_the_same_when_loaded(backbone_class, tmp_path):
-    encoder = Encoder(tiny(backbone_class), PannsLogMel(16000))
-    waveform = 0.1 * np.random.default_rng(0).normal(size=(2, 30000)).astype(np.float32)
-    expected = np.asarray(encoder(waveform))
-    assert expected.std() > 1e-3
-    save_model(encoder, tmp_path / "encoder.keras")
-    loaded = sepssl.load_encoder(tmp_path / "encoder.keras")
-    np.testing.assert_array_equal(loaded(waveform), expected)
-    assert loaded.backbone.get_config() == encoder.backbone.get_config()
 
 
 @every_backbone

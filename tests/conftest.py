@@ -42,7 +42,7 @@ LONG = (
 
 
 def pytest_collection_finish():
-    gc.freeze()  # TensorFlow's 400,000 objects need not be looked through again: a tenth of the time
+    gc.freeze()  # 400,000 objects of imports need not be looked through again and again
 
 
 def pytest_collection_modifyitems(items):

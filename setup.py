@@ -81,6 +81,8 @@ setup(
         "benchmark": ["asteroid>=0.7", "torch>=2.0"],
         # What sepssl-import-panns-checkpoint reads PyTorch's files with.
         "panns": ["torch>=2.6"],
+        # Places the points of sepssl-map --method=umap.
+        "umap": ["umap-learn>=0.5.5"],
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
         "types": ["mypy>=1.11"],
         "colab": NOTEBOOK,
@@ -94,6 +96,7 @@ setup(
             "sepssl-export=sepssl.cli.export:run",
             "sepssl-import-google-checkpoint=sepssl.cli.import_google_checkpoint:run",
             "sepssl-import-panns-checkpoint=sepssl.cli.import_panns_checkpoint:run",
+            "sepssl-map=sepssl.cli.map:run",
             "sepssl-mix=sepssl.cli.mix:run",
             "sepssl-quickstart=sepssl.cli.quickstart:run",
             "sepssl-search=sepssl.cli.search:run",

@@ -33,6 +33,7 @@ THEN filename ELSE COALESCE(project || '/', '') || CASE
     ELSE COALESCE(deployments.name || '/', '') END || filename
 END"""  # SQL on RECORDINGS: the name or, where several have it, what tells them apart before it
 _TIME = re.compile(r"(?<!\d)((?:19|20)\d{6})[_T-](\d{6})(?!\d)")
+_SECONDS = re.compile(r"([0-9A-F]{8})\.wav", re.IGNORECASE)
 _SCHEMA = """
 CREATE TABLE hoplite_metadata (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE deployments (
@@ -468,9 +469,16 @@ def require_settings(folder: pathlib.Path, there: dict | None, settings: dict[st
 def time_in(name: str) -> str | None:
     """When a recording began, in ISO format, if its name says so as recorders' names do.
 
-    AudioMoth's `20240131_061500.WAV`, Song Meter's `PREFIX_20240131_061500.wav`.
+    AudioMoth's `20240131_061500.WAV`, or `5E90A4D4.WAV` of its first firmware (seconds of Unix time
+    as eight hexadecimal digits, UTC; times from 2010 to 2040 are believed), and Song Meter's
+    `PREFIX_20240131_061500.wav`.
     """
-    found = _TIME.search(name.split("/")[-1])
+    file = name.split("/")[-1]
+    if hexadecimal := _SECONDS.fullmatch(file):
+        seconds = int(hexadecimal[1], 16)
+        time = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=seconds)
+        return time.isoformat() if 2010 <= time.year < 2040 else None
+    found = _TIME.search(file)
     if not found:
         return None
     try:

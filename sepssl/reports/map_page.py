@@ -1,0 +1,26 @@
+"""A page on which windows are points that play their sound."""
+
+import json
+import os
+from typing import Any
+
+from sepssl.files import atomic_file
+from sepssl.reports.html import TEMPLATES
+
+
+def write_map_page(path: str | os.PathLike, title: str, data: dict[str, Any], total: int) -> None:
+    """Writes one HTML page, without a network or other scripts; it plays files beside it.
+
+    Args:
+        path: the page.
+        title: its title.
+        data: the points, as `sepssl.pipelines.map.map_data` gives them.
+        total: of how many rows they are.
+    """
+    # Within a script element, a "</script>" or "<!--" in a name would end it.
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    page = TEMPLATES.get_template("map.html").render(
+        title=title, data=text, count=len(data["x"]), total=total
+    )
+    with atomic_file(path) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")

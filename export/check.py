@@ -55,6 +55,10 @@ def saved_model_outputs(
         if "patches" in signatures:
             patches = signatures["patches"](waveform=waveform)["embedding"]
             found[name].append({"embedding": tf.reduce_mean(patches, axis=1)})
+        if "windows" in signatures:
+            windows = signatures["windows"](waveform=waveform)
+            windows = {f"windows.{key}": value for key, value in windows.items()}
+            found[name] = [way | windows for way in found[name]]
         if "timestamps" in signatures:  # of HEAR, beside what every way computes
             timestamps = signatures["timestamps"](waveform=waveform)["embedding"]
             found[name] = [way | {"timestamps": timestamps} for way in found[name]]

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from sepssl.audio.decoding import SILENCE
 from sepssl.errors import InputError
 from sepssl.export.clips import LARGEST_SAMPLE
 from sepssl.files import write_failure
@@ -66,6 +67,45 @@ def patches_signature(encoder: Encoder) -> Callable:
     )
 
 
+def windows_signature(encoder: Encoder, patches: Callable) -> Callable:
+    """`waveform` -> `embeddings` [batch, windows, size] and `starts`, int64 [windows], in samples.
+
+    The windows are those of `WindowEmbedder` with its defaults.
+
+    Args:
+        encoder: `Encoder`.
+        patches: its `patches_signature`.
+    """
+
+    def call(waveform):
+        embeddings, starts = _windows(encoder, patches, usable(waveform))
+        return {"embeddings": embeddings, "starts": starts}
+
+    return _signature(call)
+
+
+def _windows(
+    encoder: Encoder, patches: Callable, waveform: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Embeddings [batch, windows, size] and starts of windows of a patch."""
+    log_mel = encoder.log_mel
+    patch, hop = log_mel.patch_samples, log_mel.patch_hop_frames * log_mel.frame_hop
+    samples = tf.shape(waveform)[1]
+    last = samples - patch  # start of the window that ends with the waveform
+    tail = tf.cast((last > 0) & (last % hop != 0), tf.int32)
+    waveform = tf.pad(waveform, [[0, 0], [0, tf.maximum(-last, 0)]])
+    end = waveform[:, -patch:]
+    embeddings = patches(waveform)["embedding"]
+    starts = tf.concat(
+        [hop * tf.range(tf.shape(embeddings)[1]), tf.reshape(last, [1])[:tail]], axis=0
+    )
+    embeddings = tf.concat([embeddings, patches(end)["embedding"][:, :tail]], axis=1)
+    sounds = tf.concat([tf.signal.frame(waveform, patch, hop), end[:, None][:, :tail]], axis=1)
+    powers = tf.reduce_sum(sounds**2, axis=-1) / tf.cast(tf.minimum(samples, patch), tf.float32)
+    embeddings = tf.where(powers[..., None] > SILENCE**2, embeddings, 0.0)
+    return embeddings, tf.cast(starts, tf.int64)
+
+
 def separator_graph(separator: Separator, builtin_operators: bool = False) -> Graph:
     """`serving_default` -> `sources` [batch, sources, samples].
 
@@ -78,8 +118,13 @@ def separator_graph(separator: Separator, builtin_operators: bool = False) -> Gr
     def call(waveform, training):
         return separator(usable(waveform), training=training)
 
-    signature = _signature(lambda waveform: {"sources": call(waveform, False)})
-    return Graph(WAVEFORM, call, {"serving_default": signature}, (separator,))
+    signatures = {"serving_default": separator_signature(separator)}
+    return Graph(WAVEFORM, call, signatures, (separator,))
+
+
+def separator_signature(separator: Separator) -> Callable:
+    """`waveform` -> `sources` [batch, sources, samples]."""
+    return _signature(lambda waveform: {"sources": separator(usable(waveform), training=False)})
 
 
 def scene_graph(separator: Separator, encoder: Encoder) -> Graph:
@@ -87,7 +132,9 @@ def scene_graph(separator: Separator, encoder: Encoder) -> Graph:
 
     `scene`, which `serving_default` is as well -> `embedding` [batch, size] of the mixture,
     `channel_embeddings` [batch, sources, size], `channel_energies` [batch, sources]: sums of
-    squares over the samples.
+    squares over the samples. `windows` -> `embeddings` [batch, windows, 1 + sources, size] of the
+    mixture and its channels, `starts` as in `windows_signature`, `sources` [batch, sources,
+    samples].
 
     Raises:
         InputError: if the two were made for different sample rates.
@@ -100,22 +147,42 @@ def scene_graph(separator: Separator, encoder: Encoder) -> Graph:
             "Hz; expected the same sample rate of both"
         )
 
-    def call(waveform, training):
+    sources, size = separator.num_sources, encoder.embedding_size
+    separate = separator_signature(separator)
+    patches = patches_signature(encoder)
+
+    def separated(waveform, training):
         waveform = usable(waveform)
-        channels = separator(waveform, training=training)
-        sources, samples = separator.num_sources, tf.shape(waveform)[1]
+        # By the other functions but in training: the file holds the networks once.
+        channels = separator(waveform, training=True) if training else separate(waveform)["sources"]
         # The mixture in front of its channels, so that batch norm sees all of them alike.
         sounds = tf.concat([waveform[:, None], channels], axis=1)
-        embeddings = encoder(tf.reshape(sounds, [-1, samples]), training=training)
-        embeddings = tf.reshape(embeddings, [-1, 1 + sources, encoder.embedding_size])
+        return channels, tf.reshape(sounds, [-1, tf.shape(waveform)[1]])
+
+    def call(waveform, training):
+        channels, sounds = separated(waveform, training)
+        if training:
+            embeddings = encoder(sounds, training=True)
+        else:
+            embeddings = tf.reduce_mean(patches(sounds)["embedding"], axis=1)
+        embeddings = tf.reshape(embeddings, [-1, 1 + sources, size])
         return {
             "embedding": embeddings[:, 0],
             "channel_embeddings": embeddings[:, 1:],
             "channel_energies": tf.reduce_sum(channels**2, axis=-1),
         }
 
+    def windows(waveform):
+        channels, sounds = separated(waveform, False)
+        embeddings, starts = _windows(encoder, patches, sounds)
+        count = tf.shape(embeddings)[1]
+        embeddings = tf.reshape(embeddings, [-1, 1 + sources, count, size])
+        embeddings = tf.transpose(embeddings, [0, 2, 1, 3])
+        return {"embeddings": embeddings, "starts": starts, "sources": channels}
+
     scene = _signature(lambda waveform: call(waveform, False))
-    return Graph(WAVEFORM, call, {"serving_default": scene, "scene": scene}, (separator, encoder))
+    signatures = {"serving_default": scene, "scene": scene, "windows": _signature(windows)}
+    return Graph(WAVEFORM, call, signatures, (separator, encoder))
 
 
 def patch_graph(encoder: Encoder) -> Graph:

@@ -5,7 +5,6 @@ Reference: Turian et al., HEAR: Holistic Evaluation of Audio Representations (20
 
 import dataclasses
 import os
-import pathlib
 
 from sepssl.errors import InputError
 from sepssl.export.card import describe_encoder
@@ -61,5 +60,6 @@ def save_hear(encoder: Encoder, directory: str | os.PathLike, origin: Origin | N
         encoder_clips(encoder),
         describe_encoder(encoder) | facts,
         origin,
-        module=pathlib.Path(__file__).with_name("sepssl_hear.py"),
+        module="sepssl_hear.py",
+        file_format="hear",
     )

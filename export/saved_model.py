@@ -1,5 +1,6 @@
 """Models as SavedModels that every TensorFlow loader understands."""
 
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -19,12 +20,14 @@ from sepssl.export.graphs import (
     encoder_graph,
     scene_graph,
     separator_graph,
+    windows_signature,
     write_saved_model,
 )
 from sepssl.export.origin import Origin
 from sepssl.export.processes import Check, check_in_fresh_process
 from sepssl.files import atomic_folder
 from sepssl.representation.encoder import Encoder
+from sepssl.representation.windows import WindowEmbedder
 from sepssl.separation.separator import Separator
 
 
@@ -40,6 +43,8 @@ def save_encoder(
       batch norm uses the statistics of the batch and updates its moving ones.
     - signature `serving_default`: `waveform` -> `embedding` [batch, embedding_size].
     - signature `patches`: `waveform` -> `embedding` [batch, patches, embedding_size].
+    - signature `windows`: `waveform` -> `embeddings` [batch, windows, embedding_size] and `starts`,
+      int64 [windows], in samples: as `sepssl.embed_windows` has them.
     - `variables`, `trainable_variables`; `regularization_losses`, functions without arguments.
 
     Samples that are NaN, infinite or beyond 1e10 count as zeros, so the embedding is always
@@ -62,8 +67,23 @@ def save_encoder(
             value of a clip's embedding away.
     """
     graph = encoder_graph(encoder)
+    windows = windows_signature(encoder, graph.signatures["patches"])
+    graph = dataclasses.replace(graph, signatures=graph.signatures | {"windows": windows})
+
+    embedder = WindowEmbedder(encoder)
+
+    def model(waveform, training):
+        return {"embedding": encoder(waveform, training=training)} | _windows(embedder, waveform)
+
     clips = encoder_clips(encoder)
-    return save_graph(graph, encoder, directory, clips, describe_encoder(encoder), origin)
+    return save_graph(graph, model, directory, clips, describe_encoder(encoder), origin)
+
+
+def _windows(embedder: WindowEmbedder, waveform: np.ndarray) -> dict[str, np.ndarray]:
+    """What `windows` should give, under the names that `check` has for it."""
+    parts = zip(*embedder([waveform]), strict=True)
+    starts, _, embeddings, _ = (np.concatenate(part) for part in parts)
+    return {"windows.embeddings": embeddings.swapaxes(0, 1), "windows.starts": starts}
 
 
 def save_separator(
@@ -92,24 +112,35 @@ def save_scene(
 
     `loaded(waveform)` and the signature `scene`, which `serving_default` is as well, give
     `embedding` [batch, embedding_size] of the mixture, `channel_embeddings` [batch, sources,
-    embedding_size], and `channel_energies` [batch, sources], sums of squares over the samples.
+    embedding_size], and `channel_energies` [batch, sources], sums of squares over the samples. The
+    signature `windows` gives `embeddings` [batch, windows, 1 + sources, embedding_size] of the
+    mixture and its channels, their `starts`, and `sources` [batch, sources, samples].
+    `sepssl_hoplite.py` beside it makes an `EmbeddingModel` of perch-hoplite of it.
 
     Args, Returns, Raises: as of `save_encoder`; InputError also if the two are for different
     sample rates.
     """
     graph = scene_graph(separator, encoder)
+    embedder = WindowEmbedder(encoder)
 
     def scene(waveform, training):
         channels = np.asarray(separator(waveform, training=training))
         embeddings = [encoder(channels[:, i], training=training) for i in range(channels.shape[1])]
-        return {
+        sounds = np.concatenate([waveform[:, None], channels], axis=1)
+        windows = _windows(embedder, sounds.reshape(-1, sounds.shape[-1]))
+        of_windows = windows["windows.embeddings"]
+        of_windows = of_windows.reshape(*sounds.shape[:2], *of_windows.shape[1:])
+        return windows | {
             "embedding": encoder(waveform, training=training),
             "channel_embeddings": np.stack(embeddings, axis=1),
             "channel_energies": np.sum(channels**2, axis=-1),
+            "windows.embeddings": of_windows.swapaxes(1, 2),
+            "windows.sources": channels,
         }
 
     clips = encoder_clips(encoder)
-    return save_graph(graph, scene, directory, clips, describe_scene(separator, encoder), origin)
+    about = describe_scene(separator, encoder)
+    return save_graph(graph, scene, directory, clips, about, origin, "sepssl_hoplite.py")
 
 
 def save_graph(
@@ -119,7 +150,8 @@ def save_graph(
     clips: dict[str, np.ndarray],
     about: dict,
     origin: Origin | None,
-    module: pathlib.Path | None = None,
+    module: str = "",
+    file_format: str = "saved_model",
     labels: Sequence[str] = (),
 ) -> dict:
     """Writes a graph as a SavedModel with its card, if it computes what is expected of it.
@@ -130,7 +162,8 @@ def save_graph(
         directory: a folder that does not exist or is empty.
         clips: name -> waveform.
         about, origin: for the card, as `write_card` takes them.
-        module: a Python module to put beside it, HEAR's.
+        module: name of a Python module of this package to put beside it.
+        file_format: for the card.
         labels: names of classes to put beside it.
 
     Returns:
@@ -144,10 +177,9 @@ def save_graph(
         write_saved_model(graph, folder)
         (result,) = check_in_fresh_process([Check(os.fspath(directory), clips, expected, folder)])
         if module:
-            shutil.copy(module, folder)
+            shutil.copy(pathlib.Path(__file__).with_name(module), folder)
         if labels:
             write_labels(folder, labels)
-        file_format = "hear" if module else "saved_model"
         return write_card(folder, file_format, about, result["saved_model"], origin)
 
 

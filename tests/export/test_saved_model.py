@@ -10,6 +10,7 @@ from sepssl.errors import InputError
 from sepssl.export import ExportError, save_encoder
 from sepssl.representation import Encoder
 from sepssl.representation.embed import embed_recording
+from sepssl.representation.windows import WindowEmbedder
 from sepssl.separation import Separator
 
 # Runs in a process that has never heard of sepssl, and looks at everything an outside user can.
@@ -28,6 +29,8 @@ for name, waveform in waveforms.items():
         "embedding"
     ]
     found["patches_" + name] = loaded.signatures["patches"](waveform=waveform)["embedding"]
+    windows = loaded.signatures["windows"](waveform=waveform)
+    found["windows_" + name], found["starts_" + name] = windows["embeddings"], windows["starts"]
 
 broken = waveforms["long"].copy()
 broken[:, 7::1000], broken[:, 8::1000], broken[:, 9::1000] = np.nan, np.inf, -np.inf
@@ -93,7 +96,7 @@ def close(a, b, relative=1e-5):
 
 def test_call_and_signatures_give_the_embedding(look, encoder, waveforms):
     found, told, _ = look
-    assert told["signatures"] == ["patches", "serving_default"]
+    assert told["signatures"] == ["patches", "serving_default", "windows"]
     assert not told["sepssl"]
     for name, waveform in waveforms.items():
         expected = np.asarray(encoder(waveform))
@@ -107,6 +110,28 @@ def test_patches_signature_has_one_embedding_per_patch(look):
     # 50,001 samples: 311 frames, so patches start at frames 0, 48, ... 192.
     assert look[0]["patches_long"].shape == (1, 5, 16)
     assert look[0]["patches_one"].shape == (1, 1, 16)
+
+
+def test_windows_signature_has_what_sepssl_embed_writes(look, exported, encoder, waveforms):
+    found, _, _ = look
+    embedder = WindowEmbedder(encoder)
+
+    def expected(waveform):
+        batches = list(embedder([waveform]))
+        starts = np.concatenate([windows.starts for windows in batches])
+        return starts, np.concatenate([windows.embeddings for windows in batches]).swapaxes(0, 1)
+
+    for name, waveform in waveforms.items():
+        starts, embeddings = expected(waveform)
+        np.testing.assert_array_equal(found[f"starts_{name}"], starts)
+        close(found[f"windows_{name}"], embeddings)
+    # Five patches of "long", and one that ends with it.
+    assert found["starts_long"].tolist() == [0, 7680, 15360, 23040, 30720, 50001 - 15600]
+    half = np.concatenate([np.zeros(20_000), waveforms["long"][0, :9000]]).astype(np.float32)
+    windows = tf.saved_model.load(str(exported[0])).signatures["windows"]
+    silent = windows(waveform=tf.constant(half[None]))["embeddings"].numpy()[0]
+    assert silent.any(axis=1).tolist() == [False, True, True]
+    close(silent, expected(half[None])[1][0])
 
 
 def test_samples_that_are_not_finite_count_as_zeros(look, encoder, waveforms):

@@ -6,6 +6,7 @@ import tensorflow as tf
 from sepssl.errors import InputError
 from sepssl.export import convert_separator, save_scene, save_separator
 from sepssl.representation import Encoder, SmallBackbone
+from sepssl.representation.windows import WindowEmbedder
 from sepssl.separation import TDCN, LearnedBasis, Separator, STFTBasis
 
 LOOK = """
@@ -133,6 +134,21 @@ def test_scene(encoder, waveforms, saved_waveforms, run_python, tmp_path):
             for way in ("", "called_"):
                 limit = 1e-4 * np.max(np.abs(value))
                 np.testing.assert_allclose(found[f"{way}{output}_{key}"], value, rtol=0, atol=limit)
+
+    windows = tf.saved_model.load(str(tmp_path / "scene")).signatures["windows"]
+    embedder = WindowEmbedder(encoder)
+    for key in ("long", "short", "batch"):
+        found = windows(waveform=tf.constant(waveforms[key]))
+        channels = np.asarray(separator(waveforms[key]))
+        np.testing.assert_allclose(found["sources"], channels, atol=1e-5 * np.abs(channels).max())
+        sounds = np.concatenate([waveforms[key][:, None], channels], axis=1)
+        for item, embeddings in zip(sounds, found["embeddings"].numpy(), strict=True):
+            batches = list(embedder([item]))
+            starts = np.concatenate([windows.starts for windows in batches])
+            np.testing.assert_array_equal(found["starts"], starts)
+            expected = np.concatenate([windows.embeddings for windows in batches])
+            limit = 1e-4 * np.max(np.abs(expected))
+            np.testing.assert_allclose(embeddings, expected, rtol=0, atol=limit)
 
 
 def test_scene_of_two_sample_rates_is_refused(encoder, tmp_path):

@@ -4,7 +4,7 @@ It cannot be installed beside this package. HOPLITE_PYTHON names a Python that h
 
     python3 -m venv hoplite && hoplite/bin/pip install --no-deps perch-hoplite==1.0.2
     hoplite/bin/pip install numpy 'usearch>=2.17' 'absl-py<2' 'ml-collections<0.2' \
-        'etils[epath]' 'pandas<3' scipy tqdm
+        'etils[epath]' 'pandas<3' scipy tqdm librosa
     HOPLITE_PYTHON=hoplite/bin/python pytest tests/index/test_hoplite.py
 """
 

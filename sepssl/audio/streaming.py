@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import soxr
@@ -19,6 +19,7 @@ from sepssl.audio.files import (
 from sepssl.audio.level import Level
 from sepssl.errors import InputError
 
+_LITTLE = 0.01  # of a recording's power
 _EDGE_SECONDS = 0.02  # where a sound starts or ends at once, resampling makes a click
 
 
@@ -42,8 +43,30 @@ def stream_audio(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarr
     yield from at_rate(read_blocks(path), audio_info(path).sample_rate, sample_rate, name)
 
 
+def little_in_band(name: str, sample_rate: int, before: float, after: float) -> str:
+    """One line if next to nothing of a recording lies in a model's band, else "".
+
+    Args:
+        name: of the recording.
+        sample_rate: of the model, in Hz.
+        before: power of the recording at its own sample rate.
+        after: at the model's. Below 1 % of `before` is next to nothing (our choice).
+    """
+    share = after / max(before, 1e-30)
+    if share >= _LITTLE:
+        return ""
+    return (
+        f"{name}: only {100 * share:.2g} % of its power lies below {sample_rate // 2} Hz, the band "
+        "of this model"
+    )
+
+
 def at_rate(
-    blocks: Iterable[np.ndarray], from_rate: int, to_rate: int, name: str
+    blocks: Iterable[np.ndarray],
+    from_rate: int,
+    to_rate: int,
+    name: str,
+    warn: Callable[[str], None] | None = None,
 ) -> Iterator[np.ndarray]:
     """Blocks of a recording at another sample rate.
 
@@ -51,6 +74,7 @@ def at_rate(
         blocks: float32 [samples] each.
         from_rate, to_rate: in Hz.
         name: of the recording, for messages.
+        warn: is called after the last block if next to nothing of the recording lies in the band.
 
     Raises:
         InputError: as `read_audio`; that nothing of the recording lies in the band, after the last
@@ -77,6 +101,9 @@ def at_rate(
             f"{name}: holds nothing below {to_rate // 2} Hz, so that resampling from {from_rate} "
             f"to {to_rate} Hz leaves silence; expected sound in that band"
         )
+    line = little_in_band(name, to_rate, before.power, after.power)
+    if warn and line and to_rate < from_rate:
+        warn(line)
 
 
 def _noted(blocks: Iterable[np.ndarray], level: Level) -> Iterator[np.ndarray]:

@@ -95,6 +95,7 @@ def check(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     import sepssl
+    from sepssl.audio.decoding import printable
     from sepssl.data.clips import report_skipped
     from sepssl.data.sources import open_clips
     from sepssl.pipelines.embed import embed_recordings
@@ -118,6 +119,8 @@ def main(values: flags.FlagValues) -> None:
         },
     )
     report_skipped(summary.skipped)
+    for line in summary.warnings:
+        print(f"warning: {printable(line)}")
     print(
         f"{values.output}: {summary.rows} rows; embedded {summary.embedded} recordings, there "
         f"already {summary.found}, skipped {len(summary.skipped)}"

@@ -110,7 +110,7 @@ def main(values: flags.FlagValues) -> None:
         f"{values.output}: separated {summary.separated}, there already {summary.found}, "
         f"skipped {len(summary.skipped)}"
     )
-    for line in summary.again + summary.skipped:
+    for line in summary.again + summary.skipped + summary.warnings:
         print(f"  {line}")
     if summary.table:
         print(f"levels and activity of the channels: {summary.table}, {summary.intervals}")

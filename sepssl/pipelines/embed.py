@@ -53,6 +53,7 @@ class EmbedSummary:
     Attributes:
         embedded, found: recordings embedded now, and there already.
         skipped: recordings that could not be read.
+        warnings: one line for each recording of which next to nothing lies in the encoder's band.
         rows: of the output, earlier ones included.
         silent: those of them that are of windows without sound; their vectors are 0.
         audio_seconds: length of what was embedded now.
@@ -62,6 +63,7 @@ class EmbedSummary:
     embedded: int = 0
     found: int = 0
     skipped: list[Skipped] = dataclasses.field(default_factory=list)
+    warnings: list[str] = dataclasses.field(default_factory=list)
     rows: int = 0
     silent: int = 0
     audio_seconds: float = 0.0
@@ -124,7 +126,8 @@ def embed_recordings(
             [_path(clips, i) for i in range(len(clips))],
             [clips.start_seconds(i) for i in range(len(clips))],
         )
-        job = _Job(embedder, clips, store, separator, pool, audible_db)
+        warn = summary.warnings.append
+        job = _Job(embedder, clips, store, separator, pool, audible_db, warn)
         start = f"embedding {len(clips)} recordings -> {output}"
         shown = _Shown(clips, start, verbose)
         with shown:
@@ -289,6 +292,7 @@ class _Job:
     separator: Separator | None
     pool: str
     audible_db: float
+    warn: Callable[[str], None]
     _next: int = 0  # window of the recording at work
 
     def embed(self, index: int, recording: Recording, shown: _Shown) -> float | None:
@@ -358,7 +362,8 @@ class _Job:
             sample at which they begin.
         """
         stream, rate = self.clips.stream(index), self.clips.sample_rate
-        blocks = at_rate(stream.blocks, stream.sample_rate, rate, self.clips.names[index])
+        name = self.clips.names[index]
+        blocks = at_rate(stream.blocks, stream.sample_rate, rate, name, self.warn)
         separator = self.separator
         if separator is None:
             return _read_ahead(blocks), 0

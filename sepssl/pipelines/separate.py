@@ -16,6 +16,7 @@ import tensorflow as tf
 from sepssl.audio.decoding import printable
 from sepssl.audio.files import audio_info, lost_in_resampling, write_audio
 from sepssl.audio.level import Level
+from sepssl.audio.streaming import little_in_band
 from sepssl.data.clips import Clips
 from sepssl.data.sources import open_clips
 from sepssl.data.spec import is_path
@@ -150,6 +151,7 @@ class Summary:
         found: recordings whose channels were all there already.
         skipped: for each other recording, those left out before included, the reason.
         again: those of the separated recordings that were separated before and changed since.
+        warnings: one line for each of which next to nothing lies in the separator's band.
         table: the file with the level and activity of every channel; None if there is none.
         intervals: the file with the intervals in which channels are active; None if there is none.
     """
@@ -158,6 +160,7 @@ class Summary:
     found: int = 0
     skipped: list[str] = dataclasses.field(default_factory=list)
     again: list[str] = dataclasses.field(default_factory=list)
+    warnings: list[str] = dataclasses.field(default_factory=list)
     table: pathlib.Path | None = None
     intervals: pathlib.Path | None = None
 
@@ -237,7 +240,7 @@ def separate_recordings(
                     with lock_folder(output, wait=True):
                         record.move(name, clip)
                 elif state != "found":
-                    made = _separate(
+                    made, warning = _separate(
                         separator, clip, scratch, keep_input_rate, chunk_seconds, activity
                     )
                     _publish(record, dataclasses.replace(made, name=name), scratch, replaced)
@@ -246,6 +249,7 @@ def separate_recordings(
                     summary.found += 1
                 else:
                     summary.separated += 1
+                    summary.warnings += [warning] if warning else []
                     if state == "changed":
                         summary.again.append(f"{clip}: had changed; its channels were replaced")
             except OutputError as error:
@@ -300,11 +304,11 @@ def _separate(
     keep_input_rate: bool,
     chunk_seconds: float | None,
     activity: Activity,
-) -> Entry:
+) -> tuple[Entry, str]:
     """Writes the channels of a clip into `scratch`, as they will be called but for the name.
 
     Returns:
-        The entry, without a name.
+        The entry, without a name; a warning if next to nothing lies in the separator's band.
     """
     stamp = clip.stamp()
     stream = clip.stream()
@@ -333,7 +337,7 @@ def _separate(
         raise InputError(
             f"{clip}: does not fit into memory; expected chunks, or shorter ones"
         ) from error
-    _require_in_band(clip, stream.sample_rate, separator.sample_rate, recording, heard)
+    warning = _check_band(clip, stream.sample_rate, separator.sample_rate, recording, heard)
     whole = recording if rate == stream.sample_rate else heard
     # Only now it is known whether 16 bits will do.
     fine = stream.subtype in _FINE or whole.peak < QUIET or channels.peak > 1.0
@@ -353,11 +357,12 @@ def _separate(
     content = clip.content()
     if clip.stamp() != stamp:
         raise InputError(f"{clip}: was changed while it was read; expected a file at rest")
-    return Entry(
+    entry = Entry(
         "", clip.path, clip.part, stamp, content, [size_and_time(file) for file in files],
         [round(float(level), 3) for level in levels], _shares(active),
         clip.offset, rate, dataclasses.asdict(activity), intervals,
     )  # fmt: skip
+    return entry, warning
 
 
 def _shares(active: np.ndarray) -> list[float]:
@@ -373,16 +378,17 @@ def _read(clip: ClipIdentity, blocks: Iterable[np.ndarray], level: Level) -> Ite
         raise InputError(f"{clip}: cannot be read: {error.strerror}") from error
 
 
-def _require_in_band(
+def _check_band(
     clip: ClipIdentity, clip_rate: int, rate: int, recording: Level, heard: Level
-) -> None:
-    if heard.samples == 1:  # made of less than one
-        return
-    if rate < clip_rate and lost_in_resampling(recording.peak, heard.inner_peak):
+) -> str:
+    if heard.samples == 1 or rate >= clip_rate:  # 1: made of less than one
+        return ""
+    if lost_in_resampling(recording.peak, heard.inner_peak):
         raise InputError(
             f"{clip}: holds nothing below {rate // 2} Hz, the band of this separator; "
             "expected sound in that band, or a separator of a higher sample rate"
         )
+    return little_in_band(str(clip), rate, recording.power, heard.power)
 
 
 def _publish(

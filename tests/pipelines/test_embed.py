@@ -230,6 +230,19 @@ def test_names_of_any_bytes(encoder, tmp_path, capsys):
     assert {row["file"] for row in rows} == {"\\udcff\\udcfe.wav", "new\nline\ttab.wav"}
 
 
+def test_little_in_the_band_is_a_warning(encoder, tmp_path):
+    (tmp_path / "in").mkdir()
+    t = np.arange(115_200) / 96_000
+    for name, level in (("a", 0.05), ("b", 0.02)):
+        sound = 0.2 * np.sin(2 * np.pi * 20_000 * t) + level * np.sin(2 * np.pi * 1000 * t)
+        soundfile.write(tmp_path / "in" / f"{name}.wav", sound, 96_000, subtype="FLOAT")
+    summary = embed(encoder, tmp_path / "in", tmp_path / "a.npz")
+    assert summary.embedded == 2
+    assert summary.warnings == [  # 1 / 101; that of "a" is 6 %
+        "b.wav: only 0.99 % of its power lies below 8000 Hz, the band of this model"
+    ]
+
+
 def test_killed_at_any_batch_and_resumed_the_same_to_the_last_bit(
     encoder, folder, tmp_path, monkeypatch
 ):

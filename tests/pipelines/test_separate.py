@@ -270,6 +270,13 @@ def test_a_recording_outside_the_separators_band_is_named(separator, tmp_path, k
         separator, recordings_of(tmp_path), tmp_path / "out", keep_input_rate
     )
     assert summary.separated == 1
+    (warning,) = summary.warnings
+    head, _, rest = warning.partition("only ")
+    assert head == f"{tmp_path}/bat and tone.wav: "
+    share, _, rest = rest.partition(" % ")
+    assert rest == "of its power lies below 8000 Hz, the band of this model"
+    # And the click with which the sweep ends.
+    assert float(share) == pytest.approx(100 * (0.001 / 0.3) ** 2, rel=0.3)
     (reason,) = summary.skipped
     assert reason.startswith(f"{tmp_path}/bat.wav: holds nothing below 8000 Hz, the band of")
     assert not list((tmp_path / "out").glob("bat_*"))

@@ -80,8 +80,8 @@ def read_annotations(path: str | os.PathLike, label_column: str = "") -> list[An
     - other `.txt`: an Audacity label track, of the recording of its name.
 
     A `.txt` file without any row says that none of the classes is in the recording of its name;
-    rows without a label are passed over. In a CSV file an empty label, everywhere the label `-`,
-    says that none of the classes is heard there.
+    rows without a label are passed over. The label `-` says that none of the classes is heard
+    there.
 
     Args:
         path: file or folder.
@@ -128,7 +128,7 @@ def _from_csv(path: pathlib.Path) -> Iterator[Annotation]:
         if not row["file"].strip():
             raise InputError(f"{where}: names no file; {_EXPECTED}")
         labels = {part.strip() for part in row["label"].split(";")}
-        for label in sorted(labels - {"", NONE}) or [""]:
+        for label in sorted(labels - {"", NONE}) or [""] * (NONE in labels):
             yield Annotation(row["file"].strip(), start, end, label, True, WINDOW in columns, where)
 
 

@@ -72,6 +72,7 @@ def test_ours_read_by_theirs(tmp_path):
 
     # What they have added stays, and we go on.
     index = WindowIndex(tmp_path)
+    assert index.annotations() == [("/data/a.wav", 0.1, 0.2, "owl", 1)]
     assert index.search(vectors[0], 5)[0].row == 1
     with WindowStore(tmp_path, {"encoder": "0123"}) as store:
         again = store.add_recordings("/data", names, ["", ""], [0.0, 0.0])

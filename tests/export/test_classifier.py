@@ -17,23 +17,18 @@ from sepssl.pipelines.classify import require_encoder_of, score_windows, train_o
 from sepssl.pipelines.embed import embed_recordings
 from sepssl.representation import Encoder, SmallBackbone
 
+CLASSES = ["high", "low, \u00fc"]
 RATE, WINDOW = 16000, 1.2  # of which a patch every 0.48 s leaves the end out
 
-LOOK = """
+SAVED_MODEL = """
 import json, sys
 import numpy as np, tensorflow as tf
-from ai_edge_litert.interpreter import Interpreter
 
-saved_model, tflite, waveforms, output = sys.argv[1:]
-windows = np.load(waveforms)
+saved_model, waveforms, output = sys.argv[1:]
+windows = tf.constant(np.load(waveforms))
 loaded = tf.saved_model.load(saved_model)
-run = Interpreter(tflite).get_signature_runner("serving_default")
-np.savez(
-    output,
-    called=loaded(tf.constant(windows))["scores"],
-    served=loaded.signatures["serving_default"](waveform=tf.constant(windows))["scores"],
-    tflite=run(waveform=windows)["scores"],
-)
+served = loaded.signatures["serving_default"](waveform=windows)["scores"]
+np.savez(output, called=loaded(windows)["scores"], served=served)
 classes = loaded.signatures["classes"]()["classes"].numpy()
 known = any(name.split(".")[0] == "sepssl" for name in sys.modules)
 print(json.dumps({"classes": [name.decode() for name in classes], "sepssl": known}))
@@ -58,7 +53,7 @@ def made(tmp_path_factory, encoder):
         tone = 0.3 * np.sin(2 * np.pi * (400 if i % 2 else 3000) * rng.uniform(0.9, 1.1) * t)
         noisy = tone + 0.05 * rng.normal(size=len(t))
         soundfile.write(folder / "in" / f"{i}.wav", noisy, RATE, subtype="FLOAT")
-        labels.append(Annotation(f"{i}.wav", 0.0, 3.0, "low, \u00fc" if i % 2 else "high"))
+        labels.append(Annotation(f"{i}.wav", 0.0, 3.0, CLASSES[i % 2]))
     rows = folder / "rows.npz"
     embed_recordings(
         encoder, open_clips(folder / "in", RATE), rows, window_seconds=WINDOW, verbose=False
@@ -67,43 +62,59 @@ def made(tmp_path_factory, encoder):
     return folder, rows, classifier
 
 
-def test_exports_give_the_scores_of_apply(made, encoder, run_python, capsys):
-    folder, rows, classifier = made
-    require_encoder_of(classifier, encoder)
+@pytest.fixture(scope="module")
+def windows(made):
+    """Windows [windows, samples], and what apply gives for them."""
+    _, rows, classifier = made
     windows, scores, _ = score_windows(classifier, rows)
     assert np.ptp(scores, axis=0).min() > 0.1
+    places = zip(windows.files, windows.starts, windows.ends, strict=True)
+    sounds = [
+        soundfile.read(file, dtype="float32")[0][round(start * RATE) : round(end * RATE)]
+        for file, start, end in places
+    ]
+    return np.stack(sounds), scores
+
+
+def check_labels(folder):
+    card = json.loads((folder / "card.json").read_text())
+    assert card["kind"] == "classifier"
+    assert card["classes"] == CLASSES
+    assert card["window_seconds"] == WINDOW
+    assert (folder / "labels.txt").read_text(encoding="utf-8").splitlines() == CLASSES
+    assert "labels.txt" in (folder / "manifest.sha256").read_text()
+
+
+def test_a_saved_model_gives_the_scores_of_apply(made, windows, encoder, run_python, capsys):
+    folder, _, classifier = made
+    waveforms, scores = windows
     sepssl.save_model(encoder, folder / "e.keras")
     classifier.save(folder / "c.npz")
     arguments = [f"--encoder={folder}/e.keras", f"--classifier={folder}/c.npz"]
     assert call(f"--output={folder}/saved_model", *arguments) == 0
     assert "scores [batch, 2]" in capsys.readouterr().out
-    card = json.loads((folder / "saved_model" / "card.json").read_text())
-    export.convert_classifier(encoder, classifier, folder / "tflite")
-    waveforms = np.stack(
-        [
-            soundfile.read(file, dtype="float32")[0][round(start * RATE) : round(end * RATE)]
-            for file, start, end in zip(windows.files, windows.starts, windows.ends, strict=True)
-        ]
-    )
     np.save(folder / "windows.npy", waveforms)
-    told, _ = run_python(
-        LOOK,
-        folder / "saved_model",
-        folder / "tflite" / "classifier.tflite",
-        folder / "windows.npy",
-        folder / "found.npz",
-    )
+    arguments = (folder / "saved_model", folder / "windows.npy", folder / "found.npz")
+    told, _ = run_python(SAVED_MODEL, *arguments)
     found = np.load(folder / "found.npz")
-    for way, limit in (("called", 1e-4), ("served", 1e-4), ("tflite", 1e-3)):
-        np.testing.assert_allclose(found[way], scores, atol=limit, err_msg=way)
-    assert told == {"classes": ["high", "low, \u00fc"], "sepssl": False}
-    assert card["classes"] == told["classes"]
-    assert card["window_seconds"] == WINDOW
-    for name in ("saved_model", "tflite"):
-        text = (folder / name / "labels.txt").read_text(encoding="utf-8")
-        assert text.splitlines() == told["classes"]
-        assert "labels.txt" in (folder / name / "manifest.sha256").read_text()
-        assert json.loads((folder / name / "card.json").read_text())["kind"] == "classifier"
+    np.testing.assert_allclose(found["called"], scores, atol=1e-4)
+    np.testing.assert_allclose(found["served"], scores, atol=1e-4)
+    assert told == {"classes": CLASSES, "sepssl": False}
+    check_labels(folder / "saved_model")
+
+
+@pytest.mark.slow
+def test_tflite_gives_the_scores_of_apply(made, windows, encoder):
+    from ai_edge_litert.interpreter import Interpreter
+
+    folder, _, classifier = made
+    waveforms, scores = windows
+    export.convert_classifier(encoder, classifier, folder / "tflite", None, ["float32", "float16"])
+    for name, limit in (("classifier", 1e-3), ("classifier_float16", 0.05)):
+        model = Interpreter(str(folder / "tflite" / f"{name}.tflite"))
+        found = model.get_signature_runner("serving_default")(waveform=waveforms)["scores"]
+        np.testing.assert_allclose(found, scores, atol=limit)
+    check_labels(folder / "tflite")
 
 
 def test_other_encoders_are_refused(made):

@@ -138,6 +138,14 @@ class ClassReport:
     note: str = ""
 
 
+def missing_windows(labels: np.ndarray) -> str:
+    """What a class lacks to be learned, "" for nothing; `labels` of windows, 1, 0 or -1."""
+    for value, kind in ((1, "with"), (0, "without")):
+        if not np.any(labels == value):
+            return f"no window is known to be {kind} it"
+    return ""
+
+
 def train_classifier(
     vectors: np.ndarray,
     windows: np.ndarray,
@@ -175,11 +183,8 @@ def train_classifier(
     if not classes:
         raise InputError("the labels name no class; expected one at least")
     for label, column in zip(classes, labels.T, strict=True):
-        for value, kind in ((1, "with"), (0, "without")):
-            if not np.any(column == value):
-                raise InputError(
-                    f"class {label}: no window is known to be {kind} it; expected one at least"
-                )
+        if missing := missing_windows(column):
+            raise InputError(f"class {label}: {missing}; expected one at least")
     parameters, reports = [], []
     # One thread, as in the evaluation: the matrices are small.
     with threadpoolctl.threadpool_limits(1):
@@ -255,8 +260,8 @@ def _validated(data: _Data, logits: np.ndarray, seed: int) -> dict[str, Any]:
     relevant = (data.labels[scored] == 1).astype(np.int8)
     nothing = dict.fromkeys(("average_precision", "low", "high", "precision", "recall"))
     if not relevant.any() or relevant.all():
-        few = "one recording has it" if _one(data, 1) else "one recording is without it"
-        return nothing | {"threshold": 0.5, "note": f"not validated: only {few}"}
+        few = "only one recording has it" if _one(data) else "too few recordings are without it"
+        return nothing | {"threshold": 0.5, "note": f"not validated: {few}"}
     scores, groups = logits[scored], data.groups[scored]
     low, high = grouped_interval(relevant, scores, groups, seed=seed)
     precision, recall, thresholds = metrics.precision_recall_curve(relevant, special.expit(scores))
@@ -272,8 +277,8 @@ def _validated(data: _Data, logits: np.ndarray, seed: int) -> dict[str, Any]:
     }
 
 
-def _one(data: _Data, value: int) -> bool:
-    return len(np.unique(data.groups[data.labels == value])) < 2
+def _one(data: _Data) -> bool:
+    return len(np.unique(data.groups[data.labels == 1])) < 2
 
 
 def _folds(data: _Data, seed: int) -> np.ndarray:
@@ -282,8 +287,8 @@ def _folds(data: _Data, seed: int) -> np.ndarray:
     with_it = rng.permutation(np.unique(data.groups[data.labels == 1]))
     others = rng.permutation(np.setdiff1d(data.groups, with_it))
     order = np.concatenate([with_it, others])
-    folds = np.empty(len(order), np.int64)
-    folds[np.argsort(order)] = np.arange(len(order)) % min(FOLDS, len(with_it))
+    # argsort: of each recording, by its number, the place in that order.
+    folds = np.argsort(order) % min(FOLDS, len(with_it))
     return folds[np.searchsorted(np.sort(order), data.groups)]
 
 

@@ -6,7 +6,6 @@ CLIPS is a sound file, a folder of them, a manifest (.csv) of files or parts of 
 TFDS dataset (tfds:NAME), or built-in or mixed scenes ("scenes", mix:FOLDER).
 """
 
-import math
 import sys
 
 from absl import flags
@@ -77,8 +76,8 @@ def define_flags(values: flags.FlagValues) -> None:
 def check(values: flags.FlagValues) -> None:
     if not (values.chunk_seconds == 0 or 1 <= values.chunk_seconds < float("inf")):
         raise InputError(f"--chunk_seconds={values.chunk_seconds}: expected 1 or more, or 0")
-    if not math.isfinite(values.active_db):
-        raise InputError(f"--active_db={values.active_db}: expected a finite number of dB")
+    if not -200 <= values.active_db <= 200:
+        raise InputError(f"--active_db={values.active_db}: expected -200 to 200 dB")
     for name in ("min_gap_seconds", "min_length_seconds"):
         value = getattr(values, name)
         if not 0 <= value < float("inf"):

@@ -99,6 +99,11 @@ EARLY = [  # command, arguments, what the line says
         [SEPARATOR, "--input=mixed", "--output=out", "--chunk_seconds=0.5"],
         "--chunk_seconds=0.5: expected 1 or more, or 0",
     ),
+    (
+        "separate",
+        [SEPARATOR, "--input=mixed", "--output=out", "--active_db=5000"],
+        "--active_db=5000.0: expected -200 to 200 dB",
+    ),
     ("mix", ["--input=none", "--output=out"], "none: does not exist"),
     ("mix", ["--input=mixed", "--output=file"], "file: is a file; expected a folder"),
     (

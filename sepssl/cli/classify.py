@@ -131,8 +131,9 @@ def check(values: flags.FlagValues) -> None:
             raise InputError(f"--threshold={values.threshold}: expected 0 to 1")
         if values.scores:
             require_new_file(values.scores, (".csv", ".parquet"))
-        for output in values.detections:
-            require_detections(output)
+        require_detections(values.detections)
+        if values.scores in values.detections:
+            raise InputError(f"{values.scores}: is named twice; expected another name")
     else:
         from sepssl.pipelines.classify import require_suggestions
 
@@ -151,7 +152,7 @@ def main(values: flags.FlagValues) -> None:
 
 def _train(values: flags.FlagValues) -> None:
     from sepssl.files import atomic_file
-    from sepssl.pipelines.classify import train_on_labels, training_record
+    from sepssl.pipelines.classify import left_out, train_on_labels, training_record
     from sepssl.progress import counted
     from sepssl.reports.tables import classes_table
 
@@ -163,6 +164,8 @@ def _train(values: flags.FlagValues) -> None:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     classifier.save(values.output)
     print(classes_table(reports))
+    for label, reason in left_out(found).items():
+        print(f"left out: {label}: {reason}")
     for labels, what in ((found.unmatched, "recording"), (found.outside, "window")):
         if labels:
             first = labels[0]
@@ -185,6 +188,7 @@ def _apply(values: flags.FlagValues) -> None:
     from sepssl.evaluation.window_classifier import load_classifier
     from sepssl.pipelines.classify import (
         detections,
+        require_detections,
         score_windows,
         write_detections,
         write_scores,
@@ -195,10 +199,11 @@ def _apply(values: flags.FlagValues) -> None:
     thresholds = classifier.thresholds
     if values.threshold is not None:
         thresholds = np.full(len(classifier.classes), values.threshold)
+    found = detections(windows, scores, best, classifier.classes, thresholds)
+    require_detections(values.detections, found)
     if values.scores:
         write_scores(values.scores, windows, scores, classifier.classes)
         print(f"{values.scores}: scores of {len(scores)} windows")
-    found = detections(windows, scores, best, classifier.classes, thresholds)
     for output in values.detections:
         write_detections(output, found)
         print(f"{output}: {len(found)} detections")

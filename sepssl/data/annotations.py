@@ -102,7 +102,8 @@ def read_annotations(path: str | os.PathLike, label_column: str = "") -> list[An
     if path.suffix.lower() == ".csv":
         return list(_from_csv(path))
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        # Not splitlines: a label may hold what it takes for an end of line as well.
+        lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; {_EXPECTED}") from error
     except UnicodeDecodeError as error:
@@ -127,7 +128,7 @@ def _from_csv(path: pathlib.Path) -> Iterator[Annotation]:
         start, end = _times(row["start"], row["end"], where)
         if not row["file"].strip():
             raise InputError(f"{where}: names no file; {_EXPECTED}")
-        labels = {part.strip() for part in row["label"].split(";")}
+        labels = {_on_one_line(part) for part in row["label"].split(";")}
         for label in sorted(labels - {"", NONE}) or [""] * (NONE in labels):
             yield Annotation(row["file"].strip(), start, end, label, True, WINDOW in columns, where)
 
@@ -155,7 +156,7 @@ def _from_raven(
             end = start + length
         name = row.get("Begin Path") or row.get("Begin File") or recording
         name = name.strip().replace("\\", "/")
-        if label := (row[column] or "").strip():
+        if label := _on_one_line(row[column] or ""):
             alone = WINDOW in by_name
             yield Annotation(name, start, end, "" if label == NONE else label, True, alone, where)
 
@@ -170,9 +171,14 @@ def _from_audacity(
         if len(cells) < 2:
             raise InputError(f"{path}, line {number}: holds {line[:40]!r}; {_EXPECTED}")
         start, end = _times(cells[0], cells[1], f"{path}, line {number}")
-        if len(cells) > 2 and (label := cells[2].strip()):
+        if len(cells) > 2 and (label := _on_one_line(cells[2])):
             where = f"{path}, line {number}"
             yield Annotation(recording, start, end, "" if label == NONE else label, where=where)
+
+
+def _on_one_line(label: str) -> str:
+    """A label as every form can hold it: its words with a space between them."""
+    return " ".join(label.split())
 
 
 def _times(start: str, end: str, where: str) -> tuple[float, float]:

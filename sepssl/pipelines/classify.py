@@ -18,6 +18,7 @@ from sepssl.errors import InputError
 from sepssl.evaluation.window_classifier import (
     ClassReport,
     WindowClassifier,
+    missing_windows,
     train_classifier,
 )
 from sepssl.files import atomic_file, atomic_folder
@@ -123,6 +124,10 @@ def train_on_labels(
         unlabelled: see `label_windows`.
         seed: of the folds and the bootstrap.
 
+    Returns:
+        The classifier and the reports of its classes; what is known of windows, also of classes
+        that are left out, see `left_out`.
+
     Raises:
         InputError: if the sources were made differently, there is nothing to learn from, or a
             label may be of several recordings.
@@ -130,7 +135,10 @@ def train_on_labels(
     windows = windows_of(joined([read_rows(source, rows) for source in sources]))
     annotations = [*annotations, *(a for source in sources for a in index_annotations(source))]
     if not annotations:
-        raise InputError("there are no labels; expected --labels, or annotations in the index")
+        raise InputError(
+            "there are no labels; expected --labels with rows that have one, or annotations in the "
+            "index"
+        )
     found = _labels(windows, annotations, unlabelled)
     _, groups = np.unique(windows.files, return_inverse=True)
     about = {
@@ -142,7 +150,12 @@ def train_on_labels(
         "seed": seed,
         "sepssl": __version__,
     }
-    data = (windows.rows.vectors, windows.of, groups, found.labels, found.classes)
+    labels, classes = found.labels, found.classes
+    learned = [name not in left_out(found) for name in classes]
+    if any(learned):
+        labels = labels[:, learned]
+        classes = [name for name, kept in zip(classes, learned, strict=True) if kept]
+    data = (windows.rows.vectors, windows.of, groups, labels, classes)
     classifier, reports = train_classifier(*data, about, seed)
     return classifier, reports, found
 
@@ -153,6 +166,12 @@ def _labels(windows: Windows, annotations: Sequence[Annotation], unlabelled: str
     )
 
 
+def left_out(found: WindowLabels) -> dict[str, str]:
+    """Classes that cannot be learned, and why: no window has them, or none is without."""
+    reasons = map(missing_windows, found.labels.T)
+    return {name: why for name, why in zip(found.classes, reasons, strict=True) if why}
+
+
 def training_record(
     classifier: WindowClassifier, reports: Sequence[ClassReport], found: WindowLabels
 ) -> dict[str, Any]:
@@ -161,6 +180,7 @@ def training_record(
     return {
         "mean_average_precision": float(np.mean(validated)) if validated else None,
         "classes": [dataclasses.asdict(report) for report in reports],
+        "classes_left_out": left_out(found),
         "labels_without_recording": len(found.unmatched),
         "labels_without_window": len(found.outside),
         **classifier.about,
@@ -242,12 +262,17 @@ def detections(
         In the order of recordings, then of time.
     """
     files, names = windows.files, windows.names
+    starts, ends = windows.starts, windows.ends
     paths = windows.rows.paths
+    # Parts of a file may be in any order, and are recordings of their own.
+    numbers = {file: number for number, file in enumerate(dict.fromkeys(files))}
+    order = np.lexsort((starts, np.array([numbers[file] for file in files])))
     found: list[tuple[int, Detection]] = []
     for column, label in enumerate(classes):
         last = None
-        for window in np.flatnonzero(scores[:, column] >= thresholds[column]):
-            start, end = float(windows.starts[window]), float(windows.ends[window])
+        for place in np.flatnonzero(scores[order, column] >= thresholds[column]):
+            window = order[place]
+            start, end = float(starts[window]), float(ends[window])
             score = float(scores[window, column])
             channel = int(windows.rows.channels[best[window, column]])
             if last is not None and files[window] == files[last]:
@@ -260,15 +285,33 @@ def detections(
                     continue
             path = paths[windows.rows.recording[windows.first[window]]]
             found.append(
-                (int(window), Detection(names[window], path, start, end, label, score, channel))
+                (int(place), Detection(names[window], path, start, end, label, score, channel))
             )
             last = window
     return [detection for _, detection in sorted(found, key=lambda item: item[0])]
 
 
-def require_detections(output: str | os.PathLike) -> None:
-    """Raises InputError unless detections can be written to `output`, by its name."""
-    _require(output, (".csv", ".txt", ""), DETECTIONS)
+def require_detections(
+    outputs: Sequence[str | os.PathLike], found: Sequence[Detection] = ()
+) -> None:
+    """Raises InputError unless detections can be written to all of the outputs.
+
+    Args:
+        outputs: files and folders.
+        found: the detections, if they are known.
+    """
+    paths = [pathlib.Path(output) for output in outputs]
+    recordings = len({d.recording for d in found})
+    for number, path in enumerate(paths):
+        _require(path, (".csv", ".txt", ""), DETECTIONS)
+        if path in paths[:number]:
+            raise InputError(f"{path}: is named twice; expected another name")
+        track = path.suffix and not path.name.lower().endswith((".csv", ".selections.txt"))
+        if track and recordings > 1:
+            raise InputError(
+                f"{path}: a label track belongs to one recording, detections of {recordings} were "
+                "found; expected a name that ends in .csv or .selections.txt, or a folder"
+            )
 
 
 def require_suggestions(output: str | os.PathLike) -> None:
@@ -297,7 +340,7 @@ def write_detections(output: str | os.PathLike, found: Sequence[Detection]) -> N
         InputError, OutputError: if the output cannot be written.
     """
     path = pathlib.Path(output)
-    require_detections(path)
+    require_detections([path], found)
     if path.suffix.lower() == ".csv":
         with (
             atomic_file(path) as temporary,
@@ -318,16 +361,21 @@ def write_detections(output: str | os.PathLike, found: Sequence[Detection]) -> N
     for d in found:
         tracks.setdefault(d.recording, []).append(_selection(d))
     if path.suffix:
-        if len(tracks) > 1:
-            raise InputError(
-                f"{path}: a label track belongs to one recording, detections of {len(tracks)} were "
-                "found; expected a name that ends in .csv or .selections.txt, or a folder"
-            )
         _write_text(path, audacity_labels(next(iter(tracks.values()), [])))
         return
     with atomic_folder(path) as folder:
-        for name, selections in tracks.items():
+        for name, selections in zip(_below(list(tracks)), tracks.values(), strict=True):
             _write_text(folder / f"{name}.txt", audacity_labels(selections))
+
+
+def _below(names: Sequence[str]) -> Sequence[str]:
+    """Names of recordings as places in a folder, from which `/a/1.wav` and `../1.wav` lead out."""
+    pure = [pathlib.PurePath(name) for name in names]
+    if not any(name.is_absolute() or ".." in name.parts for name in pure):
+        return names
+    absolute = [os.path.abspath(name) for name in names]
+    shared = os.path.commonpath([os.path.dirname(name) for name in absolute])
+    return [os.path.relpath(name, shared) for name in absolute]
 
 
 def _selection(d: Detection, high_hz: float = 0.0) -> Selection:

@@ -49,6 +49,11 @@ def test_audacity_tracks_and_csv(tmp_path):
         ("a.wav", 0.0, 1.0, "fox", True, False),
         ("a.wav", 0.0, 1.0, "owl", True, False),
     ]
+    text = 'file,start,end,label\na.wav,0,1," big\n\t owl"\n'
+    assert read(tmp_path, "g.csv", text)[0][3] == "big owl"
+    assert read(tmp_path, "g.txt", "0\t1\tbig\u2028owl\n")[0][3] == "big owl"
+    for name in ("g.csv", "g.txt"):
+        (tmp_path / name).unlink()
     (alone,) = read(tmp_path, "f.csv", "file,start,end,label,window\na.wav,0,1,-,7\n")
     assert alone == ("a.wav", 0.0, 1.0, "", True, True)
     assert len(read_annotations(tmp_path)) == 5

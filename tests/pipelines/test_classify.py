@@ -16,11 +16,16 @@ from sepssl.cli.main import execute, parse
 from sepssl.data.annotations import read_annotations
 from sepssl.errors import InputError
 from sepssl.evaluation.window_classifier import load_classifier
-from sepssl.index.rows import read_rows
+from sepssl.index.rows import StoredRows, read_rows
 from sepssl.index.store import DATABASE, Rows, WindowStore
 from sepssl.index.tables import write_table
 from sepssl.index.vectors import CONFIG_KEY, update_vectors, vectors_config
-from sepssl.pipelines.classify import suggest_windows, windows_of
+from sepssl.pipelines.classify import (
+    detections,
+    suggest_windows,
+    windows_of,
+    write_detections,
+)
 
 RATE, DIM, COUNT, WINDOWS = 8000, 8, 12, 9
 SETTINGS = {"encoder": "0123", "sample_rate": RATE, "window_samples": RATE, "pool": "window"}
@@ -145,9 +150,59 @@ def test_scores_and_detections_in_every_form(trained, capsys, tmp_path):
     assert all(a.recording.startswith(str(trained / "sounds")) for a in selections)
     assert len(read_annotations(tmp_path / "d")) == len(runs)
     assert (tmp_path / "d" / "odd" / "1.wav.txt").exists()
-    status, _, err = run(capsys, *common, f"--detections={tmp_path}/d.txt")
-    assert status == 1
-    assert "d.txt: a label track belongs to one recording, detections of" in err
+    # All outputs are checked before the first is written.
+    for first, second, message in (
+        (f"--scores={tmp_path}/t.csv", "d.txt", "d.txt: a label track belongs to one recording, "),
+        (f"--detections={tmp_path}/t.csv", "t.csv", "t.csv: is named twice"),
+        (f"--scores={tmp_path}/t.csv", "t.csv", "t.csv: is named twice"),
+    ):
+        status, _, err = run(capsys, *common, first, f"--detections={tmp_path}/{second}")
+        assert (status, message in err) == (1, True), err
+        assert not (tmp_path / "t.csv").exists()
+
+
+def test_parts_of_files_and_files_elsewhere(tmp_path):
+    """As a manifest names them: in any order, with any path."""
+    names = ["/far/a.wav#10-12", "/far/a.wav#0-2", "../a.wav", "b/a.wav"]
+    paths = ["/far/a.wav", "/far/a.wav", "/near/a.wav", "/near/c/b/a.wav"]
+    recording = np.array([0, 0, 1, 1, 2, 3])
+    starts = np.array([10.0, 11.0, 0.0, 1.0, 0.0, 0.0])
+    zero, vectors = np.zeros(6, int), np.eye(6, 8, dtype=np.float32)
+    rows = StoredRows(
+        "x", names, paths, recording, starts, starts + 1, zero, 0.0 * zero, np.arange(6),
+        vectors, None, {},
+    )  # fmt: skip
+    scores = np.array([[0.9], [0.8], [0.7], [0.95], [0.6], [0.6]], np.float32)
+    found = detections(windows_of(rows), scores, np.arange(6)[:, None], ["owl"], np.array([0.5]))
+    assert [(d.recording, d.start, d.end) for d in found] == [
+        (names[1], 0.0, 2.0),
+        (names[0], 10.0, 12.0),
+        (names[2], 0.0, 1.0),
+        (names[3], 0.0, 1.0),
+    ]
+    np.testing.assert_allclose([d.score for d in found], [0.95, 0.9, 0.6, 0.6])
+    write_detections(tmp_path / "out" / "tracks", found)
+    written = sorted(p for p in tmp_path.rglob("*") if p.is_file())
+    assert len(written) == 4
+    assert all(p.is_relative_to(tmp_path / "out" / "tracks") for p in written)
+
+
+def test_classes_that_cannot_be_learned_are_left_out(made, capsys, tmp_path):
+    labels = "file,start,end,label\n"
+    labels += "".join(f"odd/{i}.wav,2,5,owl\nodd/{i}.wav,0,5,rain\n" for i in (1, 3))
+    (tmp_path / "l.csv").write_text(f"{labels}odd/1.wav,90,91,fox\ngone.wav,1,2,cat\n")
+    common = ("train", f"--index={made}/index", f"--labels={tmp_path}/l.csv")
+    status, out, _ = run(capsys, *common, f"--output={tmp_path}/c.npz")
+    assert status == 0
+    assert load_classifier(tmp_path / "c.npz").classes == ("owl",)
+    reasons = {
+        "cat": "no window is known to be with it",
+        "fox": "no window is known to be with it",
+        "rain": "no window is known to be without it",
+    }
+    assert json.loads((tmp_path / "c.json").read_text())["classes_left_out"] == reasons
+    for label, reason in reasons.items():
+        assert f"left out: {label}: {reason}\n" in out
 
 
 def test_rows_of_files_and_of_other_encoders(trained, capsys, tmp_path):

@@ -121,6 +121,11 @@ class WindowIndex:
             raise InputError(f"{self.folder}: has no row {number}")
         return found[0]
 
+    def any_name(self) -> str:
+        """The name of some recording, to show what names are like; "" if there is none."""
+        query = f"SELECT {NAME} FROM {RECORDINGS} LIMIT 1"
+        return next((name for (name,) in self._database.execute(query)), "")
+
     def vector(self, number: int) -> np.ndarray:
         """The vector of a row, float32 [dim]."""
         return np.asarray(self._vectors.get(number), np.float32)

@@ -59,7 +59,8 @@ def row_of(index: WindowIndex, query: str, channel: int = MIXTURE) -> Found:
         where = f"channel {channel} of a window" if channel else "a window"
         raise InputError(
             f"{index.folder}: holds no row for {where} of {printable(recording)} that begins at "
-            f"{start:g} s; expected a recording of the index, and a time in it"
+            f"{start:g} s; expected a recording of the index, by its path or by a name such as "
+            f"{printable(index.any_name())}, and a time in it"
         )
     if not index.vector(found.row).any():
         raise InputError(

@@ -303,9 +303,11 @@ class ChannelRecord:
             if not os.path.lexists(file):
                 continue
             if suffix not in texts or file.read_bytes() != texts[suffix].encode():
+                known = name in self.entries
+                why = ", since settings, recording or channels changed" if known else ""
                 raise InputError(
-                    f"{printable(file)}: is in the way of new intervals; expected it to be moved "
-                    "or deleted"
+                    f"{printable(file)}: is in the way of new intervals{why}; expected it to be "
+                    "moved or deleted, and the command to be repeated"
                 )
             there.append(file)
         return there

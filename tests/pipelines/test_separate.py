@@ -542,7 +542,8 @@ def test_other_intervals_are_found_in_the_channels_that_are_there(separator, tmp
     summary = separate_recordings(separator, recordings, output)
     assert (summary.separated, summary.found) == (0, 1)
     assert summary.skipped == [
-        f"{output}/b.labels.txt: is in the way of new intervals; expected it to be moved or deleted"
+        f"{output}/b.labels.txt: is in the way of new intervals, since settings, recording or "
+        "channels changed; expected it to be moved or deleted, and the command to be repeated"
     ]
     (output / "b.labels.txt").unlink()
     assert separate_recordings(separator, recordings, output).found == 2

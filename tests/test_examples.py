@@ -26,7 +26,14 @@ def examples():
             yield from (test for test in finder.find(module, name) if test.examples)
 
 
-EXAMPLES = list(examples())
+# Trainings like those of other tests, some ten seconds each.
+SLOW = ("SimilarityLearner", "SeparatorLearner", "train_on_dataset")
+EXAMPLES = [
+    pytest.param(
+        test, id=test.name, marks=[pytest.mark.slow] * (test.name.rsplit(".", 1)[-1] in SLOW)
+    )
+    for test in examples()
+]
 
 
 @pytest.fixture
@@ -48,7 +55,7 @@ def plain(value):
     return value
 
 
-@pytest.mark.parametrize("test", EXAMPLES, ids=lambda test: test.name)
+@pytest.mark.parametrize("test", EXAMPLES)
 def test_example(test, names):
     names = {**vars(importlib.import_module(test.globs["__name__"])), **names}
     for example in test.examples:

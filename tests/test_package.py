@@ -96,8 +96,8 @@ def larger_model(tmp_path_factory):
     "imports",
     [
         "import keras; import sepssl",
-        "import sepssl; import keras",
-        "import sepssl; import tensorflow; import keras",
+        pytest.param("import sepssl; import keras", marks=pytest.mark.slow),
+        pytest.param("import sepssl; import tensorflow; import keras", marks=pytest.mark.slow),
         # Imports Keras while it is itself being imported, and nothing of the encoders.
         "from sepssl.separation.tdcn import TDCN; import keras",
     ],

@@ -64,7 +64,6 @@ def first_update(learner, data):
 @pytest.mark.parametrize(
     ("make", "data", "clip_norm"),
     [
-        (separator_learner, RECORDINGS, 0.0),
         (separator_learner, RECORDINGS, 0.1),
         (
             lambda dtype, **options: separator_learner(dtype, causal=True, **options),

@@ -5,7 +5,7 @@ import dataclasses
 import os
 import pathlib
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -88,12 +88,17 @@ class AudioInfo:
         frames: samples per channel.
         subtype: libsndfile's name of the encoding, such as "PCM_16".
         duration: in seconds.
+        truncated: whether the file ends early. `frames` are then those that can be decoded.
+        promised: samples per channel that a truncated file's header promises; None if it does not
+            say (Ogg).
     """
 
     sample_rate: int
     channels: int
     frames: int
     subtype: str
+    truncated: bool = False
+    promised: int | None = None
 
     @property
     def duration(self) -> float:
@@ -101,7 +106,7 @@ class AudioInfo:
 
 
 class Recording:
-    """A sound file that is open and looks whole.
+    """A sound file that is open and looks whole, or as much as there is of a truncated one.
 
     Attributes:
         name: the path on one printable line, for messages.
@@ -109,11 +114,14 @@ class Recording:
         format: libsndfile's name of the container.
     """
 
-    def __init__(self, name: str, info: AudioInfo, file: soundfile.SoundFile):
+    def __init__(self, name: str, info: AudioInfo, file: "_SoundFile"):
         self.name = name
         self.info = info
         self.format = file.format
         self._file = file
+        # Decoders of compressed files look for a place from both ends.
+        compressed = file.format in ("FLAC", "OGG") or file.subtype not in _SAMPLE_BYTES
+        self._seeks = file.can_seek and not (info.truncated and compressed)
         self._position = 0  # of the decoder
 
     def read(self, start: int, stop: int) -> np.ndarray:
@@ -160,14 +168,14 @@ class Recording:
     def _go_to(self, start: int) -> None:
         if self._position == start:
             return
-        if self._file.can_seek:
+        if self._seeks:
             # libsndfile crashes when it seeks in a Vorbis stream of which it can decode nothing.
             if self._position == 0 and self.format == "OGG":
                 if not len(self._file.read(1)):
                     raise ValueError("nothing can be decoded")
                 self._file.seek(0)
             self._file.seek(start)
-        else:  # some speech codecs: from wherever the decoder is, onwards only
+        else:  # some speech codecs, truncated files: from wherever the decoder is, onwards only
             for first in range(self._position, start, _BLOCK_VALUES):
                 self._file.read(min(_BLOCK_VALUES, start - first))
         self._position = start
@@ -189,8 +197,13 @@ class _SoundFile(soundfile.SoundFile):
 
 
 @contextlib.contextmanager
-def opened(path: str | os.PathLike) -> Iterator[Recording]:
+def opened(path: str | os.PathLike, allow_truncated: bool = False) -> Iterator[Recording]:
     """Opens a sound file after every check that does not decode it.
+
+    Args:
+        path: the file.
+        allow_truncated: whether it may end early. A truncated file that is compressed is decoded
+            to find where it ends, and must be read in order.
 
     Raises:
         InputError: as `sepssl.audio.files.audio_info`.
@@ -209,21 +222,25 @@ def opened(path: str | os.PathLike) -> Iterator[Recording]:
             raise InputError(f"{name}: cannot be read: {error.strerror}; {EXPECTED}") from error
         if found.kind == "other":
             raise InputError(f"{name}: {_why_unknown(suffix)}")
-        if layout and layout.missing:
+        if layout and layout.missing and not allow_truncated:
             raise InputError(
                 f"{name}: is truncated: its header promises {layout.promised} bytes of sound, "
                 f"{max(layout.available, 0)} are there; expected the whole file"
             )
-        if fault:
+        if fault and not (allow_truncated and fault.startswith("truncated")):
             raise InputError(
                 f"{name}: is not one whole Ogg stream ({fault}); expected a whole file"
             )
         spliced = layout and containers.as_libsndfile_reads_it(found.file, found.kind, layout)
         source = spliced or (for_libsndfile(path) if found.plain else found.file)
-        found.file.seek(0)
-        try:
+
+        def open_sound() -> _SoundFile:
             with silenced() if mpeg or (layout and layout.holds_mpeg) else contextlib.nullcontext():
-                file = stack.enter_context(_SoundFile(source))
+                (spliced or found.file).seek(0)
+                return _SoundFile(source)
+
+        try:
+            file = stack.enter_context(open_sound())
         except Exception as error:
             raise InputError(
                 f"{name}: is not readable as sound ({libsndfile_reason(error)}); {EXPECTED}"
@@ -235,8 +252,61 @@ def opened(path: str | os.PathLike) -> Iterator[Recording]:
             frames = _mpeg_frames(counted, frames, name)
         info = AudioInfo(file.samplerate, file.channels, frames, file.subtype)
         _check_header(info, file, layout, name)
-        _check_end(file, frames, name)
+        whole = _end_is_there(file, frames)
+        if not (whole or allow_truncated):
+            raise InputError(
+                f"{name}: is truncated or damaged: its header promises {frames} samples, the last "
+                "of them cannot be read; expected the whole file"
+            )
+        if fault or not whole or (layout and layout.missing):
+            file.close()
+            info = _what_is_left(info, layout, None if fault else frames, open_sound)
+            if info.frames == 0:
+                raise InputError(f"{name}: is truncated, and nothing of it can be decoded")
+            file = stack.enter_context(open_sound())
         yield Recording(name, info, file)
+
+
+def _what_is_left(
+    info: AudioInfo,
+    layout: containers.ChunkLayout | None,
+    promised: int | None,
+    open_sound: Callable[[], "_SoundFile"],
+) -> AudioInfo:
+    """Of a truncated file; `promised` as in `AudioInfo`, if there is no `layout`."""
+    frames, width = info.frames, _SAMPLE_BYTES.get(info.subtype)
+    if layout and layout.missing:
+        if width:
+            promised = (layout.promised or 0) // (width * info.channels)
+        elif layout.frame > 1 and not layout.holds_mpeg:  # blocks of several samples, as of ADPCM
+            in_block = frames // -(-layout.available // layout.frame)
+            promised = (layout.promised or 0) // layout.frame * in_block
+            frames = layout.available // layout.frame * in_block
+        else:
+            promised = round((layout.promised or 0) * frames / layout.available)
+    if not (layout and width):
+        frames = _decodable(open_sound, info.channels, frames)
+    if frames == promised:
+        return info
+    return dataclasses.replace(info, frames=frames, truncated=True, promised=promised)
+
+
+def _decodable(open_sound: Callable[[], "_SoundFile"], channels: int, frames: int) -> int:
+    """How many frames can be decoded one after the other, to within 64."""
+    block = max(1, _BLOCK_VALUES // channels)
+    there = 0
+    for step in (block, 64):
+        position = 0
+        with open_sound() as file, _silenced_for(file), contextlib.suppress(Exception):
+            while position < frames:
+                wanted = min(block if position < there else step, frames - position)
+                got = len(file.read(wanted, dtype="float32"))
+                position += got
+                if got < wanted:
+                    return position
+            return position
+        there = position  # up to the block in which the decoder fails
+    return there
 
 
 @contextlib.contextmanager
@@ -311,11 +381,11 @@ def _mpeg_frames(counted: int, reported: int, name: str) -> int:
     return min(counted, reported)
 
 
-def _check_end(file: _SoundFile, frames: int, name: str) -> None:
+def _end_is_there(file: _SoundFile, frames: int) -> bool:
     """FLAC and MP3 files state their length at the start: see whether their end is there."""
     compressed = file.format == "FLAC" or file.subtype.startswith(("MPEG", "ALAC"))
     if not compressed or frames < file.frames:  # <: counted, hence there
-        return
+        return True
     last = min(frames, 64)
     try:
         with _silenced_for(file):
@@ -323,12 +393,8 @@ def _check_end(file: _SoundFile, frames: int, name: str) -> None:
             whole = len(file.read(last)) == last
             file.seek(0)
     except Exception:  # whatever a decoder raises is the file's fault
-        whole = False
-    if not whole:
-        raise InputError(
-            f"{name}: is truncated or damaged: its header promises {frames} samples, the last of "
-            "them cannot be read; expected the whole file"
-        )
+        return False
+    return whole
 
 
 def check_samples(waveform: np.ndarray, name: str) -> None:

@@ -66,19 +66,24 @@ _BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 _WRITTEN_BYTES = {"FLOAT": 4, "DOUBLE": 8} | {name: bits // 8 for name, bits in _BITS.items()}
 
 
-def audio_info(path: str | os.PathLike) -> AudioInfo:
+def audio_info(path: str | os.PathLike, allow_truncated: bool = False) -> AudioInfo:
     """Reads the header of a sound file, and its end where that tells whether it is whole.
 
     Takes well under a millisecond for most formats, since no sound is decoded but the last few
     samples of FLAC and MP3 files. (An MP3 file without a length header is walked through frame by
     frame, undecoded.) It cannot see what only decoding shows: silence, NaN, damage in the middle.
 
+    Args:
+        path: the file.
+        allow_truncated: whether a file that ends early is no error. What there is of a compressed
+            one is then decoded to know how long it is.
+
     Raises:
         InputError: if the file is missing, a folder, not readable, empty, without any sample, or
             truncated; if it is not a sound file in a format that is read (see `SUFFIXES`); if its
             header contradicts itself, or its sample rate is not from `MIN_RATE` to `MAX_RATE`.
     """
-    with opened(path) as recording:
+    with opened(path, allow_truncated) as recording:
         return recording.info
 
 
@@ -134,6 +139,7 @@ def read_audio(
     duration: float | None = None,
     allow_silence: bool = False,
     decoder: str = "soundfile",
+    allow_truncated: bool = False,
 ) -> np.ndarray:
     """Reads a sound file, or a part of it, as mono (mean of the channels).
 
@@ -154,6 +160,8 @@ def read_audio(
         decoder: "soundfile" reads everything; "tfio" (tensorflow-io) WAV, FLAC, Vorbis and MP3;
             "tensorflow" WAV of 16 bits. The last two decode the whole file even for an excerpt.
             All checks are the same, and so are the samples, up to the rounding of lossy decoders.
+        allow_truncated: whether a file that ends early is read as far as it can be decoded
+            ("soundfile" only).
 
     Returns:
         float32 `[samples]`, full scale at -1 and 1. Lossy and float files may exceed it, up to
@@ -174,7 +182,7 @@ def read_audio(
     if duration is not None and not (math.isfinite(duration) and duration > 0):
         raise InputError(f"duration is {duration}; expected a positive number of seconds, or None")
     check_decoder(decoder)
-    with opened(path) as recording:
+    with opened(path, allow_truncated and decoder == "soundfile") as recording:
         name, info = recording.name, recording.info
         rate = info.sample_rate if sample_rate is None else int(sample_rate)
         total = resampled_length(info.frames, info.sample_rate, rate)
@@ -201,7 +209,11 @@ def read_audio(
 
 
 def read_blocks(
-    path: str | os.PathLike, allow_silence: bool = False, start: int = 0, stop: int | None = None
+    path: str | os.PathLike,
+    allow_silence: bool = False,
+    start: int = 0,
+    stop: int | None = None,
+    allow_truncated: bool = False,
 ) -> Iterator[np.ndarray]:
     """Reads a sound file, or a part of it, block by block, in memory that does not grow with it.
 
@@ -210,6 +222,7 @@ def read_blocks(
         allow_silence: whether silence is no error.
         start: first sample, at the file's own sample rate.
         stop: sample after the last; None, or one beyond the end, means the end.
+        allow_truncated: as for `read_audio`.
 
     Yields:
         float32 `[samples]`, mono (mean of the channels), at the file's own sample rate; the blocks
@@ -219,7 +232,7 @@ def read_blocks(
         InputError: as `read_audio`; that everything read is silent (unless `allow_silence`), after
             the last block.
     """
-    with opened(path) as recording:
+    with opened(path, allow_truncated) as recording:
         peak, end = 0.0, recording.info.frames if stop is None else min(stop, recording.info.frames)
         for first in range(start, end, _BLOCK):
             block = recording.read(first, min(first + _BLOCK, end))

@@ -39,6 +39,14 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "data_dir", "", "Folder of TFDS datasets; TFDS's default if empty.", flag_values=values
     )
+    flags.DEFINE_enum(
+        "truncated",
+        "skip",
+        ["skip", "keep"],
+        "What is done with sound files that end early: they are left out, or what there is of them "
+        "is used.",
+        flag_values=values,
+    )
     flags.DEFINE_string(
         "output",
         None,
@@ -96,13 +104,18 @@ def check(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
     import sepssl
     from sepssl.audio.decoding import printable
-    from sepssl.data.clips import report_skipped
+    from sepssl.data.clips import report_skipped, report_truncated
     from sepssl.data.sources import open_clips
     from sepssl.pipelines.embed import embed_recordings
 
     encoder = sepssl.load_encoder(values.encoder)
     separator = sepssl.load_separator(values.separator) if values.separator else None
-    clips = open_clips(values.input, encoder.sample_rate, data_dir=values.data_dir or None)
+    clips = open_clips(
+        values.input,
+        encoder.sample_rate,
+        data_dir=values.data_dir or None,
+        allow_truncated=values.truncated == "keep",
+    )
     summary = embed_recordings(
         encoder,
         clips,
@@ -119,6 +132,7 @@ def main(values: flags.FlagValues) -> None:
         },
     )
     report_skipped(summary.skipped)
+    report_truncated(summary.truncated)
     for line in summary.warnings:
         print(f"warning: {printable(line)}")
     print(

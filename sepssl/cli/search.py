@@ -8,6 +8,7 @@ DIR is an index that sepssl-embed has written. Results are a table on the termin
 players and spectrograms) or, without a suffix, a folder of wav clips.
 """
 
+import pathlib
 import sys
 
 from absl import flags
@@ -26,6 +27,14 @@ def define_flags(values: flags.FlagValues) -> None:
         "start", 0.0, "Where the sound begins in it, in seconds.", 0.0, flag_values=values
     )
     flags.DEFINE_float("end", None, "Where it ends; by default with the file.", flag_values=values)
+    flags.DEFINE_enum(
+        "truncated",
+        "skip",
+        ["skip", "keep"],
+        "Whether a sound file to search for that ends early is refused, or what there is of it is "
+        "used.",
+        flag_values=values,
+    )
     flags.DEFINE_string(
         "query_row",
         "",
@@ -57,8 +66,6 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def check(values: flags.FlagValues) -> None:
-    import pathlib
-
     from sepssl.audio.decoding import printable
 
     if bool(values.query) == bool(values.query_row):
@@ -83,6 +90,7 @@ def check(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     from sepssl.audio.decoding import printable
+    from sepssl.data.clips import report_truncated
     from sepssl.index.search import WindowIndex
     from sepssl.pipelines.search import embed_query, require_results, row_of, write_results
     from sepssl.reports.found import found_table
@@ -105,9 +113,17 @@ def main(values: flags.FlagValues) -> None:
         if values.query_channel:
             separator = _model(values.separator or index.models.get("separator"), "separator")
         vector = embed_query(
-            index, encoder, values.query, values.start, values.end, separator, values.query_channel
+            index,
+            encoder,
+            values.query,
+            values.start,
+            values.end,
+            separator,
+            values.query_channel,
+            values.truncated == "keep",
         )
         found = index.search(vector, values.k, values.rows)
+        report_truncated(_truncated(values.query) if values.truncated == "keep" else [])
     print(found_table(found))
     require_results(values.output, found)
     skipped: dict[str, None] = {}
@@ -122,6 +138,14 @@ def main(values: flags.FlagValues) -> None:
         print(f"written: {output}")
     for reason in skipped:
         print(f"not heard: {reason}")
+
+
+def _truncated(path: str) -> list[str]:
+    from sepssl.audio.files import audio_info
+    from sepssl.data.folder import Span, shortfall
+
+    there = shortfall(Span("", pathlib.Path(path)), audio_info(path, allow_truncated=True))
+    return [f"{path}: {there}"] if there else []
 
 
 def _model(path: str | None, kind: str):

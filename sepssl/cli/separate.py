@@ -31,6 +31,14 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "data_dir", "", "Folder of TFDS datasets; TFDS's default if empty.", flag_values=values
     )
+    flags.DEFINE_enum(
+        "truncated",
+        "skip",
+        ["skip", "keep"],
+        "What is done with sound files that end early: they are left out, or what there is of them "
+        "is used.",
+        flag_values=values,
+    )
     flags.DEFINE_string(
         "output", None, "Folder for the channels.", required=True, flag_values=values
     )
@@ -89,12 +97,17 @@ def check(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     import sepssl
+    from sepssl.data.clips import report_truncated
     from sepssl.pipelines.activity import Activity
     from sepssl.pipelines.separate import open_recordings, separate_recordings
 
     separator = sepssl.load_separator(values.separator)
     recordings = open_recordings(
-        values.input, separator.sample_rate, values.output, values.data_dir or None
+        values.input,
+        separator.sample_rate,
+        values.output,
+        values.data_dir or None,
+        values.truncated == "keep",
     )
     summary = separate_recordings(
         separator,
@@ -111,6 +124,7 @@ def main(values: flags.FlagValues) -> None:
     )
     for line in summary.again + summary.skipped + summary.warnings:
         print(f"  {line}")
+    report_truncated(summary.truncated)
     if summary.table:
         print(f"levels and activity of the channels: {summary.table}, {summary.intervals}")
 

@@ -59,6 +59,7 @@ class Clips(Protocol):
             share; None where every clip is a recording of its own.
         in_order: whether reading in ascending order, by one thread, is far cheaper than otherwise.
         has_sources: whether `read_with_sources` finds the true sources of the clips.
+        allow_truncated: whether there may be clips of files that end early; see `truncated`.
     """
 
     names: Sequence[str]
@@ -71,6 +72,7 @@ class Clips(Protocol):
     recordings: Sequence[str] | None = None
     in_order: bool = False
     has_sources: bool = False
+    allow_truncated: bool = False
 
     @property
     def origin(self) -> str: ...
@@ -115,6 +117,10 @@ class Clips(Protocol):
     def start_seconds(self, index: int) -> float:
         """Where a clip begins in the sound file that it is read from."""
         return 0.0
+
+    def truncated(self, index: int) -> str:
+        """How much there is of a clip whose file ends early, as "1.20 of 3.00 s"; "" if all."""
+        return ""
 
     def read_with_sources(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """A mixture, float32 `[samples]`, and its true sources, float32 `[count, samples]`.
@@ -170,6 +176,7 @@ class Subset(Clips):
         self.recordings = _take(clips.recordings, self.indices)
         self.in_order = clips.in_order
         self.has_sources = clips.has_sources
+        self.allow_truncated = clips.allow_truncated
 
     @property
     def origin(self) -> str:
@@ -189,6 +196,9 @@ class Subset(Clips):
 
     def start_seconds(self, index: int) -> float:
         return self.clips.start_seconds(self.indices[index])
+
+    def truncated(self, index: int) -> str:
+        return self.clips.truncated(self.indices[index])
 
     def read_with_sources(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         return self.clips.read_with_sources(self.indices[index])
@@ -226,6 +236,7 @@ class Joined(Clips):
             self.labels = np.concatenate([part.labels for part in self.parts])
         self.in_order = any(part.in_order for part in self.parts)
         self.has_sources = all(part.has_sources for part in self.parts)
+        self.allow_truncated = any(part.allow_truncated for part in self.parts)
         self._place = [(part, i) for part in self.parts for i in range(len(part))]
 
     @property
@@ -251,6 +262,10 @@ class Joined(Clips):
     def start_seconds(self, index: int) -> float:
         part, i = self._place[index]
         return part.start_seconds(i)
+
+    def truncated(self, index: int) -> str:
+        part, i = self._place[index]
+        return part.truncated(i)
 
     def read_with_sources(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         part, i = self._place[index]
@@ -310,6 +325,14 @@ def report_skipped(skipped: Sequence[Skipped]) -> None:
         print(f"skipped {len(skipped)}:")
         for _, reason in skipped:
             print(f"  {printable(reason)}")
+
+
+def report_truncated(truncated: Sequence[str]) -> None:
+    """Prints how many recordings end early, and how much there is of each."""
+    if truncated:
+        print(f"truncated {len(truncated)}, of which only this could be read:")
+        for line in truncated:
+            print(f"  {printable(line)}")
 
 
 def _take(values: Sequence[str] | None, indices: np.ndarray) -> list[str] | None:

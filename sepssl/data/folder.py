@@ -163,6 +163,8 @@ class FileClips(Clips):
         title: of the source, for errors.
         skipped: clips and files left out earlier.
         decoder: name of the decoder, see `read_audio`.
+        allow_truncated: whether files that end early are used as far as they can be decoded, and
+            not left out; only with the decoder "soundfile".
 
     Raises:
         InputError: if no usable clip remains, or the decoder cannot be loaded.
@@ -176,18 +178,22 @@ class FileClips(Clips):
         title: str,
         skipped: Sequence[Skipped] = (),
         decoder: str = "soundfile",
+        allow_truncated: bool = False,
     ):
         check_sample_rate(sample_rate)
         check_decoder(decoder)
         self.decoder = decoder
+        self.allow_truncated = allow_truncated and decoder == "soundfile"
         self.sample_rate = int(sample_rate)
         self.skipped: list[Skipped] = list(skipped)
         paths = list(dict.fromkeys(span.path for span in spans))
         with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-            scanned = dict(zip(paths, pool.map(_info_or_error, paths), strict=True))
+            infos = pool.map(lambda path: _info_or_error(path, self.allow_truncated), paths)
+            scanned = dict(zip(paths, infos, strict=True))
         self.names: list[str] = []
         self._spans: list[Span] = []
         self._extents: list[tuple[int, int, bool]] = []  # first sample, count, whether all of it
+        self._truncated: list[str] = []
         for span in spans:
             try:
                 info = scanned[span.path]
@@ -200,6 +206,7 @@ class FileClips(Clips):
                 self.names.append(span.name)
                 self._spans.append(span)
                 self._extents.append(extent)
+                self._truncated.append(shortfall(span, info))
         if not self.names:
             if len(spans) == 1 and self.skipped:
                 raise InputError(self.skipped[-1].reason)
@@ -216,7 +223,8 @@ class FileClips(Clips):
         last = total
         if span.duration is not None:
             last = first + round(span.duration * self.sample_rate)
-        if last > total + END_TOLERANCE * self.sample_rate or first >= total:
+        beyond = last > total + END_TOLERANCE * self.sample_rate and not info.truncated
+        if beyond or first >= total:
             raise InputError(
                 f"{span.path}: is {info.duration:.3f} s long; expected a recording that holds "
                 f"{span.start:g} s"
@@ -235,6 +243,7 @@ class FileClips(Clips):
         self.names = [self.names[i] for i in indices]
         self._spans = [self._spans[i] for i in indices]
         self._extents = [self._extents[i] for i in indices]
+        self._truncated = [self._truncated[i] for i in indices]
 
     @property
     def _how(self) -> str:
@@ -249,6 +258,9 @@ class FileClips(Clips):
     def start_seconds(self, index: int) -> float:
         """Where a clip begins in its file."""
         return self._spans[index].start
+
+    def truncated(self, index: int) -> str:
+        return self._truncated[index]
 
     def num_samples(self, index: int) -> int:
         """Length of a clip in samples at `sample_rate`, without reading it."""
@@ -269,6 +281,7 @@ class FileClips(Clips):
                 start / self.sample_rate,
                 duration,
                 decoder=self.decoder,
+                allow_truncated=self.allow_truncated,
             )
         wanted = count - start if length is None else min(length, count - start)
         if wanted <= 0:
@@ -282,6 +295,7 @@ class FileClips(Clips):
             (first + start) / self.sample_rate,
             wanted / self.sample_rate,
             decoder=self.decoder,
+            allow_truncated=self.allow_truncated,
         )
         if wanted == count and np.max(np.abs(waveform)) <= SILENCE:
             raise _silent(self.names[index])
@@ -296,7 +310,7 @@ class FileClips(Clips):
             InputError: as `read`; that the clip is silent, after its last block.
         """
         span = self._spans[index]
-        info = audio_info(span.path)
+        info = audio_info(span.path, self.allow_truncated)
         if self.decoder != "soundfile":
             waveform = read_audio(span.path, None, span.start, span.duration, decoder=self.decoder)
             return Stream(info.sample_rate, info.subtype, iter([waveform]))
@@ -304,7 +318,7 @@ class FileClips(Clips):
         if span.duration is not None:
             stop = round((span.start + span.duration) * info.sample_rate)
         whole = self._extents[index][2]
-        blocks = read_blocks(span.path, not whole, first, stop)
+        blocks = read_blocks(span.path, not whole, first, stop, self.allow_truncated)
         return Stream(
             info.sample_rate, info.subtype, blocks if whole else _heard(blocks, span.name)
         )
@@ -334,6 +348,7 @@ class Folder(FileClips):
         files: paths below the folder to use; None means all sound files.
         decoder: name of the decoder, see `read_audio`.
         select: chooses among all sound files, before any is opened.
+        allow_truncated: see `FileClips`.
 
     Attributes:
         directory: the folder, a `pathlib.Path`.
@@ -356,6 +371,7 @@ class Folder(FileClips):
         files: Sequence[str | os.PathLike] | None = None,
         decoder: str = "soundfile",
         select: Select | None = None,
+        allow_truncated: bool = False,
     ):
         check_sample_rate(sample_rate)
         self.directory = pathlib.Path(directory)
@@ -370,7 +386,9 @@ class Folder(FileClips):
         spans = [Span(path.relative_to(self.directory).as_posix(), path) for path in paths]
         self._listed = [path.relative_to(self.directory).as_posix() for path in listed]
         self._listed += [entry.name for entry in skipped]
-        super().__init__(spans, sample_rate, min_duration, str(directory), skipped, decoder)
+        super().__init__(
+            spans, sample_rate, min_duration, str(directory), skipped, decoder, allow_truncated
+        )
 
     @functools.cached_property
     def origin(self) -> str:
@@ -395,11 +413,24 @@ def _silent(name: str) -> InputError:
     return InputError(f"{name}: is silent; expected sound above -120 dBFS")
 
 
-def _info_or_error(path: pathlib.Path) -> AudioInfo | InputError:
+def _info_or_error(path: pathlib.Path, allow_truncated: bool) -> AudioInfo | InputError:
     try:
-        return audio_info(path)
+        return audio_info(path, allow_truncated)
     except InputError as error:
         return error
+
+
+def shortfall(span: Span, info: AudioInfo) -> str:
+    """What `Clips.truncated` says of a part of a file; "" if all of that part is there."""
+    there = info.duration - span.start
+    if not info.truncated or (span.duration is not None and span.duration <= there):
+        return ""
+    promised = span.duration
+    if promised is None and info.promised is not None:
+        promised = info.promised / info.sample_rate - span.start
+    if promised is None:
+        return f"{there:.2f} s of an unknown length"
+    return f"{there:.2f} of {promised:.2f} s"
 
 
 def file_stamp(path: pathlib.Path) -> str:

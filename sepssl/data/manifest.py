@@ -36,6 +36,7 @@ class Manifest(FileClips):
         sample_rate: in Hz, of the clips read.
         min_duration: shortest clip taken, in seconds.
         decoder: name of the decoder, see `read_audio`.
+        allow_truncated: see `FileClips`.
 
     Attributes:
         names: the paths as written, followed for a part by `#START` or, with a duration,
@@ -51,6 +52,7 @@ class Manifest(FileClips):
         sample_rate: int,
         min_duration: float = 0.0,
         decoder: str = "soundfile",
+        allow_truncated: bool = False,
     ):
         self.file = pathlib.Path(file)
         folder = self.file.parent
@@ -79,7 +81,9 @@ class Manifest(FileClips):
             self._rows[name] = parsed_row(row, where)
         if not spans:
             raise InputError(f"{self.file}: holds no row; {EXPECTED}")
-        super().__init__(list(spans.values()), sample_rate, min_duration, str(file), (), decoder)
+        super().__init__(
+            list(spans.values()), sample_rate, min_duration, str(file), (), decoder, allow_truncated
+        )
         self._has_labels = "labels" in columns
         self.recordings = [recording_of[name] for name in self.names]
         if "split" in columns:

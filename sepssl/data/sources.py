@@ -56,6 +56,7 @@ def open_clips(
     data_dir: str | os.PathLike | None = None,
     decoder: str = "soundfile",
     select: Select | None = None,
+    allow_truncated: bool = False,
 ) -> Clips:
     """Opens the clips that a string names.
 
@@ -83,6 +84,8 @@ def open_clips(
         data_dir: the folder of TFDS datasets; None means TFDS's default.
         decoder: of sound files: "soundfile", "tfio" or "tensorflow", see `read_audio`.
         select: chooses among the recordings of a folder, before any is opened.
+        allow_truncated: whether sound files that end early are used as far as they can be decoded,
+            see `Clips.truncated`, and not skipped; of a file, a folder or a manifest.
 
     Returns:
         The clips; `splits` is set if the dataset has splits of its own.
@@ -113,11 +116,13 @@ def open_clips(
     if path.is_dir() and sources and has_sources(path):
         clips = FussFolder(path, sample_rate, min_seconds, decoder)
     elif path.is_dir():
-        clips = Folder(path, sample_rate, min_seconds, None, decoder, select)
+        clips = Folder(path, sample_rate, min_seconds, None, decoder, select, allow_truncated)
     elif path.suffix.lower() == ".csv":
-        clips = Manifest(path, sample_rate, min_seconds, decoder)
+        clips = Manifest(path, sample_rate, min_seconds, decoder, allow_truncated)
     else:
-        clips = Folder(path.parent, sample_rate, min_seconds, [path], decoder)
+        clips = Folder(
+            path.parent, sample_rate, min_seconds, [path], decoder, None, allow_truncated
+        )
     return clips.labelled() if labels else clips
 
 

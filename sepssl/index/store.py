@@ -2,7 +2,8 @@
 
 The tables, and `usearch.index` beside them, are those of perch-hoplite 1.0, whose tools open the
 folder. What it has no place for stands in columns that it tolerates: of recordings `path`, `offset`
-(where it begins in that file), `stamp`, `digest`, `duration` and `complete`, of windows `channel`,
+(where it begins in that file), `stamp`, `digest`, `duration`, `complete` and `truncated` (see
+`Clips.truncated`), of windows `channel`,
 `level_db` and `norm`.
 """
 
@@ -25,6 +26,7 @@ DATABASE = "hoplite.sqlite"
 SETTINGS = "sepssl"  # key of the settings in hoplite's table of metadata
 MODEL_KEY, SOURCES_KEY = "model_config", "audio_sources"  # hoplite's own
 MIXTURE = 0  # the channel of a row that is about the recording itself
+ADDED_SETTINGS = {"truncated": "skip"}  # what databases were made with that lack the key
 RECORDINGS = "recordings LEFT JOIN deployments ON deployments.id = deployment_id"
 NAME = """
 CASE WHEN (SELECT COUNT(*) FROM recordings AS r WHERE r.filename = recordings.filename) = 1
@@ -44,6 +46,7 @@ CREATE TABLE recordings (
     id INTEGER PRIMARY KEY AUTOINCREMENT, filename TEXT NOT NULL, datetime TEXT,
     deployment_id INTEGER REFERENCES deployments(id) ON DELETE CASCADE,
     path TEXT, "offset" REAL, stamp TEXT, digest TEXT, duration REAL, complete INTEGER,
+    truncated TEXT,
     UNIQUE (id, deployment_id), UNIQUE (filename, deployment_id)
 );
 CREATE TABLE windows (
@@ -142,6 +145,10 @@ class WindowStore:
                             self._database.execute(statement)
                         self.set_metadata(SETTINGS, self._settings)
             require_settings(self.folder, self.metadata(SETTINGS), self._settings)
+            with self._writing():
+                there = self._database.execute("PRAGMA table_info(recordings)").fetchall()
+                if "truncated" not in [column[1] for column in there]:  # made before it had it
+                    self._database.execute("ALTER TABLE recordings ADD COLUMN truncated TEXT")
         except BaseException:
             self._database.close()
             raise
@@ -264,13 +271,14 @@ class WindowStore:
                 ((number, vector.tobytes()) for number, vector in zip(ids, vectors, strict=True)),
             )
 
-    def finish(self, recording_id: int, digest: str, duration: float) -> None:
-        """Marks a recording, of a duration in seconds, as complete."""
+    def finish(self, recording_id: int, digest: str, duration: float, truncated: str = "") -> None:
+        """Marks a recording, of a duration in seconds, as complete: all that there is of it."""
         with self._transaction():
             self._remove_states(recording_id)
             self._database.execute(
-                "UPDATE recordings SET digest = ?, duration = ?, complete = 1 WHERE id = ?",
-                (digest, duration, recording_id),
+                "UPDATE recordings SET digest = ?, duration = ?, truncated = ?, complete = 1 "
+                "WHERE id = ?",
+                (digest, duration, truncated, recording_id),
             )
 
     def save_state(
@@ -305,12 +313,14 @@ class WindowStore:
             (recording_id, needed),
         )
 
-    def replace(self, recording_id: int, rows: Rows, digest: str, duration: float) -> None:
+    def replace(
+        self, recording_id: int, rows: Rows, digest: str, duration: float, truncated: str = ""
+    ) -> None:
         """Puts other rows in the place of a recording's and marks it as complete."""
         with self._transaction():
             self._remove_windows(recording_id)
             self.append(recording_id, rows)
-            self.finish(recording_id, digest, duration)
+            self.finish(recording_id, digest, duration, truncated)
 
     def touch(self, recording_id: int, path: str, stamp: str) -> None:
         """Puts down where and how a recording is now, whose content is the same."""
@@ -458,6 +468,7 @@ def require_settings(folder: pathlib.Path, there: dict | None, settings: dict[st
         raise InputError(
             f"{folder}: holds another program's index; expected one that sepssl-embed has written"
         )
+    there = {**ADDED_SETTINGS, **there}
     for key, value in settings.items():
         if there.get(key) != value:
             raise InputError(

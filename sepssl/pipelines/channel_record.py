@@ -21,6 +21,7 @@ from sepssl.pipelines.intervals import AUDACITY, CLIPS, RAVEN, interval_tables
 
 RECORD = "separated.jsonl"
 TABLE, INTERVALS = "summary.csv", "intervals.csv"
+ADDED_SETTINGS = {"truncated": "skip"}  # what records were made with that lack the key
 _HEADERS = {
     TABLE: ["recording", "channel", "level_db", "active"],
     INTERVALS: ["recording", "start", "end", "channel", "level_db"],
@@ -71,6 +72,7 @@ class Entry:
         activity: the attributes of the `Activity` by which `active` and `intervals` were found;
             None if they were not.
         intervals: those of the channels.
+        truncated: `Clips.truncated`.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Entry:
     rate: int = 0
     activity: dict[str, float] | None = None
     intervals: list[Interval] = dataclasses.field(default_factory=list)
+    truncated: str = ""
 
     def tables(self) -> dict[str, str]:
         """The text of each file of intervals, by what follows `name` in its own."""
@@ -113,7 +116,7 @@ class ClipIdentity:
         index: which of its clips.
 
     Attributes:
-        path, part, offset: as in `Entry`.
+        path, part, offset, truncated: as in `Entry`.
     """
 
     def __init__(self, clips: Clips, index: int):
@@ -123,6 +126,7 @@ class ClipIdentity:
         self.path = clips.origin if file is None else os.path.abspath(file)
         self.part = clips.names[index] if file is None else part_of(clips, index)
         self.offset = clips.start_seconds(index)
+        self.truncated = clips.truncated(index)
         self._shown = clips.names[index] if file is None else f"{file}{self.part}"
 
     def __str__(self) -> str:
@@ -182,13 +186,15 @@ class ChannelRecord:
                         f"{table}: exists already, without {RECORD} beside it; expected another "
                         "output folder"
                     )
-        elif there != settings:
+        elif {**ADDED_SETTINGS, **there} != settings:
             self._require_no_channels(there)
             for name in self.entries:
                 for file in self.replaceable(name):
                     file.unlink()
             self.entries = {}
             there = None
+        else:
+            self._header = json.dumps(there).encode() + b"\n"
         if there is None:
             with atomic_file(self._path, overwrite=True) as temporary:
                 temporary.write_bytes(self._header)
@@ -338,13 +344,14 @@ class ChannelRecord:
             self._path.unlink(missing_ok=True)
 
     def _require_no_channels(self, there: dict) -> None:
+        was = {**ADDED_SETTINGS, **there}
         for entry in self.entries.values():
             for file in channel_files(self.folder, entry.name, len(entry.files)):
                 if os.path.lexists(file):
                     differing = [
-                        f"{key}={there.get(key)}, now {value}"
+                        f"{key}={was.get(key)}, now {value}"
                         for key, value in self._settings.items()
-                        if there.get(key) != value
+                        if was.get(key) != value
                     ]
                     raise InputError(
                         f"{self.folder}: holds channels made with {differing[0]}; expected "

@@ -500,8 +500,8 @@ def write_suggestions(
         try:
             if not c.path:
                 raise InputError(f"{c.recording}: where its file is is not known")
-            rate = audio_info(c.path).sample_rate
-            waveform = read_audio(c.path, None, c.start, c.end - c.start)
+            rate = audio_info(c.path, allow_truncated=True).sample_rate
+            waveform = read_audio(c.path, None, c.start, c.end - c.start, allow_truncated=True)
             sounds.append(Sound("recording", waveform, rate))
         except InputError as error:
             sounds.append(None)

@@ -53,6 +53,7 @@ class EmbedSummary:
     Attributes:
         embedded, found: recordings embedded now, and there already.
         skipped: recordings that could not be read.
+        truncated: how much there is of each recording whose file ends early, one line each.
         warnings: one line for each recording of which next to nothing lies in the encoder's band.
         rows: of the output, earlier ones included.
         silent: those of them that are of windows without sound; their vectors are 0.
@@ -63,6 +64,7 @@ class EmbedSummary:
     embedded: int = 0
     found: int = 0
     skipped: list[Skipped] = dataclasses.field(default_factory=list)
+    truncated: list[str] = dataclasses.field(default_factory=list)
     warnings: list[str] = dataclasses.field(default_factory=list)
     rows: int = 0
     silent: int = 0
@@ -117,6 +119,7 @@ def embed_recordings(
     embedder = WindowEmbedder(encoder, window_seconds, hop_seconds)
     folder = output if is_index(output) else journal_of(output)
     settings = _settings(encoder, embedder, separator, pool, audible_db)
+    settings["truncated"] = "keep" if clips.allow_truncated else "skip"
     summary = EmbedSummary(skipped=list(clips.skipped))
     began = time.monotonic()
     with _locked(folder), WindowStore(folder, settings) as store:
@@ -137,6 +140,8 @@ def embed_recordings(
                     summary.embedded += seconds is not None
                     summary.found += seconds is None
                     summary.audio_seconds += seconds or 0.0
+                    if there := clips.truncated(index):
+                        summary.truncated.append(f"{clips.names[index]}: {there}")
                 except OutputError as error:
                     raise OutputError(
                         f"{error}; {summary.embedded + summary.found} of {len(clips)} recordings "
@@ -335,14 +340,14 @@ class _Job:
             raise InputError(
                 f"{clips.names[index]}: was changed while it was read; expected a file at rest"
             )
-        duration = end / clips.sample_rate
+        duration, truncated = end / clips.sample_rate, clips.truncated(index)
         if self.pool == "window":
-            store.finish(recording.id, digest, duration)
+            store.finish(recording.id, digest, duration, truncated)
         else:
             vector = pooled(store.vectors_of(recording.id), self.pool)
             ends, zero = np.array([duration]), np.zeros(1)
             rows = Rows(zero, ends, np.array([MIXTURE]), zero, vector[None])
-            store.replace(recording.id, rows, digest, duration)
+            store.replace(recording.id, rows, digest, duration, truncated)
         return max(end - passed, 0) / clips.sample_rate
 
     def _stamp(self, index: int) -> str:

@@ -92,6 +92,7 @@ def embed_query(
     end: float | None = None,
     separator: "Separator | None" = None,
     channel: int = MIXTURE,
+    allow_truncated: bool = False,
 ) -> np.ndarray:
     """The vector of a sound file, or of a part of it, to search an index for.
 
@@ -106,6 +107,7 @@ def embed_query(
         start, end: in seconds; None for the end of the file.
         separator: separates the recording, for a channel.
         channel: number of a channel, from 1, or 0 for the recording itself.
+        allow_truncated: whether a recording that ends early is no error.
 
     Returns:
         float32 [dim].
@@ -140,12 +142,12 @@ def embed_query(
         )
     if channel == MIXTURE:
         duration = None if end is None else end - start
-        waveform = read_audio(recording, rate, start, duration)
+        waveform = read_audio(recording, rate, start, duration, allow_truncated=allow_truncated)
     else:
         if separator is None:
             raise InputError(f"channel {channel} of a query: expected a separator")
-        stop = audio_info(recording).duration if end is None else end
-        waveform, _ = _channel(separator, recording, start, stop, channel, rate)
+        stop = audio_info(recording, allow_truncated).duration if end is None else end
+        waveform, _ = _channel(separator, recording, start, stop, channel, rate, allow_truncated)
     embedder = WindowEmbedder(
         encoder, settings["window_samples"] / rate, settings["hop_samples"] / rate
     )
@@ -166,11 +168,11 @@ def sounds_of(found: Found, separator: "Separator | None") -> list[Sound]:
     if not found.path:
         raise InputError(f"{printable(found.recording)}: was not read from a file")
     start, end = in_file(found)
-    rate = audio_info(found.path).sample_rate
-    waveform = read_audio(found.path, None, start, end - start)
+    rate = audio_info(found.path, allow_truncated=True).sample_rate
+    waveform = read_audio(found.path, None, start, end - start, allow_truncated=True)
     sounds = [Sound("recording", waveform, rate)]
     if found.channel and separator is not None:
-        channel, rate = _channel(separator, found.path, start, end, found.channel, None)
+        channel, rate = _channel(separator, found.path, start, end, found.channel, None, True)
         sounds.append(Sound(f"channel {found.channel}", channel, rate))
     return sounds
 
@@ -182,15 +184,17 @@ def _channel(
     end: float,
     channel: int,
     sample_rate: int | None,
+    allow_truncated: bool,
 ) -> tuple[np.ndarray, int]:
     """A part of a channel, separated with what is around it, and the sample rate."""
     if not 1 <= channel <= separator.num_sources:
         raise InputError(
             f"channel {channel}: expected 1 to {separator.num_sources}, the separator's"
         )
-    rate = sample_rate or audio_info(recording).sample_rate
+    rate = sample_rate or audio_info(recording, allow_truncated).sample_rate
     before = max(0.0, start - CONTEXT_SECONDS)
-    waveform = read_audio(recording, rate, before, end + CONTEXT_SECONDS - before)
+    length = end + CONTEXT_SECONDS - before
+    waveform = read_audio(recording, rate, before, length, allow_truncated=allow_truncated)
     first = round((start - before) * rate)
     channels = separator.separate(waveform, rate)
     return channels[channel - 1, first : first + round((end - start) * rate)], rate
@@ -298,7 +302,7 @@ def highest_hz(paths: Iterable[str]) -> float:
     rates = []
     for path in set(filter(None, paths)):
         try:
-            rates.append(audio_info(path).sample_rate)
+            rates.append(audio_info(path, allow_truncated=True).sample_rate)
         except InputError:
             continue
     return max(rates, default=48000) / 2

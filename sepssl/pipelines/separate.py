@@ -53,6 +53,7 @@ def open_recordings(
     sample_rate: int,
     exclude: str | os.PathLike | None = None,
     data_dir: str | os.PathLike | None = None,
+    allow_truncated: bool = False,
 ) -> Clips:
     """Opens the clips to separate, as `open_clips` does, but for channels in a folder.
 
@@ -62,18 +63,22 @@ def open_recordings(
         exclude: a folder within a folder to leave out, that of the channels. Channels recorded in
             any other `separated.jsonl` are left out as well.
         data_dir: the folder of TFDS datasets; None means TFDS's default.
+        allow_truncated: see `open_clips`.
 
     Raises:
         InputError: as `open_clips`; if `exclude` is the folder itself, or all sound files are
             channels.
     """
     if not is_path(spec) or not os.path.isdir(spec):
-        return open_clips(spec, sample_rate, data_dir=data_dir)
+        return open_clips(spec, sample_rate, data_dir=data_dir, allow_truncated=allow_truncated)
     folder = pathlib.Path(spec)
     if exclude is not None and pathlib.Path(exclude).resolve() == folder.resolve():
         raise InputError(f"{folder}: is the input and the output; expected another output folder")
     return open_clips(
-        folder, sample_rate, select=lambda files: _without_channels(files, folder, exclude)
+        folder,
+        sample_rate,
+        select=lambda files: _without_channels(files, folder, exclude),
+        allow_truncated=allow_truncated,
     )
 
 
@@ -151,6 +156,7 @@ class Summary:
         found: recordings whose channels were all there already.
         skipped: for each other recording, those left out before included, the reason.
         again: those of the separated recordings that were separated before and changed since.
+        truncated: how much there is of each whose file ends early, one line each.
         warnings: one line for each of which next to nothing lies in the separator's band.
         table: the file with the level and activity of every channel; None if there is none.
         intervals: the file with the intervals in which channels are active; None if there is none.
@@ -160,6 +166,7 @@ class Summary:
     found: int = 0
     skipped: list[str] = dataclasses.field(default_factory=list)
     again: list[str] = dataclasses.field(default_factory=list)
+    truncated: list[str] = dataclasses.field(default_factory=list)
     warnings: list[str] = dataclasses.field(default_factory=list)
     table: pathlib.Path | None = None
     intervals: pathlib.Path | None = None
@@ -225,6 +232,7 @@ def separate_recordings(
         "separator": model_digest(separator),
         "rate": "input" if keep_input_rate else "separator",
         "chunk_seconds": chunk_seconds,
+        "truncated": "keep" if recordings.allow_truncated else "skip",
     }
     summary = Summary(skipped=[entry.reason for entry in recordings.skipped])
     start = f"separating {counted(len(recordings), 'recording')} -> {output}"
@@ -245,6 +253,8 @@ def separate_recordings(
                     )
                     _publish(record, dataclasses.replace(made, name=name), scratch, replaced)
                 remade |= _write_intervals(record, name, clip, scratch, activity, clips)
+                if clip.truncated:
+                    summary.truncated.append(f"{clip}: {clip.truncated}")
                 if state in ("found", "moved"):
                     summary.found += 1
                 else:
@@ -360,7 +370,7 @@ def _separate(
     entry = Entry(
         "", clip.path, clip.part, stamp, content, [size_and_time(file) for file in files],
         [round(float(level), 3) for level in levels], _shares(active),
-        clip.offset, rate, dataclasses.asdict(activity), intervals,
+        clip.offset, rate, dataclasses.asdict(activity), intervals, clip.truncated,
     )  # fmt: skip
     return entry, warning
 

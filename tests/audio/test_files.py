@@ -288,6 +288,49 @@ def test_truncated(tmp_path, suffix, share):
         check_audio(path)
 
 
+@pytest.mark.parametrize("suffix", ALL)
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_what_there_is_of_a_truncated_file(tmp_path, suffix, share):
+    path, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
+    write(path, noise(3.0))
+    whole, data = read_audio(path, None), path.read_bytes()
+    cut.write_bytes(data[: int(len(data) * share)])
+    left, info = read_audio(cut, None, allow_truncated=True), audio_info(cut, allow_truncated=True)
+    np.testing.assert_allclose(left, whole[: len(left)], rtol=0, atol=3e-7)
+    assert (info.truncated, info.frames) == (True, len(left))
+    ogg = suffix in (".ogg", ".opus")
+    assert info.promised == (None if ogg else len(whole))
+    # A page of Ogg, or a frame of the others, may be lost.
+    assert share * len(whole) - (24000 if ogg else 4800) < len(left) < (share + 0.05) * len(whole)
+    np.testing.assert_array_equal(
+        np.concatenate(list(read_blocks(cut, allow_truncated=True))), left
+    )
+    part = read_audio(cut, None, 0.25, 0.25, allow_truncated=True)
+    np.testing.assert_allclose(part, left[round(0.25 * RATE) : round(0.5 * RATE)], atol=3e-7)
+    whole_info = audio_info(path, allow_truncated=True)
+    assert (whole_info.truncated, whole_info.promised) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("subtype", "block", "bytes_in_block"),
+    [("PCM_24", 1, 3), ("FLOAT", 1, 4), ("ULAW", 1, 1), ("GSM610", 320, 65)],
+)
+def test_what_there_is_of_a_truncated_wav(tmp_path, subtype, block, bytes_in_block):
+    """Whole blocks only: half of one decodes to noise."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise(2.0), 8000, subtype)
+    whole, data = read_audio(path, None), path.read_bytes()
+    start = data.index(b"data") + 8
+    for blocks, rest in ((20, 0), (20, bytes_in_block - 1), (1, 0)):
+        path.write_bytes(data[: start + blocks * bytes_in_block + rest])
+        left = read_audio(path, None, allow_truncated=True)
+        np.testing.assert_array_equal(left, whole[: blocks * block])
+        assert audio_info(path, allow_truncated=True).promised == len(whole)
+    path.write_bytes(data[:start])
+    with pytest.raises(InputError, match=r"holds no sample|is truncated"):
+        read_audio(path, None, allow_truncated=True)
+
+
 @pytest.mark.parametrize("suffix", [".ogg", ".opus"])
 def test_ogg_cut_between_two_pages(tmp_path, suffix):
     path = write(tmp_path / f"a{suffix}", noise(3.0))

@@ -4,10 +4,12 @@ import unicodedata
 
 import numpy as np
 import pytest
+import soundfile
 
 from sepssl.audio.files import read_audio, write_audio
 from sepssl.data.folder import Folder, file_digest, file_stamp, list_audio, list_sounds
 from sepssl.data.labels import NoLabels
+from sepssl.data.sources import open_clips
 from sepssl.errors import InputError
 
 RATE = 16000
@@ -276,3 +278,35 @@ def test_a_row_may_name_a_file_that_is_skipped(mixed):
     clips = Folder(mixed, RATE).labelled()
     assert clips.names == ["a.ogg"]
     assert clips.class_names == ["x", "y", "z"]
+
+
+def test_clips_of_truncated_files(tmp_path):
+    waveform = (0.1 * np.random.default_rng(0).normal(size=48000)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", waveform, 48000, subtype="FLOAT")
+    soundfile.write(tmp_path / "b.wav", waveform, 48000, subtype="FLOAT")
+    whole = Folder(tmp_path, 16000, 0.1).read(0)
+    data = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "a.wav").write_bytes(data[: len(data) - 12000 * 4])
+    assert [name for name, _ in Folder(tmp_path, 16000, 0.1).skipped] == ["a.wav"]
+    clips = open_clips(tmp_path, 16000, allow_truncated=True)
+    assert (list(clips.names), list(clips.skipped)) == (["a.wav", "b.wav"], [])
+    assert [clips.truncated(i) for i in (0, 1)] == ["0.75 of 1.00 s", ""]
+    assert clips.num_samples(0) == 12000
+    np.testing.assert_allclose(clips.read(0)[:-100], whole[: 12000 - 100], atol=1e-5)
+    np.testing.assert_array_equal(np.concatenate(list(clips.stream(0).blocks)), waveform[:36000])
+    assert clips.stamp(0).startswith("0+12000 ")
+
+    (tmp_path / "parts.csv").write_text(
+        "path,start,duration\na.wav,0,0.5\na.wav,0.5,0.5\na.wav,0.25,\na.wav,0.8,0.1\n"
+    )
+    parts = open_clips(tmp_path / "parts.csv", 16000, allow_truncated=True)
+    assert [parts.truncated(i) for i in range(len(parts))] == [
+        "",
+        "0.25 of 0.50 s",
+        "0.50 of 0.75 s",
+    ]
+    assert [parts.num_samples(i) for i in range(len(parts))] == [8000, 4000, 8000]
+    assert [name for name, _ in parts.skipped] == ["a.wav#0.80-0.90"]
+    np.testing.assert_array_equal(
+        np.concatenate(list(parts.stream(1).blocks)), waveform[24000:36000]
+    )

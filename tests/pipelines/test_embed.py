@@ -1,6 +1,8 @@
 import csv
+import json
 import os
 import shutil
+import sqlite3
 
 import keras
 import numpy as np
@@ -465,3 +467,62 @@ def test_a_level_that_is_none_is_refused(encoder, folder, tmp_path, level):
     with pytest.raises(InputError, match=r"audible_db=.*: expected a finite level"):
         embed(encoder, folder, tmp_path / "a.npz", audible_db=level)
     assert not list(tmp_path.glob("a.npz*"))
+
+
+def test_truncated_recordings(encoder, tmp_path):
+    source, output = tmp_path / "in", tmp_path / "index"
+    source.mkdir()
+    for name, seed in (("a.wav", 0), ("b.wav", 1)):
+        soundfile.write(source / name, noise(3, seed), RATE)
+    whole = (source / "a.wav").read_bytes()
+    (source / "a.wav").write_bytes(whole[: -RATE * 2])  # the last second
+
+    def kept(output=output, **options):
+        clips = open_clips(source, RATE, allow_truncated=True)
+        return embed_recordings(encoder, clips, output, verbose=False, **options)
+
+    def recordings():
+        with sqlite3.connect(output / "hoplite.sqlite") as database:
+            columns = "filename, duration, truncated"
+            return database.execute(f"SELECT {columns} FROM recordings").fetchall()
+
+    summary = kept()
+    assert (summary.embedded, summary.truncated) == (2, ["a.wav: 2.00 of 3.00 s"])
+    assert recordings() == [("a.wav", 2.0, "2.00 of 3.00 s"), ("b.wav", 3.0, "")]
+    summary = kept()
+    assert (summary.found, summary.truncated) == (2, ["a.wav: 2.00 of 3.00 s"])
+    with pytest.raises(InputError, match="made with truncated=keep, now skip"):
+        embed(encoder, source, output)
+    # What is there has the rows that it has in a whole file, and can be searched for and heard.
+    index = WindowIndex(output)
+    vector = embed_query(index, encoder, source / "a.wav", 0, 0.975, allow_truncated=True)
+    found = index.search(vector, 1)
+    assert (found[0].recording, found[0].start, round(found[0].score, 5)) == ("a.wav", 0.0, 1.0)
+    assert write_results(tmp_path / "clips", found, "") == []
+    with pytest.raises(InputError, match="is truncated"):
+        embed_query(index, encoder, source / "a.wav", 0, 0.975)
+
+    (source / "a.wav").write_bytes(whole)
+    summary = kept()
+    assert (summary.embedded, summary.found, summary.truncated) == (1, 1, [])
+    assert recordings() == [("a.wav", 3.0, ""), ("b.wav", 3.0, "")]
+    embed(encoder, source, tmp_path / "skip.npz")
+    with pytest.raises(InputError, match="made with truncated=skip, now keep"):
+        kept(tmp_path / "skip.npz")
+
+
+def test_an_index_from_before_truncated_recordings_goes_on(encoder, tmp_path):
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in" / "a.wav", noise(2), RATE)
+    embed(encoder, tmp_path / "in", tmp_path / "index")
+    with sqlite3.connect(tmp_path / "index" / "hoplite.sqlite") as database:
+        database.execute("ALTER TABLE recordings DROP COLUMN truncated")
+        ((settings,),) = database.execute("SELECT value FROM hoplite_metadata WHERE key = 'sepssl'")
+        settings = json.loads(settings)
+        assert settings.pop("truncated") == "skip"
+        database.execute(
+            "UPDATE hoplite_metadata SET value = ? WHERE key = 'sepssl'", [json.dumps(settings)]
+        )
+    soundfile.write(tmp_path / "in" / "b.wav", noise(2, 1), RATE)
+    summary = embed(encoder, tmp_path / "in", tmp_path / "index")
+    assert (summary.embedded, summary.found) == (1, 1)

@@ -709,3 +709,48 @@ def test_a_tfds_dataset_and_scenes(separator, tmp_path):
     total = channel_sum(tmp_path / "scenes", "scenes/test/0/000007")
     np.testing.assert_allclose(total, scenes.read(0), atol=1e-5)
     assert separate_recordings(separator, scenes, tmp_path / "scenes").found == 1
+
+
+def test_truncated_recordings(separator, tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    waveform = sine(16000, 16000)
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(source / name, waveform, 16000)
+    whole = (source / "a.wav").read_bytes()
+    (source / "a.wav").write_bytes(whole[:-8000])
+
+    def separate(folder=output, keep=True):
+        recordings = open_recordings(source, 16000, allow_truncated=keep)
+        return separate_recordings(separator, recordings, folder, verbose=False)
+
+    def recorded():
+        lines = (output / "separated.jsonl").read_text().splitlines()
+        return [(entry["name"], entry["truncated"]) for entry in map(json.loads, lines[1:])]
+
+    line = f"{source / 'a.wav'}: 0.75 of 1.00 s"
+    assert separate().truncated == separate().truncated == [line]
+    assert recorded() == [("a", "0.75 of 1.00 s"), ("b", "")]
+    total = channel_sum(output, "a")
+    assert len(total) == 12000
+    np.testing.assert_allclose(total, waveform[:12000], atol=4 * 0.5 / 32768 + 1e-6)
+    with pytest.raises(InputError, match="made with truncated=keep, now skip"):
+        separate(keep=False)
+    (source / "a.wav").write_bytes(whole)
+    summary = separate()
+    assert (summary.separated, summary.found, summary.truncated) == (1, 1, [])
+    assert recorded()[-1] == ("a", "")
+    assert len(channel_sum(output, "a")) == 16000
+
+    # A record from before goes on as what it was made with.
+    separate(tmp_path / "before", keep=False)
+    record = tmp_path / "before" / "separated.jsonl"
+    head, *lines = record.read_text().splitlines()
+    settings = json.loads(head)
+    assert settings.pop("truncated") == "skip"
+    record.write_text("\n".join([json.dumps(settings), *lines]) + "\n")
+    soundfile.write(source / "c.wav", waveform, 16000)
+    summary = separate(tmp_path / "before", keep=False)
+    assert (summary.separated, summary.found) == (1, 2)
+    with pytest.raises(InputError, match="made with truncated=skip, now keep"):
+        separate(tmp_path / "before")

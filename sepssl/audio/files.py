@@ -1,5 +1,6 @@
 """How sound files are read and written (soundfile for the formats, soxr for the sample rate)."""
 
+import fractions
 import math
 import os
 import pathlib
@@ -45,7 +46,9 @@ __all__ = [
     "check_audio",
     "check_decoder",
     "check_sample_rate",
+    "check_speed",
     "lost_in_resampling",
+    "played_rate",
     "read_audio",
     "read_blocks",
     "resampled_length",
@@ -112,6 +115,35 @@ def check_decoder(decoder: str) -> None:
             raise InputError(f"decoder is 'tfio', but {error}") from error
 
 
+def played_rate(sample_rate: int, speed: float, name: str) -> int:
+    """The sample rate, in Hz, of a recording that is played at a speed.
+
+    Args:
+        sample_rate: of the recording, in Hz.
+        speed: factor; at 0.1, one of 384 kHz plays as one of 38.4 kHz, ten times as long.
+        name: of the recording, for messages.
+
+    Raises:
+        InputError: if that is no whole number of Hz from `MIN_RATE` to `MAX_RATE`.
+    """
+    if speed == 1:
+        return sample_rate
+    # As it is written: 0.1 is a tenth.
+    rate = sample_rate * fractions.Fraction(repr(float(speed)))
+    if rate.denominator != 1 or not MIN_RATE <= rate <= MAX_RATE:
+        raise InputError(
+            f"{name}: {sample_rate} Hz at {speed:g} times the speed are {float(rate):.10g} Hz; "
+            f"expected a speed that makes them a whole number from {MIN_RATE} to {MAX_RATE}"
+        )
+    return int(rate)
+
+
+def check_speed(speed: float) -> None:
+    """Raises InputError unless `speed` is a positive number."""
+    if not 0 < speed < math.inf:
+        raise InputError(f"speed is {speed}; expected a positive number")
+
+
 def resampled_length(frames: int, file_rate: int, sample_rate: int) -> int:
     """How many samples `frames` at `file_rate` Hz become at `sample_rate` Hz; half rounds up."""
     return (2 * frames * sample_rate + file_rate) // (2 * file_rate)
@@ -140,6 +172,7 @@ def read_audio(
     allow_silence: bool = False,
     decoder: str = "soundfile",
     allow_truncated: bool = False,
+    speed: float = 1.0,
 ) -> np.ndarray:
     """Reads a sound file, or a part of it, as mono (mean of the channels).
 
@@ -162,6 +195,8 @@ def read_audio(
             All checks are the same, and so are the samples, up to the rounding of lossy decoders.
         allow_truncated: whether a file that ends early is read as far as it can be decoded
             ("soundfile" only).
+        speed: at which the file is played; its sample rate counts times this. `offset` and
+            `duration` are seconds of the file, not of playing it.
 
     Returns:
         float32 `[samples]`, full scale at -1 and 1. Lossy and float files may exceed it, up to
@@ -184,25 +219,28 @@ def read_audio(
     check_decoder(decoder)
     with opened(path, allow_truncated and decoder == "soundfile") as recording:
         name, info = recording.name, recording.info
-        rate = info.sample_rate if sample_rate is None else int(sample_rate)
-        total = resampled_length(info.frames, info.sample_rate, rate)
-        first = round(min(offset * rate, total))
-        last = total if duration is None else first + round(min(duration * rate, total - first))
+        file_rate = played_rate(info.sample_rate, speed, name)
+        rate = file_rate if sample_rate is None else int(sample_rate)
+        total = resampled_length(info.frames, file_rate, rate)
+        first, last = round(min(offset / speed * rate, total)), total
+        if duration is not None:
+            last = first + round(min(duration / speed * rate, total - first))
         if last <= first:
             raise InputError(
                 f"{name}: has no sample between {offset:g} s and "
                 f"{'its end' if duration is None else f'{offset + duration:g} s'} at {rate} Hz; "
                 f"expected an excerpt of its {info.duration:g} s"
             )
-        start, stop, skip = _frames_needed(first, last, rate, info)
-        _check_size(max(last - first, stop - start), rate, recording)
+        start, stop, skip = _frames_needed(first, last, file_rate, rate, info.frames)
+        _check_size(max(last - first, stop - start), file_rate, rate, recording)
         try:
             if decoder == "soundfile":
                 waveform = recording.read(start, stop)
             else:
                 waveform = _decode_in_graph(path, recording, decoder)[start:stop]
             whole = stop - start == info.frames
-            waveform = _resampled(waveform, rate, recording, whole and not allow_silence)
+            require_sound = whole and not allow_silence
+            waveform = _resampled(waveform, file_rate, rate, recording, require_sound)
             return np.ascontiguousarray(waveform[skip : skip + last - first], dtype=np.float32)
         except MemoryError as error:
             raise InputError(f"{name}: {OUT_OF_MEMORY}") from error
@@ -331,28 +369,30 @@ def _quantized(block: np.ndarray, bits: int) -> np.ndarray:
     return rounded.astype(np.int32) << (32 - bits)
 
 
-def _frames_needed(first: int, last: int, rate: int, info: AudioInfo) -> tuple[int, int, int]:
-    """Frames of the file to read for samples `first` to `last` at `rate` Hz.
+def _frames_needed(
+    first: int, last: int, file_rate: int, rate: int, frames: int
+) -> tuple[int, int, int]:
+    """Which of a file's frames to read for samples `first` to `last` at `rate` Hz.
 
     Returns:
         `(start, stop, skip)`: read frames `start` to `stop`, resample, drop `skip` samples.
     """
-    if rate == info.sample_rate:
+    if rate == file_rate:
         return first, last, 0
     # soxr HQ's filter, measured: beyond this margin nothing changes by more than 1e-6.
-    margin = math.ceil(192 * max(1.0, info.sample_rate / rate))
+    margin = math.ceil(192 * max(1.0, file_rate / rate))
     # A start at which both rates have a sample, or the excerpt would be shifted by a fraction.
-    step = info.sample_rate // math.gcd(info.sample_rate, rate)
-    start = max(0, first * info.sample_rate // rate - margin) // step * step
-    stop = min(info.frames, -(-last * info.sample_rate // rate) + margin)
-    return start, stop, first - start * rate // info.sample_rate
+    step = file_rate // math.gcd(file_rate, rate)
+    start = max(0, first * file_rate // rate - margin) // step * step
+    stop = min(frames, -(-last * file_rate // rate) + margin)
+    return start, stop, first - start * rate // file_rate
 
 
-def _check_size(samples: int, rate: int, recording: Recording) -> None:
+def _check_size(samples: int, file_rate: int, rate: int, recording: Recording) -> None:
     """Before anything is decoded."""
-    if rate > MAX_FACTOR * recording.info.sample_rate:
+    if rate > MAX_FACTOR * file_rate:
         raise InputError(
-            f"{recording.name}: its header gives {recording.info.sample_rate} Hz; expected at "
+            f"{recording.name}: its header gives {file_rate} Hz; expected at "
             f"least 1/{MAX_FACTOR} of the {rate} Hz to resample to"
         )
     if samples > MAX_SAMPLES:
@@ -377,21 +417,22 @@ def _decode_in_graph(path: str | os.PathLike, recording: Recording, decoder: str
 
 
 def _resampled(
-    waveform: np.ndarray, rate: int, recording: Recording, require_sound: bool
+    waveform: np.ndarray, file_rate: int, rate: int, recording: Recording, require_sound: bool
 ) -> np.ndarray:
     before = float(np.abs(waveform).max()) if require_sound else 0.0
     if require_sound:
         _require_sound(before, recording)
-    if rate == recording.info.sample_rate:
+    if rate == file_rate:
         return waveform
-    resampled = soxr.resample(waveform, recording.info.sample_rate, rate, quality="HQ")
+    resampled = soxr.resample(waveform, file_rate, rate, quality="HQ")
     if require_sound:
         edge = round(_EDGE_SECONDS * rate)
         inner = resampled[edge:-edge] if len(resampled) > 3 * edge else resampled
         if lost_in_resampling(before, float(np.abs(inner).max(initial=0.0))):
+            band = rate * recording.info.sample_rate // (2 * file_rate)
             raise InputError(
-                f"{recording.name}: holds nothing below {rate // 2} Hz, so that resampling from "
-                f"{recording.info.sample_rate} to {rate} Hz leaves silence; expected sound in that "
+                f"{recording.name}: holds nothing below {band} Hz, so that resampling from "
+                f"{file_rate} to {rate} Hz leaves silence; expected sound in that "
                 "band"
             )
     return resampled

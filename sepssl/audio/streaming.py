@@ -43,7 +43,9 @@ def stream_audio(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarr
     yield from at_rate(read_blocks(path), audio_info(path).sample_rate, sample_rate, name)
 
 
-def little_in_band(name: str, sample_rate: int, before: float, after: float) -> str:
+def little_in_band(
+    name: str, sample_rate: int, before: float, after: float, speed: float = 1.0
+) -> str:
     """One line if next to nothing of a recording lies in a model's band, else "".
 
     Args:
@@ -51,12 +53,13 @@ def little_in_band(name: str, sample_rate: int, before: float, after: float) -> 
         sample_rate: of the model, in Hz.
         before: power of the recording at its own sample rate.
         after: at the model's. Below 1 % of `before` is next to nothing (our choice).
+        speed: at which the recording is played to the model.
     """
-    share = after / max(before, 1e-30)
+    share, band = after / max(before, 1e-30), sample_rate / 2 / speed
     if share >= _LITTLE:
         return ""
     return (
-        f"{name}: only {100 * share:.2g} % of its power lies below {sample_rate // 2} Hz, the band "
+        f"{name}: only {100 * share:.2g} % of its power lies below {band:.0f} Hz, the band "
         "of this model"
     )
 
@@ -67,6 +70,7 @@ def at_rate(
     to_rate: int,
     name: str,
     warn: Callable[[str], None] | None = None,
+    speed: float = 1.0,
 ) -> Iterator[np.ndarray]:
     """Blocks of a recording at another sample rate.
 
@@ -75,6 +79,7 @@ def at_rate(
         from_rate, to_rate: in Hz.
         name: of the recording, for messages.
         warn: is called after the last block if next to nothing of the recording lies in the band.
+        speed: at which the recording is played; `from_rate` has been multiplied by it.
 
     Raises:
         InputError: as `read_audio`; that nothing of the recording lies in the band, after the last
@@ -97,11 +102,12 @@ def at_rate(
         raise InputError(f"{name}: cannot be read: {error.strerror}") from error
     # A single sample is made of less than one.
     if after.samples > 1 and lost_in_resampling(before.peak, after.inner_peak):
+        band = to_rate / 2 / speed
         raise InputError(
-            f"{name}: holds nothing below {to_rate // 2} Hz, so that resampling from {from_rate} "
+            f"{name}: holds nothing below {band:.0f} Hz, so that resampling from {from_rate} "
             f"to {to_rate} Hz leaves silence; expected sound in that band"
         )
-    line = little_in_band(name, to_rate, before.power, after.power)
+    line = little_in_band(name, to_rate, before.power, after.power, speed)
     if warn and line and to_rate < from_rate:
         warn(line)
 

@@ -47,6 +47,13 @@ def define_flags(values: flags.FlagValues) -> None:
         "is used.",
         flag_values=values,
     )
+    flags.DEFINE_float(
+        "speed",
+        1.0,
+        "Speed at which recordings are played to the encoder, as 0.1 for bats; what is written "
+        "keeps their own seconds and Hz.",
+        flag_values=values,
+    )
     flags.DEFINE_string(
         "output",
         None,
@@ -88,6 +95,8 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def check(values: flags.FlagValues) -> None:
+    if not 0 < values.speed < float("inf"):
+        raise InputError(f"--speed={values.speed}: expected more than 0")
     from sepssl.index.output import require_output
 
     for name in ("window_seconds", "hop_seconds"):
@@ -115,6 +124,7 @@ def main(values: flags.FlagValues) -> None:
         encoder.sample_rate,
         data_dir=values.data_dir or None,
         allow_truncated=values.truncated == "keep",
+        speed=values.speed,
     )
     summary = embed_recordings(
         encoder,

@@ -127,6 +127,7 @@ def main(values: flags.FlagValues) -> None:
     print(found_table(found))
     require_results(values.output, found)
     skipped: dict[str, None] = {}
+    speed = (index.settings or {}).get("speed", 1.0)
     for output in values.output:
         separator = None
         if any(window.channel for window in found) and not output.lower().endswith(
@@ -134,7 +135,7 @@ def main(values: flags.FlagValues) -> None:
         ):
             path = values.separator or index.models.get("separator")
             separator = _model(path, "separator") if path else None
-        skipped |= dict.fromkeys(write_results(output, found, title, separator))
+        skipped |= dict.fromkeys(write_results(output, found, title, separator, speed))
         print(f"written: {output}")
     for reason in skipped:
         print(f"not heard: {reason}")

@@ -39,6 +39,13 @@ def define_flags(values: flags.FlagValues) -> None:
         "is used.",
         flag_values=values,
     )
+    flags.DEFINE_float(
+        "speed",
+        1.0,
+        "Speed at which recordings are played to the separator, as 0.1 for bats; what is written "
+        "keeps their own seconds and Hz.",
+        flag_values=values,
+    )
     flags.DEFINE_string(
         "output", None, "Folder for the channels.", required=True, flag_values=values
     )
@@ -82,6 +89,8 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def check(values: flags.FlagValues) -> None:
+    if not 0 < values.speed < float("inf"):
+        raise InputError(f"--speed={values.speed}: expected more than 0")
     if not (values.chunk_seconds == 0 or 1 <= values.chunk_seconds < float("inf")):
         raise InputError(f"--chunk_seconds={values.chunk_seconds}: expected 1 or more, or 0")
     if not -200 <= values.active_db <= 200:
@@ -108,6 +117,7 @@ def main(values: flags.FlagValues) -> None:
         values.output,
         values.data_dir or None,
         values.truncated == "keep",
+        values.speed,
     )
     summary = separate_recordings(
         separator,

@@ -60,6 +60,7 @@ class Clips(Protocol):
         in_order: whether reading in ascending order, by one thread, is far cheaper than otherwise.
         has_sources: whether `read_with_sources` finds the true sources of the clips.
         allow_truncated: whether there may be clips of files that end early; see `truncated`.
+        speed: at which recordings are played: `speed` seconds of a recording are one of its clip.
     """
 
     names: Sequence[str]
@@ -73,6 +74,7 @@ class Clips(Protocol):
     in_order: bool = False
     has_sources: bool = False
     allow_truncated: bool = False
+    speed: float = 1.0
 
     @property
     def origin(self) -> str: ...
@@ -101,7 +103,9 @@ class Clips(Protocol):
         ...
 
     def stream(self, index: int) -> Stream:
-        """A clip at the sample rate of its recording, in bounded memory if it is a sound file.
+        """A clip at the sample rate of its recording, times `speed`.
+
+        In bounded memory if it is a sound file.
 
         The default, for clips that are made at any rate, is the whole of it at `sample_rate`.
 
@@ -115,7 +119,7 @@ class Clips(Protocol):
         return None
 
     def start_seconds(self, index: int) -> float:
-        """Where a clip begins in the sound file that it is read from."""
+        """Where a clip begins in the sound file that it is read from, whatever the speed."""
         return 0.0
 
     def truncated(self, index: int) -> str:
@@ -177,6 +181,7 @@ class Subset(Clips):
         self.in_order = clips.in_order
         self.has_sources = clips.has_sources
         self.allow_truncated = clips.allow_truncated
+        self.speed = clips.speed
 
     @property
     def origin(self) -> str:

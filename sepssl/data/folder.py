@@ -18,6 +18,8 @@ from sepssl.audio.files import (
     audio_info,
     check_decoder,
     check_sample_rate,
+    check_speed,
+    played_rate,
     read_audio,
     read_blocks,
     resampled_length,
@@ -165,6 +167,8 @@ class FileClips(Clips):
         decoder: name of the decoder, see `read_audio`.
         allow_truncated: whether files that end early are used as far as they can be decoded, and
             not left out; only with the decoder "soundfile".
+        speed: at which the files are played, see `played_rate`. Seconds of spans and of
+            `min_duration` are those of the files.
 
     Raises:
         InputError: if no usable clip remains, or the decoder cannot be loaded.
@@ -179,9 +183,12 @@ class FileClips(Clips):
         skipped: Sequence[Skipped] = (),
         decoder: str = "soundfile",
         allow_truncated: bool = False,
+        speed: float = 1.0,
     ):
         check_sample_rate(sample_rate)
         check_decoder(decoder)
+        check_speed(speed)
+        self.speed = float(speed)
         self.decoder = decoder
         self.allow_truncated = allow_truncated and decoder == "soundfile"
         self.sample_rate = int(sample_rate)
@@ -217,13 +224,15 @@ class FileClips(Clips):
             )
 
     def _extent(self, span: Span, info: AudioInfo, min_duration: float) -> tuple[int, int, bool]:
-        total = resampled_length(info.frames, info.sample_rate, self.sample_rate)
+        rate = played_rate(info.sample_rate, self.speed, str(span.path))
+        total = resampled_length(info.frames, rate, self.sample_rate)
         whole = span.start == 0 and span.duration is None
-        first = round(span.start * self.sample_rate)
+        first = round(span.start / self.speed * self.sample_rate)
         last = total
         if span.duration is not None:
-            last = first + round(span.duration * self.sample_rate)
-        beyond = last > total + END_TOLERANCE * self.sample_rate and not info.truncated
+            last = first + round(span.duration / self.speed * self.sample_rate)
+        tolerance = END_TOLERANCE / self.speed * self.sample_rate
+        beyond = last > total + tolerance and not info.truncated
         if beyond or first >= total:
             raise InputError(
                 f"{span.path}: is {info.duration:.3f} s long; expected a recording that holds "
@@ -231,7 +240,7 @@ class FileClips(Clips):
                 + ("" if span.duration is None else f" to {span.start + span.duration:g} s")
             )
         last = min(last, total)
-        duration = info.duration if whole else (last - first) / self.sample_rate
+        duration = info.duration if whole else (last - first) / self.sample_rate * self.speed
         if duration < min_duration:
             raise InputError(
                 f"{span.path}: is {duration:.3f} s long; expected {min_duration:g} s or more"
@@ -249,7 +258,8 @@ class FileClips(Clips):
     def _how(self) -> str:
         """How the files are read, for `origin`."""
         by = "" if self.decoder == "soundfile" else f", decoded by {self.decoder}"
-        return f"at {self.sample_rate} Hz{by}"
+        played = "" if self.speed == 1 else f", played at {self.speed:g} times the speed"
+        return f"at {self.sample_rate} Hz{by}{played}"
 
     def path(self, index: int) -> pathlib.Path:
         """The file that a clip is read from."""
@@ -274,14 +284,15 @@ class FileClips(Clips):
         """
         first, count, whole = self._extents[index]
         if whole:
-            duration = None if length is None else length / self.sample_rate
+            duration = None if length is None else length / self.sample_rate * self.speed
             return read_audio(
                 self._spans[index].path,
                 self.sample_rate,
-                start / self.sample_rate,
+                start / self.sample_rate * self.speed,
                 duration,
                 decoder=self.decoder,
                 allow_truncated=self.allow_truncated,
+                speed=self.speed,
             )
         wanted = count - start if length is None else min(length, count - start)
         if wanted <= 0:
@@ -292,36 +303,37 @@ class FileClips(Clips):
         waveform = read_audio(
             self._spans[index].path,
             self.sample_rate,
-            (first + start) / self.sample_rate,
-            wanted / self.sample_rate,
+            (first + start) / self.sample_rate * self.speed,
+            wanted / self.sample_rate * self.speed,
             decoder=self.decoder,
             allow_truncated=self.allow_truncated,
+            speed=self.speed,
         )
         if wanted == count and np.max(np.abs(waveform)) <= SILENCE:
             raise _silent(self.names[index])
         return waveform
 
     def stream(self, index: int) -> Stream:
-        """A clip at its file's own sample rate, in memory that does not grow with it.
+        """A clip at its file's own sample rate, times `speed`.
 
-        (Decoders other than "soundfile" decode the whole file at once.)
+        In memory that does not grow with it, but with decoders other than "soundfile", which decode
+        the whole file at once.
 
         Raises:
             InputError: as `read`; that the clip is silent, after its last block.
         """
         span = self._spans[index]
         info = audio_info(span.path, self.allow_truncated)
+        rate = played_rate(info.sample_rate, self.speed, span.name)
         if self.decoder != "soundfile":
             waveform = read_audio(span.path, None, span.start, span.duration, decoder=self.decoder)
-            return Stream(info.sample_rate, info.subtype, iter([waveform]))
+            return Stream(rate, info.subtype, iter([waveform]))
         first, stop = round(span.start * info.sample_rate), None
         if span.duration is not None:
             stop = round((span.start + span.duration) * info.sample_rate)
         whole = self._extents[index][2]
         blocks = read_blocks(span.path, not whole, first, stop, self.allow_truncated)
-        return Stream(
-            info.sample_rate, info.subtype, blocks if whole else _heard(blocks, span.name)
-        )
+        return Stream(rate, info.subtype, blocks if whole else _heard(blocks, span.name))
 
     def stamp(self, index: int) -> str:
         return f"{self._span_of(index)} {file_stamp(self._spans[index].path)}"
@@ -348,7 +360,7 @@ class Folder(FileClips):
         files: paths below the folder to use; None means all sound files.
         decoder: name of the decoder, see `read_audio`.
         select: chooses among all sound files, before any is opened.
-        allow_truncated: see `FileClips`.
+        allow_truncated, speed: see `FileClips`.
 
     Attributes:
         directory: the folder, a `pathlib.Path`.
@@ -372,6 +384,7 @@ class Folder(FileClips):
         decoder: str = "soundfile",
         select: Select | None = None,
         allow_truncated: bool = False,
+        speed: float = 1.0,
     ):
         check_sample_rate(sample_rate)
         self.directory = pathlib.Path(directory)
@@ -387,7 +400,14 @@ class Folder(FileClips):
         self._listed = [path.relative_to(self.directory).as_posix() for path in listed]
         self._listed += [entry.name for entry in skipped]
         super().__init__(
-            spans, sample_rate, min_duration, str(directory), skipped, decoder, allow_truncated
+            spans,
+            sample_rate,
+            min_duration,
+            str(directory),
+            skipped,
+            decoder,
+            allow_truncated,
+            speed,
         )
 
     @functools.cached_property

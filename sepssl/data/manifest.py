@@ -36,7 +36,7 @@ class Manifest(FileClips):
         sample_rate: in Hz, of the clips read.
         min_duration: shortest clip taken, in seconds.
         decoder: name of the decoder, see `read_audio`.
-        allow_truncated: see `FileClips`.
+        allow_truncated, speed: see `FileClips`.
 
     Attributes:
         names: the paths as written, followed for a part by `#START` or, with a duration,
@@ -53,6 +53,7 @@ class Manifest(FileClips):
         min_duration: float = 0.0,
         decoder: str = "soundfile",
         allow_truncated: bool = False,
+        speed: float = 1.0,
     ):
         self.file = pathlib.Path(file)
         folder = self.file.parent
@@ -82,7 +83,14 @@ class Manifest(FileClips):
         if not spans:
             raise InputError(f"{self.file}: holds no row; {EXPECTED}")
         super().__init__(
-            list(spans.values()), sample_rate, min_duration, str(file), (), decoder, allow_truncated
+            list(spans.values()),
+            sample_rate,
+            min_duration,
+            str(file),
+            (),
+            decoder,
+            allow_truncated,
+            speed,
         )
         self._has_labels = "labels" in columns
         self.recordings = [recording_of[name] for name in self.names]

@@ -5,7 +5,7 @@ import os
 import pathlib
 from collections.abc import Mapping
 
-from sepssl.audio.files import check_sample_rate
+from sepssl.audio.files import check_sample_rate, check_speed
 from sepssl.data.clips import Clips, Joined
 from sepssl.data.folder import Folder, Select
 from sepssl.data.fuss import FussFolder, has_sources
@@ -15,7 +15,8 @@ from sepssl.data.mixtures import Mixtures
 from sepssl.data.scenes import SceneConfig
 from sepssl.data.scenes.clips import SceneClips
 from sepssl.data.segments import Segments
-from sepssl.data.spec import SCENES, TFDS_PREFIX, mixed_sounds, require_clips
+from sepssl.data.spec import SCENES, TFDS_PREFIX, is_path, mixed_sounds, require_clips
+from sepssl.errors import InputError
 
 PART_SECONDS = 10.0  # about: longer isolated sounds are cut before they are mixed; our choice
 
@@ -57,6 +58,7 @@ def open_clips(
     decoder: str = "soundfile",
     select: Select | None = None,
     allow_truncated: bool = False,
+    speed: float = 1.0,
 ) -> Clips:
     """Opens the clips that a string names.
 
@@ -86,6 +88,7 @@ def open_clips(
         select: chooses among the recordings of a folder, before any is opened.
         allow_truncated: whether sound files that end early are used as far as they can be decoded,
             see `Clips.truncated`, and not skipped; of a file, a folder or a manifest.
+        speed: at which sound files are played, as 0.1 for bats; of a file, a folder or a manifest.
 
     Returns:
         The clips; `splits` is set if the dataset has splits of its own.
@@ -102,6 +105,9 @@ def open_clips(
     check_sample_rate(sample_rate)
     text = os.fspath(spec)
     require_clips(text)
+    check_speed(speed)
+    if speed != 1 and not is_path(text):
+        raise InputError(f"{text}: is not read from sound files; expected these for a speed")
     if text == SCENES:
         return (scenes or Scenes()).open(sample_rate)
     if text.startswith(TFDS_PREFIX):
@@ -116,12 +122,14 @@ def open_clips(
     if path.is_dir() and sources and has_sources(path):
         clips = FussFolder(path, sample_rate, min_seconds, decoder)
     elif path.is_dir():
-        clips = Folder(path, sample_rate, min_seconds, None, decoder, select, allow_truncated)
+        clips = Folder(
+            path, sample_rate, min_seconds, None, decoder, select, allow_truncated, speed
+        )
     elif path.suffix.lower() == ".csv":
-        clips = Manifest(path, sample_rate, min_seconds, decoder, allow_truncated)
+        clips = Manifest(path, sample_rate, min_seconds, decoder, allow_truncated, speed)
     else:
         clips = Folder(
-            path.parent, sample_rate, min_seconds, [path], decoder, None, allow_truncated
+            path.parent, sample_rate, min_seconds, [path], decoder, None, allow_truncated, speed
         )
     return clips.labelled() if labels else clips
 

@@ -14,6 +14,7 @@ from sepssl.errors import InputError
 from sepssl.index.output import is_index, journal_of
 from sepssl.index.search import WindowIndex
 from sepssl.index.store import (
+    ADDED_SETTINGS,
     DATABASE,
     MIXTURE,
     NAME,
@@ -24,7 +25,7 @@ from sepssl.index.store import (
 from sepssl.index.tables import SUFFIXES
 
 _EXPECTED = "expected an index, or a file that sepssl-embed has written"
-_COMPARED = ("encoder", "sample_rate", "window_samples", "pool")
+_COMPARED = ("encoder", "sample_rate", "window_samples", "pool", "speed")
 _BATCH = 8192
 
 
@@ -149,10 +150,11 @@ def require_same_rows(
         )
     if settings is None or rows.settings is None:
         return
+    settings, those = {**ADDED_SETTINGS, **settings}, {**ADDED_SETTINGS, **rows.settings}
     for key in _COMPARED:
-        if settings.get(key) != rows.settings.get(key):
+        if settings.get(key) != those.get(key):
             raise InputError(
-                f"{rows.source}: holds rows made with {key}={rows.settings.get(key)}, {name} with "
+                f"{rows.source}: holds rows made with {key}={those.get(key)}, {name} with "
                 f"{settings.get(key)}; expected rows of one encoder and windows of one length"
             )
 

@@ -26,7 +26,10 @@ DATABASE = "hoplite.sqlite"
 SETTINGS = "sepssl"  # key of the settings in hoplite's table of metadata
 MODEL_KEY, SOURCES_KEY = "model_config", "audio_sources"  # hoplite's own
 MIXTURE = 0  # the channel of a row that is about the recording itself
-ADDED_SETTINGS = {"truncated": "skip"}  # what databases were made with that lack the key
+ADDED_SETTINGS = {
+    "truncated": "skip",
+    "speed": 1.0,
+}  # what databases were made with that lack the key
 RECORDINGS = "recordings LEFT JOIN deployments ON deployments.id = deployment_id"
 NAME = """
 CASE WHEN (SELECT COUNT(*) FROM recordings AS r WHERE r.filename = recordings.filename) = 1

@@ -21,7 +21,10 @@ from sepssl.pipelines.intervals import AUDACITY, CLIPS, RAVEN, interval_tables
 
 RECORD = "separated.jsonl"
 TABLE, INTERVALS = "summary.csv", "intervals.csv"
-ADDED_SETTINGS = {"truncated": "skip"}  # what records were made with that lack the key
+ADDED_SETTINGS = {
+    "truncated": "skip",
+    "speed": 1.0,
+}  # what records were made with that lack the key
 _HEADERS = {
     TABLE: ["recording", "channel", "level_db", "active"],
     INTERVALS: ["recording", "start", "end", "channel", "level_db"],
@@ -117,6 +120,7 @@ class ClipIdentity:
 
     Attributes:
         path, part, offset, truncated: as in `Entry`.
+        speed: `Clips.speed`.
     """
 
     def __init__(self, clips: Clips, index: int):
@@ -127,6 +131,7 @@ class ClipIdentity:
         self.part = clips.names[index] if file is None else part_of(clips, index)
         self.offset = clips.start_seconds(index)
         self.truncated = clips.truncated(index)
+        self.speed = clips.speed
         self._shown = clips.names[index] if file is None else f"{file}{self.part}"
 
     def __str__(self) -> str:

@@ -98,7 +98,7 @@ def embed_recordings(
         output: a file, see `write_table`, or a folder for an index that perch-hoplite opens too.
         separator: adds a row for every channel of a window whose power is at most `-audible_db`
             below the mixture's. At another sample rate than the encoder's, its input is resampled.
-        window_seconds, hop_seconds: see `WindowEmbedder`.
+        window_seconds, hop_seconds: see `WindowEmbedder`; of a recording as it is played.
         pool: "window" for all rows, or one row for each recording: the "mean" over all of its rows,
             those of channels included, their "max", or both, one after the other ("mean_max").
         audible_db: in dB, negative.
@@ -120,6 +120,7 @@ def embed_recordings(
     folder = output if is_index(output) else journal_of(output)
     settings = _settings(encoder, embedder, separator, pool, audible_db)
     settings["truncated"] = "keep" if clips.allow_truncated else "skip"
+    settings["speed"] = clips.speed
     summary = EmbedSummary(skipped=list(clips.skipped))
     began = time.monotonic()
     with _locked(folder), WindowStore(folder, settings) as store:
@@ -139,7 +140,7 @@ def embed_recordings(
                     seconds = job.embed(index, recording, shown)
                     summary.embedded += seconds is not None
                     summary.found += seconds is None
-                    summary.audio_seconds += seconds or 0.0
+                    summary.audio_seconds += (seconds or 0.0) * clips.speed
                     if there := clips.truncated(index):
                         summary.truncated.append(f"{clips.names[index]}: {there}")
                 except OutputError as error:
@@ -304,7 +305,7 @@ class _Job:
         """Adds the rows of a recording.
 
         Returns:
-            How many seconds were embedded; None if its rows are there.
+            How many seconds, as it is played, were embedded; None if its rows are there.
 
         Raises:
             InputError: if it cannot be embedded. OutputError: if they cannot be written.
@@ -340,7 +341,7 @@ class _Job:
             raise InputError(
                 f"{clips.names[index]}: was changed while it was read; expected a file at rest"
             )
-        duration, truncated = end / clips.sample_rate, clips.truncated(index)
+        duration, truncated = end / clips.sample_rate * clips.speed, clips.truncated(index)
         if self.pool == "window":
             store.finish(recording.id, digest, duration, truncated)
         else:
@@ -368,7 +369,8 @@ class _Job:
         """
         stream, rate = self.clips.stream(index), self.clips.sample_rate
         name = self.clips.names[index]
-        blocks = at_rate(stream.blocks, stream.sample_rate, rate, name, self.warn)
+        speed = self.clips.speed
+        blocks = at_rate(stream.blocks, stream.sample_rate, rate, name, self.warn, speed)
         separator = self.separator
         if separator is None:
             return _read_ahead(blocks), 0
@@ -403,8 +405,8 @@ class _Job:
         wanted[:, 0] = True
         window, channel = np.nonzero(wanted)
         return Rows(
-            windows.starts[window] / rate,
-            windows.ends[window] / rate,
+            windows.starts[window] / rate * self.clips.speed,
+            windows.ends[window] / rate * self.clips.speed,
             channel,
             levels[window, channel],
             windows.embeddings[window, channel],

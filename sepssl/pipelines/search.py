@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from sepssl.audio.decoding import printable
-from sepssl.audio.files import audio_info, read_audio, write_audio
+from sepssl.audio.files import audio_info, played_rate, read_audio, write_audio
 from sepssl.errors import InputError
 from sepssl.files import atomic_folder
 from sepssl.index.search import Found, WindowIndex
@@ -96,9 +96,9 @@ def embed_query(
 ) -> np.ndarray:
     """The vector of a sound file, or of a part of it, to search an index for.
 
-    It is embedded as the recordings of the index were: one shorter than a window as one window of
-    its length, padded with zeros to a patch; of one that is longer, windows are embedded, and their
-    mean is the query (or what else rows of the index are pooled by).
+    It is embedded as the recordings of the index were, at the same speed: one shorter than a window
+    as one window of its length, padded with zeros to a patch; of one that is longer, windows are
+    embedded, and their mean is the query (or what else rows of the index are pooled by).
 
     Args:
         index: what is to be searched.
@@ -135,19 +135,23 @@ def embed_query(
                 f"{index.folder}: holds rows of the {kind} {settings[kind]}, this one is {digest}; "
                 f"expected the {kind} of the index"
             )
-    rate = encoder.sample_rate
+    rate, speed = encoder.sample_rate, settings.get("speed", 1.0)
     if end is not None and not end > start:
         raise InputError(
             f"{printable(recording)}: ends at {end:g} s; expected an end after {start:g} s"
         )
     if channel == MIXTURE:
         duration = None if end is None else end - start
-        waveform = read_audio(recording, rate, start, duration, allow_truncated=allow_truncated)
+        waveform = read_audio(
+            recording, rate, start, duration, allow_truncated=allow_truncated, speed=speed
+        )
     else:
         if separator is None:
             raise InputError(f"channel {channel} of a query: expected a separator")
         stop = audio_info(recording, allow_truncated).duration if end is None else end
-        waveform, _ = _channel(separator, recording, start, stop, channel, rate, allow_truncated)
+        waveform = _channel(
+            separator, recording, start, stop, channel, rate, allow_truncated, speed
+        )
     embedder = WindowEmbedder(
         encoder, settings["window_samples"] / rate, settings["hop_samples"] / rate
     )
@@ -159,8 +163,13 @@ def embed_query(
     return pooled(iter(vectors), "mean" if pool == "window" else pool)
 
 
-def sounds_of(found: Found, separator: "Separator | None") -> list[Sound]:
+def sounds_of(found: Found, separator: "Separator | None", speed: float = 1.0) -> list[Sound]:
     """A window's sound, mono at its file's sample rate, and that of the channel that was found.
+
+    Args:
+        found: the window.
+        separator: for the channel.
+        speed: at which the recording is played to the separator.
 
     Raises:
         InputError: if the recording cannot be read.
@@ -172,7 +181,7 @@ def sounds_of(found: Found, separator: "Separator | None") -> list[Sound]:
     waveform = read_audio(found.path, None, start, end - start, allow_truncated=True)
     sounds = [Sound("recording", waveform, rate)]
     if found.channel and separator is not None:
-        channel, rate = _channel(separator, found.path, start, end, found.channel, None, True)
+        channel = _channel(separator, found.path, start, end, found.channel, None, True, speed)
         sounds.append(Sound(f"channel {found.channel}", channel, rate))
     return sounds
 
@@ -185,19 +194,26 @@ def _channel(
     channel: int,
     sample_rate: int | None,
     allow_truncated: bool,
-) -> tuple[np.ndarray, int]:
-    """A part of a channel, separated with what is around it, and the sample rate."""
+    speed: float,
+) -> np.ndarray:
+    """A part of a channel, separated with what is around it.
+
+    Without a `sample_rate`, it has as many samples as that part of the file.
+    """
     if not 1 <= channel <= separator.num_sources:
         raise InputError(
             f"channel {channel}: expected 1 to {separator.num_sources}, the separator's"
         )
-    rate = sample_rate or audio_info(recording, allow_truncated).sample_rate
-    before = max(0.0, start - CONTEXT_SECONDS)
-    length = end + CONTEXT_SECONDS - before
-    waveform = read_audio(recording, rate, before, length, allow_truncated=allow_truncated)
-    first = round((start - before) * rate)
+    info = audio_info(recording, allow_truncated)
+    rate = sample_rate or played_rate(info.sample_rate, speed, printable(recording))
+    before = max(0.0, start - CONTEXT_SECONDS * speed)
+    length = end + CONTEXT_SECONDS * speed - before
+    waveform = read_audio(
+        recording, rate, before, length, allow_truncated=allow_truncated, speed=speed
+    )
+    first = round((start - before) / speed * rate)
     channels = separator.separate(waveform, rate)
-    return channels[channel - 1, first : first + round((end - start) * rate)], rate
+    return channels[channel - 1, first : first + round((end - start) / speed * rate)]
 
 
 def require_results(outputs: Sequence[str | os.PathLike], found: Sequence[Found] = ()) -> None:
@@ -237,6 +253,7 @@ def write_results(
     found: Sequence[Found],
     title: str,
     separator: "Separator | None" = None,
+    speed: float = 1.0,
 ) -> list[str]:
     """Writes found windows in the form that the output's name asks for.
 
@@ -249,6 +266,7 @@ def write_results(
         found: the windows.
         title: of the page.
         separator: for the sound of channels; without it, a window's is that of the recording.
+        speed: that of the index, at which recordings are played to the separator.
 
     Returns:
         For each window whose sound could not be read, the reason.
@@ -269,7 +287,7 @@ def write_results(
         skipped = []
         for window in found:
             try:
-                sounds.append(sounds_of(window, separator))
+                sounds.append(sounds_of(window, separator, speed))
             except InputError as error:
                 sounds.append([])
                 skipped.append(str(error))

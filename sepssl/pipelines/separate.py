@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import errno
+import fractions
 import os
 import pathlib
 import shutil
@@ -14,7 +15,13 @@ import numpy as np
 import tensorflow as tf
 
 from sepssl.audio.decoding import printable
-from sepssl.audio.files import audio_info, lost_in_resampling, write_audio
+from sepssl.audio.files import (
+    MAX_RATE,
+    MIN_RATE,
+    audio_info,
+    lost_in_resampling,
+    write_audio,
+)
 from sepssl.audio.level import Level
 from sepssl.audio.streaming import little_in_band
 from sepssl.data.clips import Clips
@@ -54,6 +61,7 @@ def open_recordings(
     exclude: str | os.PathLike | None = None,
     data_dir: str | os.PathLike | None = None,
     allow_truncated: bool = False,
+    speed: float = 1.0,
 ) -> Clips:
     """Opens the clips to separate, as `open_clips` does, but for channels in a folder.
 
@@ -63,14 +71,16 @@ def open_recordings(
         exclude: a folder within a folder to leave out, that of the channels. Channels recorded in
             any other `separated.jsonl` are left out as well.
         data_dir: the folder of TFDS datasets; None means TFDS's default.
-        allow_truncated: see `open_clips`.
+        allow_truncated, speed: see `open_clips`.
 
     Raises:
         InputError: as `open_clips`; if `exclude` is the folder itself, or all sound files are
             channels.
     """
     if not is_path(spec) or not os.path.isdir(spec):
-        return open_clips(spec, sample_rate, data_dir=data_dir, allow_truncated=allow_truncated)
+        return open_clips(
+            spec, sample_rate, data_dir=data_dir, allow_truncated=allow_truncated, speed=speed
+        )
     folder = pathlib.Path(spec)
     if exclude is not None and pathlib.Path(exclude).resolve() == folder.resolve():
         raise InputError(f"{folder}: is the input and the output; expected another output folder")
@@ -79,6 +89,7 @@ def open_recordings(
         sample_rate,
         select=lambda files: _without_channels(files, folder, exclude),
         allow_truncated=allow_truncated,
+        speed=speed,
     )
 
 
@@ -189,7 +200,9 @@ def separate_recordings(
 
     Channels add up to the recording (mono) as the separator's outputs do. They have 16 bits, or are
     32-bit float where 16 would not do: where the recording has more, peaks below -30 dBFS, or one
-    of its channels exceeds full scale. Beyond 4 GiB they are RF64.
+    of its channels exceeds full scale. Beyond 4 GiB they are RF64. Recordings that are played to
+    the separator at another speed have channels at their own: as long as they are, with the sample
+    rate divided by the speed.
 
     `output/separated.jsonl` records what each recording's channels were made from, so that a run
     can be repeated. A recording that was separated as now is left as it is. One whose content has
@@ -211,7 +224,7 @@ def separate_recordings(
         output: folder.
         keep_input_rate: whether channels have the sample rate of their recording, not the
             separator's.
-        chunk_seconds: see `separate_stream`.
+        chunk_seconds: see `separate_stream`; of a recording as it is played.
         activity: what counts as activity of a channel; None for the default.
         clips: whether to write the sound of every interval to
             `NAME_clips/channelNUMBER_START-END.wav`.
@@ -228,11 +241,14 @@ def separate_recordings(
     if not separator.built:
         separator.build()
     activity = activity or Activity()
+    if not keep_input_rate:
+        _channel_rate(separator.sample_rate, recordings.speed)
     settings = {
         "separator": model_digest(separator),
         "rate": "input" if keep_input_rate else "separator",
         "chunk_seconds": chunk_seconds,
         "truncated": "keep" if recordings.allow_truncated else "skip",
+        "speed": recordings.speed,
     }
     summary = Summary(skipped=[entry.reason for entry in recordings.skipped])
     start = f"separating {counted(len(recordings), 'recording')} -> {output}"
@@ -323,6 +339,7 @@ def _separate(
     stamp = clip.stamp()
     stream = clip.stream()
     rate = stream.sample_rate if keep_input_rate else separator.sample_rate
+    written_rate = _channel_rate(rate, clip.speed)
     recording, heard = Level(), Level(round(EDGE_SECONDS * separator.sample_rate))
     pieces = separate_stream(
         separator,
@@ -332,7 +349,7 @@ def _separate(
         keep_input_rate,
         heard.add,
     )
-    channels = ChannelLevels(separator.num_sources, rate)
+    channels = ChannelLevels(separator.num_sources, written_rate)
     files = channel_files(scratch, "", separator.num_sources)
     try:
         with writing_to(scratch.parent), contextlib.ExitStack() as stack:
@@ -355,9 +372,8 @@ def _separate(
         samples = file.with_suffix(".raw")
         try:
             file.unlink(missing_ok=True)
-            write_audio(
-                file, np.memmap(samples, np.float32, "r"), rate, "FLOAT" if fine else "PCM_16"
-            )
+            subtype = "FLOAT" if fine else "PCM_16"
+            write_audio(file, np.memmap(samples, np.float32, "r"), written_rate, subtype)
             samples.unlink()
         except (InputError, OSError) as error:
             raise OutputError(
@@ -370,9 +386,26 @@ def _separate(
     entry = Entry(
         "", clip.path, clip.part, stamp, content, [size_and_time(file) for file in files],
         [round(float(level), 3) for level in levels], _shares(active),
-        clip.offset, rate, dataclasses.asdict(activity), intervals, clip.truncated,
+        clip.offset, written_rate, dataclasses.asdict(activity), intervals, clip.truncated,
     )  # fmt: skip
     return entry, warning
+
+
+def _channel_rate(rate: int, speed: float) -> int:
+    """The sample rate of channels that are as long as their recording, of which `rate` is that of
+    the sound as played.
+
+    Raises:
+        InputError: if it is no whole number.
+    """
+    own = rate / fractions.Fraction(repr(speed))
+    if own.denominator != 1 or not MIN_RATE <= own <= MAX_RATE:
+        raise InputError(
+            f"speed={speed:g}: channels at {rate} Hz would have {float(own):.10g} Hz at the speed "
+            f"of their recording; expected a whole number from {MIN_RATE} to {MAX_RATE}, or the "
+            "rate of the input"
+        )
+    return int(own)
 
 
 def _shares(active: np.ndarray) -> list[float]:
@@ -394,11 +427,12 @@ def _check_band(
     if heard.samples == 1 or rate >= clip_rate:  # 1: made of less than one
         return ""
     if lost_in_resampling(recording.peak, heard.inner_peak):
+        band = rate / 2 / clip.speed
         raise InputError(
-            f"{clip}: holds nothing below {rate // 2} Hz, the band of this separator; "
-            "expected sound in that band, or a separator of a higher sample rate"
+            f"{clip}: holds nothing below {band:.0f} Hz, the band of this separator; expected "
+            "sound in that band, or a separator of a higher sample rate"
         )
-    return little_in_band(str(clip), rate, recording.power, heard.power)
+    return little_in_band(str(clip), rate, recording.power, heard.power, clip.speed)
 
 
 def _publish(

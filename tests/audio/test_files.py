@@ -288,6 +288,25 @@ def test_truncated(tmp_path, suffix, share):
         check_audio(path)
 
 
+def test_a_file_played_at_another_speed(tmp_path):
+    """As a file of the same samples whose header gives the rate that it is played at."""
+    waveform = noise(0.2, 384000)
+    fast, slow = tmp_path / "fast.wav", tmp_path / "slow.wav"
+    soundfile.write(fast, waveform, 384000, "FLOAT")
+    soundfile.write(slow, waveform, 38400, "FLOAT")
+    np.testing.assert_array_equal(read_audio(fast, RATE, speed=0.1), read_audio(slow, RATE))
+    np.testing.assert_array_equal(read_audio(fast, None, speed=0.1), waveform)
+    part = read_audio(fast, RATE, 0.05, 0.03, speed=0.1)
+    np.testing.assert_array_equal(part, read_audio(slow, RATE, 0.5, 0.3))
+    assert len(part) == 4800
+    with pytest.raises(
+        InputError, match=r"384000 Hz at 0\.0123457 times the speed are 4740\.7488 Hz"
+    ):
+        read_audio(fast, RATE, speed=0.0123457)
+    with pytest.raises(InputError, match="are 384 Hz; expected"):
+        read_audio(fast, RATE, speed=0.001)
+
+
 @pytest.mark.parametrize("suffix", ALL)
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_what_there_is_of_a_truncated_file(tmp_path, suffix, share):

@@ -310,3 +310,33 @@ def test_clips_of_truncated_files(tmp_path):
     np.testing.assert_array_equal(
         np.concatenate(list(parts.stream(1).blocks)), waveform[24000:36000]
     )
+
+
+def test_clips_played_at_another_speed(tmp_path):
+    waveform = (0.1 * np.random.default_rng(0).normal(size=96000)).astype(np.float32)
+    for name, rate, lines in (
+        ("fast", 384000, "0.05,0.1\na.wav,0.1,"),
+        ("slow", 38400, "0.5,1\na.wav,1,"),
+    ):
+        (tmp_path / name).mkdir()
+        soundfile.write(tmp_path / name / "a.wav", waveform, rate, subtype="FLOAT")
+        (tmp_path / name / "parts.csv").write_text(f"path,start,duration\na.wav,{lines}\n")
+    for spec in ("a.wav", "parts.csv"):
+        fast = open_clips(tmp_path / "fast" / spec, RATE, speed=0.1)
+        slow = open_clips(tmp_path / "slow" / spec, RATE)
+        assert (fast.speed, slow.speed, len(fast)) == (0.1, 1.0, len(slow))
+        for i in range(len(fast)):
+            assert fast.num_samples(i) == slow.num_samples(i)
+            assert fast.start_seconds(i) == slow.start_seconds(i) / 10
+            np.testing.assert_array_equal(fast.read(i), slow.read(i))
+            np.testing.assert_array_equal(fast.read(i, 1001, 4000), slow.read(i, 1001, 4000))
+            first, second = fast.stream(i), slow.stream(i)
+            assert first.sample_rate == second.sample_rate == 38400
+            np.testing.assert_array_equal(
+                np.concatenate(list(first.blocks)), np.concatenate(list(second.blocks))
+            )
+    assert fast.origin.endswith("at 16000 Hz, played at 0.1 times the speed")
+    with pytest.raises(InputError, match="scenes: is not read from sound files"):
+        open_clips("scenes", RATE, speed=0.1)
+    with pytest.raises(InputError, match="speed is 0"):
+        open_clips(tmp_path / "fast", RATE, speed=0)

@@ -17,7 +17,7 @@ from sepssl.errors import InputError, OutputError
 from sepssl.index.search import WindowIndex
 from sepssl.index.store import WindowStore
 from sepssl.pipelines.embed import embed_recordings
-from sepssl.pipelines.search import embed_query, row_of, write_results
+from sepssl.pipelines.search import embed_query, row_of, sounds_of, write_results
 from sepssl.reports.found import found_table
 from sepssl.representation import Encoder, SmallBackbone
 from sepssl.separation import TDCN, Separator, STFTBasis
@@ -526,3 +526,46 @@ def test_an_index_from_before_truncated_recordings_goes_on(encoder, tmp_path):
     soundfile.write(tmp_path / "in" / "b.wav", noise(2, 1), RATE)
     summary = embed(encoder, tmp_path / "in", tmp_path / "index")
     assert (summary.embedded, summary.found) == (1, 1)
+
+
+def test_recordings_played_at_another_speed(encoder, tmp_path):
+    """Embedded as those whose header gives the rate they are played at; times are their own."""
+    separator = tiny_separator()
+    waveform = noise(7.2).astype(np.float32)
+    made = {}
+    for name, rate, speed in (("fast", 384000, 0.1), ("slow", 38400, 1.0)):
+        (tmp_path / name).mkdir()
+        soundfile.write(tmp_path / name / "a.wav", waveform, rate, subtype="FLOAT")
+        clips = open_clips(tmp_path / name, RATE, speed=speed)
+        for output in (f"{name}.npz", f"{name}_index"):
+            embed_recordings(encoder, clips, tmp_path / output, separator, verbose=False)
+        made[name] = loaded(tmp_path / f"{name}.npz")
+    for key in ("channels", "levels", "embeddings"):
+        np.testing.assert_array_equal(made["fast"][key], made["slow"][key])
+    for key in ("starts", "ends"):
+        np.testing.assert_array_equal(made["fast"][key], made["slow"][key] * 0.1)
+    assert made["fast"]["ends"][-1] == len(waveform) / 384000
+
+    with pytest.raises(
+        InputError, match=r"made with speed=0\.1, now 1\.0; expected another output"
+    ):
+        embed(encoder, tmp_path / "fast", tmp_path / "fast_index", separator=separator)
+    fast, slow = (WindowIndex(tmp_path / f"{name}_index") for name in ("fast", "slow"))
+    queries = [
+        [
+            embed_query(index, encoder, path / "a.wav", start, end, separator, channel)
+            for channel in (0, 2)
+        ]
+        for index, path, start, end in (
+            (fast, tmp_path / "fast", 0.096, 0.2),
+            (slow, tmp_path / "slow", 0.96, 2.0),
+        )
+    ]
+    np.testing.assert_array_equal(queries[0], queries[1])
+    found = [index.search(queries[0][1], 3, "channels") for index in (fast, slow)]
+    assert [row.row for row in found[0]] == [row.row for row in found[1]]
+    for ours, theirs in zip(*found, strict=True):
+        sounds, expected = sounds_of(ours, separator, 0.1), sounds_of(theirs, separator)
+        assert [sound.sample_rate for sound in sounds] == [384000, 384000]
+        for sound, other in zip(sounds, expected, strict=True):
+            np.testing.assert_array_equal(sound.waveform, other.waveform)

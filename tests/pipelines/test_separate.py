@@ -754,3 +754,31 @@ def test_truncated_recordings(separator, tmp_path):
     assert (summary.separated, summary.found) == (1, 2)
     with pytest.raises(InputError, match="made with truncated=skip, now keep"):
         separate(tmp_path / "before")
+
+
+def test_recordings_played_at_another_speed(separator, tmp_path):
+    """Channels line up with the recording: as long, in its own Hz."""
+    waveform = np.concatenate([sine(57600, 38400), 0.001 * sine(57600, 38400)])
+    for name, rate in (("fast", 384000), ("slow", 38400)):
+        (tmp_path / name).mkdir()
+        soundfile.write(tmp_path / name / "a.wav", waveform, rate, subtype="FLOAT")
+    for keep in (False, True):
+        outputs = [tmp_path / f"{name}_{keep}" for name in ("fast", "slow")]
+        for output, speed in zip(outputs, (0.1, 1.0), strict=True):
+            source = tmp_path / output.name.split("_")[0]
+            recordings = open_recordings(source, 16000, speed=speed)
+            separate_recordings(separator, recordings, output, keep, verbose=False)
+        for channel in (1, 2, 3):
+            ours, rate = soundfile.read(outputs[0] / f"a_channel{channel}.wav")
+            theirs, other = soundfile.read(outputs[1] / f"a_channel{channel}.wav")
+            assert (rate, other) == ((384000, 38400) if keep else (160000, 16000))
+            assert len(ours) == (115200 if keep else 48000)  # 0.3 s
+            np.testing.assert_array_equal(ours, theirs)
+        selection = (outputs[0] / "a.selections.txt").read_text().splitlines()[1].split("\t")
+        assert float(selection[4]) == pytest.approx(0.2)  # of 0.15 s, to the frame of 0.1 s
+        assert float(selection[6]) == (192000 if keep else 80000)
+    with pytest.raises(InputError, match=r"made with speed=0\.1, now 1\.0"):
+        separate_recordings(separator, recordings_of(tmp_path / "fast"), outputs[0], True)
+    recordings = open_recordings(tmp_path / "fast", 16000, speed=0.15)
+    with pytest.raises(InputError, match=r"would have 106666\.6667 Hz at the speed of"):
+        separate_recordings(separator, recordings, tmp_path / "new")

@@ -222,7 +222,7 @@ def opened(path: str | os.PathLike, allow_truncated: bool = False) -> Iterator[R
             raise InputError(f"{name}: cannot be read: {error.strerror}; {EXPECTED}") from error
         if found.kind == "other":
             raise InputError(f"{name}: {_why_unknown(suffix)}")
-        if layout and layout.missing and not allow_truncated:
+        if layout and layout.missing and not (allow_truncated and layout.available > 0):
             raise InputError(
                 f"{name}: is truncated: its header promises {layout.promised} bytes of sound, "
                 f"{max(layout.available, 0)} are there; expected the whole file"
@@ -235,16 +235,17 @@ def opened(path: str | os.PathLike, allow_truncated: bool = False) -> Iterator[R
         source = spliced or (for_libsndfile(path) if found.plain else found.file)
 
         def open_sound() -> _SoundFile:
-            with silenced() if mpeg or (layout and layout.holds_mpeg) else contextlib.nullcontext():
+            try:
                 (spliced or found.file).seek(0)
-                return _SoundFile(source)
+                quiet = mpeg or (layout and layout.holds_mpeg)
+                with silenced() if quiet else contextlib.nullcontext():
+                    return _SoundFile(source)
+            except Exception as error:
+                raise InputError(
+                    f"{name}: is not readable as sound ({libsndfile_reason(error)}); {EXPECTED}"
+                ) from error
 
-        try:
-            file = stack.enter_context(open_sound())
-        except Exception as error:
-            raise InputError(
-                f"{name}: is not readable as sound ({libsndfile_reason(error)}); {EXPECTED}"
-            ) from error
+        file = stack.enter_context(open_sound())
         if file.format not in _READ_FORMATS:
             raise InputError(f"{name}: is a file of the format {file.format_info}; {EXPECTED}")
         frames = file.frames
@@ -262,7 +263,9 @@ def opened(path: str | os.PathLike, allow_truncated: bool = False) -> Iterator[R
             file.close()
             info = _what_is_left(info, layout, None if fault else frames, open_sound)
             if info.frames == 0:
-                raise InputError(f"{name}: is truncated, and nothing of it can be decoded")
+                raise InputError(
+                    f"{name}: is truncated, and nothing of it can be decoded; {EXPECTED}"
+                )
             file = stack.enter_context(open_sound())
         yield Recording(name, info, file)
 

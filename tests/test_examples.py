@@ -26,13 +26,12 @@ def examples():
             yield from (test for test in finder.find(module, name) if test.examples)
 
 
+EXAMPLES = list(examples())
 # Trainings like those of other tests, some ten seconds each.
 SLOW = ("SimilarityLearner", "SeparatorLearner", "train_on_dataset")
-EXAMPLES = [
-    pytest.param(
-        test, id=test.name, marks=[pytest.mark.slow] * (test.name.rsplit(".", 1)[-1] in SLOW)
-    )
-    for test in examples()
+MARKED = [
+    pytest.param(t, id=t.name, marks=[pytest.mark.slow] * (t.name.rsplit(".", 1)[-1] in SLOW))
+    for t in EXAMPLES
 ]
 
 
@@ -55,7 +54,7 @@ def plain(value):
     return value
 
 
-@pytest.mark.parametrize("test", EXAMPLES)
+@pytest.mark.parametrize("test", MARKED)
 def test_example(test, names):
     names = {**vars(importlib.import_module(test.globs["__name__"])), **names}
     for example in test.examples:

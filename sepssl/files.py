@@ -1,6 +1,7 @@
 """Outputs that appear whole or not at all, and folders that one process has at a time."""
 
 import contextlib
+import csv
 import errno
 import os
 import pathlib
@@ -8,7 +9,8 @@ import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import filelock
 
@@ -53,6 +55,26 @@ def atomic_file(path: str | os.PathLike, overwrite: bool = False) -> Iterator[pa
     finally:
         with contextlib.suppress(OSError):  # never made: its folder is a file, say
             temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a new file of text in UTF-8; raises what `atomic_file` does."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: str | os.PathLike, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Writes a new table with a row of names first; raises what `atomic_file` does.
+
+    In UTF-8, with escapes for bytes in names of files that are none.
+    """
+    with (
+        atomic_file(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as text,
+    ):
+        writer = csv.writer(text)
+        writer.writerow(head)
+        writer.writerows(rows)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """Labels and rows of windows in, a classifier out; its scores, and what to label next."""
 
-import csv
 import dataclasses
 import os
 import pathlib
@@ -21,7 +20,7 @@ from sepssl.evaluation.window_classifier import (
     missing_windows,
     train_classifier,
 )
-from sepssl.files import atomic_file, atomic_folder
+from sepssl.files import atomic_file, atomic_folder, write_csv, write_text
 from sepssl.index.output import is_index
 from sepssl.index.rows import StoredRows, joined, read_rows, require_same_rows
 from sepssl.index.search import WindowIndex
@@ -228,20 +227,17 @@ def write_scores(
     """Writes a row for each window, `.csv` or `.parquet`: file, start, end, and every class."""
     columns: list[Any] = [windows.names, windows.starts, windows.ends, *scores.T]
     head = ["file", "start", "end", *classes]
-    with atomic_file(path) as temporary:
-        if pathlib.Path(path).suffix.lower() == ".parquet":
-            import pyarrow
-            import pyarrow.parquet
+    if pathlib.Path(path).suffix.lower() != ".parquet":
+        rows = zip(*columns, strict=True)
+        write_csv(path, head, ([*row[:3], *(f"{value:.6f}" for value in row[3:])] for row in rows))
+        return
+    import pyarrow
+    import pyarrow.parquet
 
-            pyarrow.parquet.write_table(
-                pyarrow.Table.from_arrays(list(map(pyarrow.array, columns)), head), temporary
-            )
-            return
-        with open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as text:
-            writer = csv.writer(text)
-            writer.writerow(head)
-            for name, start, end, *values in zip(*columns, strict=True):
-                writer.writerow([name, start, end, *(f"{value:.6f}" for value in values)])
+    with atomic_file(path) as temporary:
+        pyarrow.parquet.write_table(
+            pyarrow.Table.from_arrays(list(map(pyarrow.array, columns)), head), temporary
+        )
 
 
 def detections(
@@ -342,30 +338,26 @@ def write_detections(output: str | os.PathLike, found: Sequence[Detection]) -> N
     path = pathlib.Path(output)
     require_detections([path], found)
     if path.suffix.lower() == ".csv":
-        with (
-            atomic_file(path) as temporary,
-            open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as text,
-        ):
-            writer = csv.writer(text)
-            writer.writerow(["file", "start", "end", "label", "score", "channel", "path"])
-            for d in found:
-                place = [d.recording, d.start, d.end, d.label]
-                writer.writerow([*place, f"{d.score:.6f}", d.channel, d.path])
+        rows = (
+            [d.recording, d.start, d.end, d.label, f"{d.score:.6f}", d.channel, d.path]
+            for d in found
+        )
+        write_csv(path, ["file", "start", "end", "label", "score", "channel", "path"], rows)
         return
     if path.name.lower().endswith(".selections.txt"):
         high_hz = highest_hz(d.path for d in found)
         columns = ["Annotation", "Score", "Separated Channel"]
-        _write_text(path, raven_table([_selection(d, high_hz) for d in found], columns))
+        write_text(path, raven_table([_selection(d, high_hz) for d in found], columns))
         return
     tracks: dict[str, list[Selection]] = {}
     for d in found:
         tracks.setdefault(d.recording, []).append(_selection(d))
     if path.suffix:
-        _write_text(path, audacity_labels(next(iter(tracks.values()), [])))
+        write_text(path, audacity_labels(next(iter(tracks.values()), [])))
         return
     with atomic_folder(path) as folder:
         for name, selections in zip(_below(list(tracks)), tracks.values(), strict=True):
-            _write_text(folder / f"{name}.txt", audacity_labels(selections))
+            write_text(folder / f"{name}.txt", audacity_labels(selections))
 
 
 def _below(names: Sequence[str]) -> Sequence[str]:
@@ -381,11 +373,6 @@ def _below(names: Sequence[str]) -> Sequence[str]:
 def _selection(d: Detection, high_hz: float = 0.0) -> Selection:
     values = (d.label, f"{d.score:.4f}", d.channel)
     return Selection(d.path or d.recording, d.start, d.end, high_hz, printable(d.label), values)
-
-
-def _write_text(path: pathlib.Path, text: str) -> None:
-    with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def suggest_windows(
@@ -492,7 +479,7 @@ def write_suggestions(
             Selection(c.path or c.recording, c.start, c.end, high_hz, "", ("", c.row, c.guess))
             for c in cards
         ]
-        _write_text(path, raven_table(selections, ["Annotation", "Window", "Guess"]))
+        write_text(path, raven_table(selections, ["Annotation", "Window", "Guess"]))
         return []
     sounds: list[Sound | None] = []
     skipped = []

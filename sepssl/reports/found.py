@@ -1,7 +1,6 @@
 """Found windows: a table for terminals, files for other programs, a page to see and to hear."""
 
 import base64
-import csv
 import io
 import os
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ import numpy as np
 import soundfile
 
 from sepssl.audio.decoding import printable
-from sepssl.files import atomic_file
+from sepssl.files import write_csv, write_text
 from sepssl.index.search import Found
 from sepssl.reports.selections import Selection, audacity_labels, raven_table
 
@@ -63,17 +62,12 @@ def recording_of(window: Found) -> str:
 
 def write_found_csv(path: str | os.PathLike, found: Sequence[Found]) -> None:
     """Writes `rank,score,file,start,end,channel,level_db,path,row`; times are those in the file."""
-    with (
-        atomic_file(path) as temporary,
-        # Paths may not be UTF-8.
-        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as text,
-    ):
-        writer = csv.writer(text)
-        head = ["rank", "score", "file", "start", "end", "channel", "level_db", "path", "row"]
-        writer.writerow(head)
-        for rank, window in enumerate(found, start=1):
-            place = [window.recording, *in_file(window), window.channel, f"{window.level_db:.2f}"]
-            writer.writerow([rank, f"{window.score:.5f}", *place, window.path, window.row])
+    head = ["rank", "score", "file", "start", "end", "channel", "level_db", "path", "row"]
+    rows = []
+    for rank, window in enumerate(found, start=1):
+        place = [window.recording, *in_file(window), window.channel, f"{window.level_db:.2f}"]
+        rows.append([rank, f"{window.score:.5f}", *place, window.path, window.row])
+    write_csv(path, head, rows)
 
 
 def write_raven(path: str | os.PathLike, found: Sequence[Found], high_hz: float) -> None:
@@ -85,12 +79,12 @@ def write_raven(path: str | os.PathLike, found: Sequence[Found], high_hz: float)
         high_hz: upper edge of the selections.
     """
     columns = ["Score", "Separated Channel", "Level (dB)"]
-    _write_text(path, raven_table(_selections(found, high_hz), columns))
+    write_text(path, raven_table(_selections(found, high_hz), columns))
 
 
 def write_audacity(path: str | os.PathLike, found: Sequence[Found]) -> None:
     """Writes a label track for Audacity, of windows of one file, in the order of time."""
-    _write_text(path, audacity_labels(_selections(found, 0)))
+    write_text(path, audacity_labels(_selections(found, 0)))
 
 
 def _selections(found: Sequence[Found], high_hz: float) -> list[Selection]:
@@ -133,8 +127,7 @@ def write_found_page(
     page = TEMPLATES.get_template("found.html").render(
         title=title, cards=cards, lowest_db=round(LOWEST_DB)
     )
-    with atomic_file(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def shown_sounds(tracks: Sequence[Sound]) -> list[dict]:
@@ -161,8 +154,3 @@ def shown_sounds(tracks: Sequence[Sound]) -> list[dict]:
             }
         )
     return shown
-
-
-def _write_text(path: str | os.PathLike, text: str) -> None:
-    with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

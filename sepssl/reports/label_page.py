@@ -1,11 +1,10 @@
 """Windows to label: a page to hear, see and label them on, and the table that it saves."""
 
-import csv
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sepssl.files import atomic_file
+from sepssl.files import atomic_file, write_csv
 from sepssl.reports.found import Sound, shown_sounds
 from sepssl.reports.html import TEMPLATES
 
@@ -31,14 +30,9 @@ class Candidate(NamedTuple):
 
 def write_candidates_csv(path: str | os.PathLike, candidates: Sequence[Candidate]) -> None:
     """Writes `file,start,end,label,window,guess`, with labels to be filled in."""
-    with (
-        atomic_file(path) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as text,
-    ):
-        writer = csv.writer(text)
-        writer.writerow(["file", "start", "end", "label", "window", "guess"])
-        for c in candidates:
-            writer.writerow([c.path or c.recording, c.start, c.end, "", c.row, c.guess])
+    head = ["file", "start", "end", "label", "window", "guess"]
+    rows = ([c.path or c.recording, c.start, c.end, "", c.row, c.guess] for c in candidates)
+    write_csv(path, head, rows)
 
 
 def write_label_page(

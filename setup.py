@@ -31,7 +31,10 @@ setup(
         "sepssl.configs": "configs",
         "sepssl.export": "export",
     },
-    package_data={"sepssl.reports": ["templates/*.html"]},
+    package_data={
+        "sepssl.reports": ["templates/*.html"],
+        "sepssl.weights": ["*.keras", "registry.json", "ATTRIBUTION.csv"],
+    },
     install_requires=[
         "absl-py>=2.1",
         "filelock>=3.24",

@@ -230,13 +230,3 @@ def scratch_folder(parent: str | os.PathLike, prefix: str) -> Iterator[pathlib.P
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             stack.enter_context(lock_folder(folder, wait=False))
         yield folder
-
-
-def require_model(path: str | os.PathLike, kind: str) -> None:
-    """Raises InputError unless `path` is a file whose name ends in `.keras`."""
-    path = pathlib.Path(path)
-    expected = f"expected a .keras file that holds a sepssl {kind}"
-    if not path.exists():
-        raise InputError(f"{path}: no such file; {expected}")
-    if path.is_dir() or path.suffix != ".keras":
-        raise InputError(f"{path}: not a .keras file; {expected}")

@@ -24,11 +24,13 @@ from collections.abc import Iterator
 
 import h5py
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
 from sepssl.errors import InputError
-from sepssl.files import atomic_file, require_model
+from sepssl.files import atomic_file
+from sepssl.weights import model_file
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 MEMBERS = {CONFIG, "metadata.json", WEIGHTS}
@@ -71,14 +73,17 @@ KERAS_CLASSES = frozenset(
 
 
 def load_model(path: str | os.PathLike, kind: type[keras.Model]) -> keras.Model:
-    """Loads a model of class `kind` from a `.keras` file; no code in the file is ever run.
+    """Loads a model of class `kind`; no code in its file is ever run.
+
+    Args:
+        path: of a `.keras` file, or a name, see `sepssl.weights`.
+        kind: `Separator` or `Encoder`.
 
     Raises:
         InputError: if there is no such file, it holds something else, something that is not
             allowed in a file (see above), or weights that are not finite.
     """
-    require_model(path, kind.__name__)
-    path = pathlib.Path(path)
+    path = model_file(path, kind.__name__)
     expected = f"expected a .keras file that holds a sepssl {kind.__name__}"
     with _one_line(path, expected):
         config, size = _read_members(path)
@@ -102,15 +107,27 @@ def load_model(path: str | os.PathLike, kind: type[keras.Model]) -> keras.Model:
     return model
 
 
-def save_model(model: keras.Model, path: str | os.PathLike, overwrite: bool = False) -> None:
+def save_model(
+    model: keras.Model,
+    path: str | os.PathLike,
+    overwrite: bool = False,
+    half_precision: bool = False,
+) -> None:
     """Writes a model to a `.keras` file that appears whole or not at all.
 
     A model that has not been built is built first: without weights in the file, every load would
     draw others.
 
+    Args:
+        model: a `Separator`, an `Encoder`, or a model that contains one.
+        path: of the file, ending in .keras.
+        overwrite: whether an existing file may be replaced.
+        half_precision: whether weights are rounded to float16 in the file, which is then half as
+            large. Loaded, they are float32 again.
+
     Raises:
         InputError: if `path` does not end in .keras, exists and `overwrite` is False, or cannot be
-            written.
+            written; if a weight is beyond the range of float16.
     """
     if pathlib.Path(path).suffix != ".keras":
         raise InputError(f"{path}: expected a file name that ends in .keras")
@@ -118,6 +135,40 @@ def save_model(model: keras.Model, path: str | os.PathLike, overwrite: bool = Fa
         model.build((None, None))
     with atomic_file(path, overwrite) as temporary:
         model.save(temporary)
+        if half_precision:
+            temporary.write_bytes(_halved(temporary, path))
+
+
+def _halved(saved: pathlib.Path, path: str | os.PathLike) -> bytes:
+    """A `.keras` file, compressed, with its floating-point weights in float16."""
+    halved = io.BytesIO()
+    with zipfile.ZipFile(saved) as old, zipfile.ZipFile(halved, "w", zipfile.ZIP_DEFLATED) as new:
+        for member in (CONFIG, "metadata.json"):
+            new.writestr(member, old.read(member))
+        weights = io.BytesIO(old.read(WEIGHTS))
+        with h5py.File(weights, "r+") as file:
+            names: list[str] = []
+            file.visit(names.append)
+            for name in names:
+                item = file[name]
+                if not isinstance(item, h5py.Dataset) or item.dtype.kind != "f":
+                    continue
+                with np.errstate(over="ignore"):
+                    rounded = item[()].astype(np.float16)
+                if not np.all(np.isfinite(rounded)):
+                    raise InputError(f"{path}: {name} is beyond the range of float16")
+                attributes = dict(item.attrs)
+                del file[name]
+                file[name] = rounded
+                file[name].attrs.update(attributes)
+        # Written once more, since the file keeps the space of what was replaced.
+        compact = io.BytesIO()
+        with h5py.File(weights, "r") as file, h5py.File(compact, "w") as copy:
+            copy.attrs.update(file.attrs)
+            for name in file:
+                file.copy(name, copy)
+        new.writestr(WEIGHTS, compact.getvalue())
+    return halved.getvalue()
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from absl import flags
 from sepssl.cli.main import run as run_command
 from sepssl.data.spec import FORMS, require_clips
 from sepssl.errors import InputError
-from sepssl.files import require_model
+from sepssl.weights import is_name, model_file
 
 _POOLS = ["window", "mean", "max", "mean_max"]
 
@@ -64,7 +64,8 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "separator",
         "",
-        "Separator, a .keras file, for rows of channels beside those of recordings.",
+        "Separator, a .keras file or a name (small), for rows of channels beside those of "
+        "recordings.",
         flag_values=values,
     )
     flags.DEFINE_float(
@@ -104,9 +105,9 @@ def check(values: flags.FlagValues) -> None:
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"--{name}={value}: expected more than 0")
     require_output(values.output)
-    require_model(values.encoder, "Encoder")
+    model_file(values.encoder, "Encoder")
     if values.separator:
-        require_model(values.separator, "Separator")
+        model_file(values.separator, "Separator")
     require_clips(values.input)
 
 
@@ -136,7 +137,7 @@ def main(values: flags.FlagValues) -> None:
         values.pool,
         values.audible_db,
         {
-            name: os.path.abspath(path)
+            name: path if is_name(path) else os.path.abspath(path)
             for name, path in (("encoder", values.encoder), ("separator", values.separator))
             if path
         },

@@ -30,12 +30,14 @@ from sepssl.cli.checks import require_new_file
 from sepssl.cli.main import run as run_command
 from sepssl.data.spec import is_path, mixed_sounds, require_clips
 from sepssl.errors import InputError
-from sepssl.files import require_model
+from sepssl.weights import model_file
 
 
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("encoder", None, "Encoder, a .keras file.", flag_values=values)
-    flags.DEFINE_string("separator", None, "Separator, a .keras file.", flag_values=values)
+    flags.DEFINE_string(
+        "separator", None, "Separator, a .keras file or a name (small).", flag_values=values
+    )
     flags.DEFINE_string(
         "dataset",
         None,
@@ -100,7 +102,7 @@ def check(values: flags.FlagValues) -> None:
             f"--dataset={values.dataset} are evaluated"
         )
     kind = "encoder" if values.encoder else "separator"
-    require_model(getattr(values, kind), kind.capitalize())
+    model_file(getattr(values, kind), kind.capitalize())
     require_clips(values.dataset)
 
 

@@ -17,7 +17,8 @@ from sepssl.cli.checks import require_exists
 from sepssl.cli.main import run as run_command
 from sepssl.data.spec import is_path, require_clips
 from sepssl.errors import InputError
-from sepssl.files import require_model, require_new_folder
+from sepssl.files import require_new_folder
+from sepssl.weights import model_file
 
 # The --format and the models that a flag is about; with others it would be ignored in silence.
 _USES = {
@@ -32,7 +33,9 @@ _INPUTS = ("waveform", "patch", "log_mel")
 
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("encoder", None, "Encoder, a .keras file.", flag_values=values)
-    flags.DEFINE_string("separator", None, "Separator, a .keras file.", flag_values=values)
+    flags.DEFINE_string(
+        "separator", None, "Separator, a .keras file or a name (small).", flag_values=values
+    )
     flags.DEFINE_string(
         "classifier",
         None,
@@ -121,7 +124,7 @@ def check(values: flags.FlagValues) -> None:
             "will meet"
         )
     for name in models:
-        require_model(getattr(values, name), name.capitalize())
+        model_file(getattr(values, name), name.capitalize())
     if values.calibration:
         require_clips(values.calibration)
     require_new_folder(values.output)

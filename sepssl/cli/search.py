@@ -152,9 +152,9 @@ def _truncated(path: str) -> list[str]:
 def _model(path: str | None, kind: str):
     if not path:
         raise InputError(f"the index does not name its {kind}; expected --{kind}=PATH.keras")
-    from sepssl.files import require_model
+    from sepssl.weights import model_file
 
-    require_model(path, kind.capitalize())
+    model_file(path, kind.capitalize())
     import_quietly("tensorflow")
     import sepssl
 

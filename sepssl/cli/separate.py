@@ -1,6 +1,6 @@
 """Separates recordings into channels that add up to them: one wav file per channel.
 
-sepssl-separate --separator=PATH.keras --input=CLIPS --output=DIR
+sepssl-separate --input=CLIPS --output=DIR [--separator=PATH.keras]
 
 CLIPS is a sound file, a folder of them, a manifest (.csv) of files or parts of files, a prepared
 TFDS dataset (tfds:NAME), or built-in or mixed scenes ("scenes", mix:FOLDER).
@@ -14,12 +14,15 @@ from sepssl.cli.checks import require_folder_or_new
 from sepssl.cli.main import run as run_command
 from sepssl.data.spec import FORMS, require_clips
 from sepssl.errors import InputError
-from sepssl.files import require_model
+from sepssl.weights import model_file
 
 
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
-        "separator", None, "Separator, a .keras file.", required=True, flag_values=values
+        "separator",
+        "small",
+        "Separator, a .keras file or the name of one that comes with the package.",
+        flag_values=values,
     )
     flags.DEFINE_string(
         "input",
@@ -99,7 +102,7 @@ def check(values: flags.FlagValues) -> None:
         value = getattr(values, name)
         if not 0 <= value < float("inf"):
             raise InputError(f"--{name}={value}: expected 0 or more")
-    require_model(values.separator, "Separator")
+    model_file(values.separator, "Separator")
     require_clips(values.input)
     require_folder_or_new(values.output, "to write channels to")
 

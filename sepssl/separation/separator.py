@@ -223,9 +223,18 @@ def _require_no_look_ahead(tdcn, mixture_consistency: str, normalize_input: bool
 
 
 def load_separator(path: str | os.PathLike) -> Separator:
-    """Loads a separator saved as `.keras`, in safe mode.
+    """Loads a separator, in safe mode.
+
+    Args:
+        path: of a `.keras` file, or the name of a separator that comes with the package: "small"
+            (4 outputs, the one to listen to) or "small-mixit" (8, trained without any sources);
+            see docs/models.md.
 
     Raises:
         InputError: if the file does not exist, or contains something other than a separator.
+
+    Example:
+        >>> load_separator("small").num_sources
+        4
     """
     return load_model(path, Separator)

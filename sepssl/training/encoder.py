@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pathlib
 from collections.abc import Iterable
 
 import keras
@@ -42,6 +41,7 @@ from sepssl.training.supervised_learner import SupervisedLearner
 from sepssl.views import FrontEnd, OnlineSeparation
 from sepssl.views.channels import no_channel_warning
 from sepssl.views.picture import draw_views
+from sepssl.weights import model_file
 
 # Keys of `config.views` about sampling a pair; the others are arguments of `FrontEnd`.
 SAMPLING_KEYS = ("separators", "online", "max_distance_seconds", "overlap")
@@ -91,7 +91,8 @@ def load_separators(config: ConfigDict) -> dict[str, Separator | None]:
                 f"are read at data.sample_rate={config.data.sample_rate}; expected the same rate, "
                 "or views.online=False, which resamples"
             )
-        separators[f"{pathlib.Path(path).stem}-{file_digest(path)[:8]}"] = separator
+        file = model_file(path, "Separator")
+        separators[f"{file.stem}-{file_digest(file)[:8]}"] = separator
     return separators
 
 

@@ -13,6 +13,7 @@ from sepssl.representation.encoder import Encoder, load_encoder
 from sepssl.separation.build import make_separator
 from sepssl.separation.separator import Separator, load_separator
 from sepssl.training.precision import policy_named
+from sepssl.weights import model_file
 
 
 def initial_encoder(config: ConfigDict) -> Encoder:
@@ -55,7 +56,9 @@ def settings_of_run(config: ConfigDict, network: str) -> dict:
     settings = config.to_dict()
     del settings["data"]["cache"]
     if path := settings["train"].get("init_from"):
-        settings["train"]["init_from"] = f"sha256:{file_digest(path)}"
+        settings["train"]["init_from"] = (
+            f"sha256:{file_digest(model_file(path, network.capitalize()))}"
+        )
         settings[network] = {}
     return settings
 

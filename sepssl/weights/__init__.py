@@ -1,0 +1,98 @@
+"""Models that are called by a name: trained ones that come with the package, or are fetched once.
+
+`registry.json` lists them. An entry has a `kind` ("Separator" or "Encoder"), the `sha256` of its
+`.keras` file, and either `file`, its name in this folder, or `url`, where it is: `https://...`, or
+`hf://OWNER/REPOSITORY/FILE` for a file on Hugging Face.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import urllib.request
+from collections.abc import Mapping
+
+from sepssl.errors import InputError
+from sepssl.files import atomic_file
+
+FOLDER = pathlib.Path(__file__).parent
+
+
+@functools.cache
+def registry() -> Mapping[str, Mapping[str, str]]:
+    """The entries of `registry.json`, by name."""
+    return json.loads((FOLDER / "registry.json").read_text(encoding="utf-8"))
+
+
+def names(kind: str) -> list[str]:
+    """The names of models of a kind, "Separator" or "Encoder"."""
+    return [name for name, entry in registry().items() if entry["kind"] == kind]
+
+
+def is_name(model: str | os.PathLike) -> bool:
+    """Whether a model is called by its name, and not by the path of a file."""
+    return os.fspath(model) in registry() and not os.path.exists(model)
+
+
+def model_file(
+    model: str | os.PathLike,
+    kind: str,
+    entries: Mapping[str, Mapping[str, str]] | None = None,
+) -> pathlib.Path:
+    """The `.keras` file of a model.
+
+    Args:
+        model: the path of a file, or a name in the registry. A file of the same name comes first.
+        kind: "Separator" or "Encoder".
+        entries: a registry, instead of this package's.
+
+    Raises:
+        InputError: if there is no such file or name, the file does not end in `.keras`, the name is
+            that of another kind, or what it names cannot be fetched, or has another checksum.
+    """
+    path = pathlib.Path(model)
+    entries = registry() if entries is None else entries
+    known = [name for name, entry in entries.items() if entry["kind"] == kind]
+    expected = f"expected a .keras file that holds a sepssl {kind}"
+    if known:
+        expected += f", or {' or '.join(known)}"
+    entry = entries.get(os.fspath(model))
+    if path.exists() or not entry:
+        if not path.exists():
+            raise InputError(f"{path}: no such file; {expected}")
+        if path.is_dir() or path.suffix != ".keras":
+            raise InputError(f"{path}: not a .keras file; {expected}")
+        return path
+    if entry["kind"] != kind:
+        raise InputError(f"{path}: names a sepssl {entry['kind']}; {expected}")
+    file = FOLDER / entry["file"] if "file" in entry else _fetched(entry)
+    _require_checksum(file.read_bytes(), entry, str(file))
+    return file
+
+
+def _fetched(entry: Mapping[str, str]) -> pathlib.Path:
+    """The file of an entry that has a URL; kept in the user's cache."""
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+    file = cache / "sepssl" / f"{entry['sha256']}.keras"
+    if not file.exists():
+        url = entry["url"]
+        if url.startswith("hf://"):
+            owner, repository, inside = url.removeprefix("hf://").split("/", 2)
+            url = f"https://huggingface.co/{owner}/{repository}/resolve/main/{inside}"
+        print(f"fetching {url}", flush=True)
+        try:
+            with urllib.request.urlopen(url, timeout=60) as response:
+                content = response.read()
+        except OSError as error:
+            raise InputError(f"{url}: cannot be fetched ({error}); expected a model") from error
+        _require_checksum(content, entry, url)
+        with atomic_file(file, overwrite=True) as temporary:  # another process may have been faster
+            temporary.write_bytes(content)
+    return file
+
+
+def _require_checksum(content: bytes, entry: Mapping[str, str], source: str) -> None:
+    found = hashlib.sha256(content).hexdigest()
+    if found != entry["sha256"]:
+        raise InputError(f"{source}: has SHA-256 {found}; expected {entry['sha256']}")

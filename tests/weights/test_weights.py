@@ -1,0 +1,144 @@
+"""Models called by a name: those that come with the package, and those that are fetched."""
+
+import csv
+import hashlib
+
+import numpy as np
+import pytest
+import soundfile
+
+import sepssl
+from sepssl import weights
+from sepssl.configs import separator_shipped
+from sepssl.data.scenes import SceneConfig
+from sepssl.data.scenes.clips import SceneClips
+from sepssl.errors import InputError
+from sepssl.separation.build import make_separator
+from sepssl.separation.metrics import SeparationScores
+from sepssl.serialization import save_model
+
+
+@pytest.fixture(scope="module")
+def separators():
+    return {name: sepssl.load_separator(name) for name in weights.names("Separator")}
+
+
+def test_all_shipped_files_are_small_and_attributed():
+    files = [weights.FOLDER / entry["file"] for entry in weights.registry().values()]
+    assert sum(file.stat().st_size for file in files) < 8e6
+    assert {file.name for file in files} == {file.name for file in weights.FOLDER.glob("*.keras")}
+    with open(weights.FOLDER / "ATTRIBUTION.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    clips = [row for row in rows if row["clip"].startswith("ESC-50 ")]
+    assert len(clips) == 1401
+    assert all(row["derived from"] and row["by"] for row in clips)
+    assert {row["licence"] for row in rows} == {"CC0", "CC BY", "CC BY 3.0", "CC BY 4.0"}
+    # ESC-50's names begin with the fold: nothing of fold 5 was heard.
+    assert {row["clip"].removeprefix("ESC-50 ")[0] for row in clips} == set("1234")
+
+
+@pytest.mark.parametrize("name", separator_shipped.NAMES)
+def test_the_configuration_describes_the_shipped_network(separators, name):
+    config = separator_shipped.get_config(name)
+    described = make_separator(config.separator, config.data.sample_rate)
+    described.build((None, None))
+    shipped = separators[name]
+    assert shipped.sample_rate == described.sample_rate
+    described.set_weights(shipped.get_weights())
+    noise = np.random.default_rng(0).normal(0, 0.1, (1, 4000)).astype(np.float32)
+    np.testing.assert_array_equal(shipped(noise), described(noise))
+
+
+def test_scores_of_shipped_separators_on_built_in_scenes(separators):
+    scenes = SceneClips(SceneConfig(sample_rate=16000, duration=4.0), 1, "test", 12)
+    scores = {name: SeparationScores() for name in separators}
+    for index in range(len(scenes)):
+        mixture, sources = scenes.read_with_sources(index)
+        for name, separator in separators.items():
+            scores[name].add(mixture, sources, separator.separate(mixture, 16000))
+    measured = {
+        name: {key: round(score.result()[key], 1) for key in ("1S", "MSi")}
+        for name, score in scores.items()
+    }
+    assert measured == {"small": {"1S": 12.9, "MSi": 7.7}, "small-mixit": {"1S": 14.1, "MSi": 6.6}}
+
+
+def test_names_are_resolved_and_files_come_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert weights.model_file("small", "Separator") == weights.FOLDER / "small.keras"
+    assert weights.is_name("small")
+    (tmp_path / "small").mkdir()
+    assert not weights.is_name("small")
+    with pytest.raises(InputError, match=r"^small: not a \.keras file; expected a \.keras file"):
+        weights.model_file("small", "Separator")
+
+
+def test_unknown_names_and_names_of_another_kind():
+    with pytest.raises(InputError, match=r"^large: no such file; .* or small or small-mixit$"):
+        weights.model_file("large", "Separator")
+    with pytest.raises(InputError, match=r"^small: names a sepssl Separator; expected a \.keras"):
+        weights.model_file("small", "Encoder")
+
+
+def test_a_url_is_fetched_once_and_checked(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    source = tmp_path / "elsewhere.keras"
+    source.write_bytes(b"some model")
+    entry = {
+        "kind": "Separator",
+        "url": source.as_uri(),
+        "sha256": hashlib.sha256(b"some model").hexdigest(),
+    }
+    entries = {"theirs": entry, "changed": entry | {"sha256": "0" * 64}}
+    with pytest.raises(InputError, match=r"elsewhere.keras: has SHA-256 \w{64}; expected 0{64}$"):
+        weights.model_file("changed", "Separator", entries)
+    assert not (tmp_path / "cache").exists()
+    assert weights.model_file("theirs", "Separator", entries).read_bytes() == b"some model"
+    source.unlink()
+    kept = weights.model_file("theirs", "Separator", entries)
+    assert kept.read_bytes() == b"some model"
+    kept.write_bytes(b"another")
+    with pytest.raises(InputError, match="has SHA-256"):
+        weights.model_file("theirs", "Separator", entries)
+    kept.unlink()
+    with pytest.raises(InputError, match="cannot be fetched"):
+        weights.model_file("theirs", "Separator", entries)
+
+
+def test_half_precision_rounds_the_weights_and_nothing_else(separators, tmp_path):
+    weights_before = [
+        value + np.float32(1e-5) * np.sign(value) for value in separators["small"].get_weights()
+    ]
+    separator = make_separator(separator_shipped.get_config().separator, 16000)
+    separator.build((None, None))
+    separator.set_weights(weights_before)
+    whole, half = tmp_path / "whole.keras", tmp_path / "half.keras"
+    save_model(separator, whole)
+    save_model(separator, half, half_precision=True)
+    assert half.stat().st_size < 0.5 * whole.stat().st_size
+    loaded = sepssl.load_separator(half)
+    for before, after in zip(weights_before, loaded.get_weights(), strict=True):
+        assert after.dtype == np.float32
+        np.testing.assert_array_equal(after, before.astype(np.float16).astype(np.float32))
+
+
+def test_weights_beyond_float16_are_refused(separators, tmp_path):
+    separator = make_separator(separator_shipped.get_config().separator, 16000)
+    separator.build((None, None))
+    largest = separator.get_weights()
+    largest[0][:] = 1e5
+    separator.set_weights(largest)
+    with pytest.raises(InputError, match=r"half\.keras: .* is beyond the range of float16$"):
+        save_model(separator, tmp_path / "half.keras", half_precision=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_separate_uses_the_shipped_separator_where_none_is_named(call, tmp_path):
+    noise = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+    soundfile.write(tmp_path / "noise.wav", noise, 16000)  # in 16 bits
+    call("separate", f"--input={tmp_path}/noise.wav", f"--output={tmp_path}/channels")
+    files = sorted((tmp_path / "channels").glob("noise_channel*.wav"))
+    channels = sepssl.load_separator("small").separate(noise, 16000)
+    assert len(files) == len(channels) == 4
+    for file, channel in zip(files, channels, strict=True):
+        np.testing.assert_allclose(soundfile.read(file)[0], channel, atol=4 / 32768)

@@ -162,7 +162,7 @@ def _train(values: flags.FlagValues) -> None:
     record = training_record(classifier, reports, found)
     with atomic_file(pathlib.Path(values.output).with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    classifier.save(values.output)
+        classifier.save(values.output)  # both or, but for a kill in this moment, neither
     print(classes_table(reports))
     for label, reason in left_out(found).items():
         print(f"left out: {label}: {reason}")

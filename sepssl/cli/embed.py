@@ -117,6 +117,7 @@ def main(values: flags.FlagValues) -> None:
     from sepssl.data.clips import report_skipped, report_truncated
     from sepssl.data.sources import open_clips
     from sepssl.pipelines.embed import embed_recordings
+    from sepssl.progress import counted
 
     encoder = sepssl.load_encoder(values.encoder)
     separator = sepssl.load_separator(values.separator) if values.separator else None
@@ -147,8 +148,9 @@ def main(values: flags.FlagValues) -> None:
     for line in summary.warnings:
         print(f"warning: {printable(line)}")
     print(
-        f"{values.output}: {summary.rows} rows; embedded {summary.embedded} recordings, there "
-        f"already {summary.found}, skipped {len(summary.skipped)}"
+        f"{values.output}: {counted(summary.rows, 'row')}; embedded "
+        f"{counted(summary.embedded, 'recording')}, there already {summary.found}, skipped "
+        f"{len(summary.skipped)}"
     )
     if summary.silent:
         print(f"{summary.silent} rows are of windows without sound; their vectors are 0")

@@ -143,7 +143,8 @@ def main(values: flags.FlagValues) -> None:
     encoder = sepssl.load_encoder(values.encoder) if values.encoder else None
     separator = sepssl.load_separator(values.separator) if values.separator else None
     origin = export.origin_of(
-        *(values[name].value for name in _models(values)), license=values.license
+        *(model_file(values[name].value, name.capitalize()) for name in _models(values)),
+        license=values.license,
     )
     output = values.output
     shared = {"precisions": values.precision, "accept_errors": values.accept_errors}

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import json
 
 import numpy as np
 import pytest
@@ -142,3 +143,11 @@ def test_separate_uses_the_shipped_separator_where_none_is_named(call, tmp_path)
     assert len(files) == len(channels) == 4
     for file, channel in zip(files, channels, strict=True):
         np.testing.assert_allclose(soundfile.read(file)[0], channel, atol=4 / 32768)
+
+
+@pytest.mark.slow
+def test_a_shipped_separator_is_exported_by_its_name(call, tmp_path):
+    assert call("export", "--separator=small", f"--output={tmp_path}/exported").status == 0
+    card = json.loads((tmp_path / "exported" / "card.json").read_text())
+    origin = {"file": "small.keras", "sha256": weights.registry()["small"]["sha256"]}
+    assert card["training"] == [origin]

@@ -143,7 +143,7 @@ def main(values: flags.FlagValues) -> None:
     encoder = sepssl.load_encoder(values.encoder) if values.encoder else None
     separator = sepssl.load_separator(values.separator) if values.separator else None
     origin = export.origin_of(
-        *(model_file(values[name].value, name.capitalize()) for name in _models(values)),
+        *(model_file(getattr(values, name), name.capitalize()) for name in _models(values)),
         license=values.license,
     )
     output = values.output

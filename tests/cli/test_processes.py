@@ -83,11 +83,13 @@ def wait_until(process, condition):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_ctrl_c_while_tensorflow_is_imported(tmp_path):
-    (tmp_path / "text.keras").write_text("not a model")
+    # A file that waits to be written: the process does not end before the signal comes, however
+    # late that is.
+    os.mkfifo(tmp_path / "pipe.keras")
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "sepssl.cli.export"),
-            *("--encoder=text.keras", "--output=out"),
+            *("--encoder=pipe.keras", "--output=out"),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -111,7 +113,9 @@ def test_sigterm_ends_a_training_in_one_line(tmp_path):
             *(f"--config={ROOT}/configs/separator_smoke.py", "--workdir=run"),
             *("--config.train.steps=100000", "--config.train.checkpoint_every=2"),
             *("--config.data.num_clips=8", "--config.data.clip_seconds=0.5"),
-            "--config.train.crop_seconds=0.3",
+            *("--config.train.crop_seconds=0.3", "--config.separator.unroll=False"),
+            *("--config.separator.bottleneck_channels=4", "--config.separator.conv_channels=6"),
+            *("--config.data.num_validation=0", "--config.train.state_steps=(100000,)"),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

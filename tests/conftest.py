@@ -57,6 +57,20 @@ def _is_in(parts, item):
     return any(path == part or path.startswith(f"{part}/") for part in parts)
 
 
+@pytest.fixture
+def eager(request):
+    """Functions run operation by operation: graphs take seconds to trace, and XLA to compile.
+
+    For tests of what surrounds a network or a step, whose graphs others run: of both stages of
+    training tests/pipelines/test_quickstart.py. Slow tests keep theirs.
+    """
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(request.node.get_closest_marker("slow") is None)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope="session")
 def forks():
     """Runs Python scripts in processes of their own, which have imported TensorFlow already."""

@@ -36,7 +36,7 @@ MARKED = [
 
 
 @pytest.fixture
-def names(tmp_path, monkeypatch):
+def names(eager, tmp_path, monkeypatch):
     """What examples take for granted: the public names, and some sound."""
     monkeypatch.chdir(tmp_path)
     keras.utils.set_random_seed(0)

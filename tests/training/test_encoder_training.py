@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import soundfile
+import tensorflow as tf
 
 import sepssl
 from sepssl.configs import encoder_smoke, separator_smoke
@@ -16,10 +17,12 @@ from sepssl.training.clips import labelled_for_training, open_recordings, traini
 from sepssl.training.encoder import train_encoder
 from sepssl.training.separator import train_separator
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 
 def smoke(**changes):
     config = encoder_smoke.get_config()
-    config.train.update(steps=4, batch_size=8, log_every=2, state_steps=(4,), probe_clips=0)
+    config.train.update(steps=2, batch_size=4, log_every=1, state_steps=(2,), probe_clips=0)
     config.data.num_clips = 16
     config.encoder.update(embedding_size=16, width=4)
     config.update_from_flattened_dict(changes)
@@ -51,6 +54,10 @@ def test_all_pairings_of_separators_and_true_sources(tmp_path, separator, online
         "views.mixing_domain": "log_mel",
         "views.equalization_db": 6.0,
         "objective.learn_temperature": True,
+        "train.steps": 4,
+        "train.batch_size": 8,
+        "train.log_every": 2,
+        "train.state_steps": (4,),
         "train.probe_every": 2,
         "train.probe_clips": 60,
     }
@@ -191,7 +198,10 @@ def test_pairs_without_a_channel_are_counted_and_said(tmp_path, separator, capsy
 
 
 def test_training_on_labels(tmp_path):
-    config = smoke(task="supervised", **{"train.steps": 30, "train.log_every": 15})
+    tf.config.run_functions_eagerly(False)  # as many steps are worth a graph
+    changes = {"train.steps": 30, "train.log_every": 15, "train.batch_size": 8,
+               "train.state_steps": (30,)}  # fmt: skip
+    config = smoke(task="supervised", **changes)
     found = records(train_encoder(config, tmp_path / "run"))
     assert found[-1]["loss"] < 0.9 * found[0]["loss"]
 

@@ -18,7 +18,9 @@ WAVEFORMS = np.random.default_rng(0).normal(size=(12, 400)).astype(np.float32)
 
 
 def make_learner():
-    return SeparatorLearner(Separator(2, STFTBasis(64, 32), TDCN(4, 6, 1, 1), "uniform"))
+    return SeparatorLearner(
+        Separator(2, STFTBasis(64, 32), TDCN(4, 6, 1, 1, unroll=True), "uniform")
+    )
 
 
 def dataset():
@@ -30,7 +32,7 @@ class Killed(Exception):
     pass
 
 
-def test_a_run_on_a_dataset_goes_on_to_the_last_bit(tmp_path):
+def test_a_run_on_a_dataset_goes_on_to_the_last_bit(eager, tmp_path):
     def run(folder, evaluate=None, **options):
         keras.utils.set_random_seed(0)
         return train_on_dataset(
@@ -70,7 +72,7 @@ def test_a_run_on_a_dataset_goes_on_to_the_last_bit(tmp_path):
         run(tmp_path / "straight", settings={"data": "other"})
 
 
-def test_what_an_update_moves_is_logged_as_it_is(tmp_path):
+def test_what_an_update_moves_is_logged_as_it_is(eager, tmp_path):
     learners = []
 
     def make():

@@ -12,6 +12,8 @@ from sepssl.training.clips import mixtures
 from sepssl.training.loop import log_spaced_steps
 from sepssl.training.separator import train_separator
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 
 def write_fuss(folder, count, num_sources=2):
     rng = np.random.default_rng(0)
@@ -27,6 +29,7 @@ def config_of(folder, **train):
     config = separator_smoke.get_config()
     config.data.update(directory=str(folder), clip_seconds=0.5)
     config.train.update(steps=2, warmup_steps=0, crop_seconds=0.25, state_steps=())
+    config.separator.update(bottleneck_channels=8, conv_channels=12, dilations_per_repeat=1)
     config.train.update(train)
     return config
 
@@ -85,7 +88,6 @@ def test_scenes_are_mixed_from_isolated_sounds(tmp_path):
     config = config_of(f"mix:{tmp_path}/data")
     config.data.update(num_clips=10, num_validation=4)
     config.data.mix.update(folds="0,2", validation_folds="1")
-    config.separator.unroll = False  # quicker to compile
     run = train_separator(config, tmp_path / "run")
     index = next(run.path.glob("clips-*/index.jsonl")).read_text().splitlines()
     names = [json.loads(line)["name"] for line in index]
@@ -105,7 +107,6 @@ def test_self_remixing_keeps_the_average_as_a_network_to_go_on_from(tmp_path):
     write_fuss(tmp_path / "data", 8)
     options = {"average_decay": 0.9, "kept_weights": "average", "state_steps": (1, 2)}
     config = config_of(tmp_path / "data", objective="self_remixing", **options)
-    config.separator.unroll = False  # quicker to compile
     run = train_separator(config, tmp_path / "run")
     first, last = (load_separator(run.state(step)) for step in (1, 2))
     assert last.trainable_variables

@@ -87,7 +87,7 @@ def test_values_that_cannot_be_are_refused_before_any_work(stage, key, value, sa
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_that_another_process_trains_in_is_refused(tmp_path):
+def test_a_folder_that_another_process_trains_in_is_refused(eager, tmp_path):
     config = separator_smoke.get_config()
     config.data.update(num_clips=8, clip_seconds=0.5, num_validation=0)
     config.train.update(steps=1, warmup_steps=0, crop_seconds=0.25, state_steps=())
@@ -103,7 +103,7 @@ def test_a_folder_that_another_process_trains_in_is_refused(tmp_path):
 
 
 def test_snr_compares_the_loss_with_that_of_silence():
-    learner = SeparatorLearner(Separator(2, STFTBasis(64, 32), TDCN(8, 12, 2, 1)))
+    learner = SeparatorLearner(Separator(2, STFTBasis(64, 32), TDCN(8, 12, 2, 1, unroll=True)))
     learner.build()
     learner.compile(optimizer="adam", jit_compile=False)
     rng = np.random.default_rng(0)

@@ -114,7 +114,7 @@ def test_an_encoder_starts_from_a_file_with_its_rate_and_front_end(tmp_path, tas
     assert f"starting from the network in {start}; encoder.* is ignored" in capsys.readouterr().out
 
 
-def test_the_front_end_of_panns_from_the_configuration(tmp_path):
+def test_the_front_end_of_panns_from_the_configuration(eager, tmp_path):
     changes = {"encoder.front_end": "panns", "data.sample_rate": 32000}
     run = train_encoder(smoke("encoder", **changes), tmp_path / "run")
     log_mel = sepssl.load_encoder(run.final).log_mel

@@ -21,7 +21,7 @@ for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["
         keras.utils.set_random_seed(0)
         separator = Separator(2, STFTBasis(64, 32), TDCN(4, 6, 1, 1), "uniform")
         learner = SeparatorLearner(separator)
-        learner.compile(keras.optimizers.SGD(0.01))
+        learner.compile(keras.optimizers.SGD(0.01), jit_compile=False)
     dataset = tf.data.Dataset.from_tensor_slices(waveforms).batch(8, drop_remainder=True)
     fitted = learner.fit(dataset, epochs=2, validation_data=dataset, verbose=0)
     histories.append(fitted.history)

@@ -72,7 +72,7 @@ def test_linear_is_logistic_regression_on_standardised_inputs():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_test_labels_and_clips_do_not_influence_the_choice(kind):
-    train, validation, test = splits(signal=0.4)
+    train, validation, test = splits((60, 30, 30), signal=0.4)
     result = evaluate_shallow(train, validation, test, kind)
     other = evaluate_shallow(train, validation, Split(-test.embeddings, 1 - test.labels), kind)
     assert other.validation == result.validation
@@ -80,7 +80,7 @@ def test_test_labels_and_clips_do_not_influence_the_choice(kind):
 
 
 def test_seeded():
-    made = splits(signal=0.4)
+    made = splits((60, 30, 30), signal=0.4)
     first = evaluate_shallow(*made, "mlp", seed=3)
     np.testing.assert_array_equal(
         first.test_predictions, evaluate_shallow(*made, "mlp", seed=3).test_predictions

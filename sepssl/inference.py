@@ -120,7 +120,9 @@ def embed_windows(
 def _at_rate(recording: np.ndarray, sample_rate: int | None, rate: int) -> np.ndarray:
     waveform = np.asarray(recording, np.float32)
     if waveform.ndim != 1 or not len(waveform):
-        raise ValueError(f"waveform of shape {waveform.shape}: expected [samples], not empty")
+        raise ValueError(
+            f"waveform of shape {waveform.shape}: expected one channel, [samples], not empty"
+        )
     if sample_rate is not None and sample_rate != rate:
         check_sample_rate(sample_rate)
         waveform = soxr.resample(waveform, sample_rate, rate, quality="HQ")

@@ -135,5 +135,5 @@ def test_a_recording_is_embedded_from_array_or_file(tmp_path):
     sepssl.save_model(encoder, tmp_path / "encoder.keras")
     found = sepssl.embed(tmp_path / "encoder.keras", tmp_path / "x.wav")
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    with pytest.raises(ValueError, match=r"shape \(1, 9\): expected \[samples\]"):
+    with pytest.raises(ValueError, match=r"shape \(1, 9\): expected one channel, \[samples\]"):
         sepssl.embed(encoder, np.zeros((1, 9)))

@@ -175,7 +175,9 @@ class Separator(keras.Model):
         sample_rate = int(sample_rate)
         waveform = np.asarray(waveform, np.float32)
         if waveform.ndim != 1 or not len(waveform):
-            raise ValueError(f"waveform of shape {waveform.shape}: expected [samples], not empty")
+            raise ValueError(
+                f"waveform of shape {waveform.shape}: expected one channel, [samples], not empty"
+            )
         channels = np.empty((self.num_sources, len(waveform)), np.float32)
         blocks = (waveform[i : i + sample_rate] for i in range(0, len(waveform), sample_rate))
         done = 0

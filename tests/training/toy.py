@@ -28,8 +28,6 @@ if arguments.cpus > 1:
         [tf.config.LogicalDeviceConfiguration()] * arguments.cpus,
     )
 tf.config.experimental.enable_op_determinism()
-# The encoder's steps in a graph; the separator's without, which takes far longer to compile.
-tf.config.run_functions_eagerly(arguments.stage == "separator")
 
 import keras  # noqa: E402
 

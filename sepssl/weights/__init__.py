@@ -7,6 +7,7 @@
 
 import functools
 import hashlib
+import http.client
 import json
 import os
 import pathlib
@@ -84,7 +85,7 @@ def _fetched(entry: Mapping[str, str]) -> pathlib.Path:
         try:
             with urllib.request.urlopen(url, timeout=60) as response:
                 content = response.read()
-        except OSError as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             raise InputError(f"{url}: cannot be fetched ({error}); expected a model") from error
         _require_checksum(content, entry, url)
         with atomic_file(file, overwrite=True) as temporary:  # another process may have been faster

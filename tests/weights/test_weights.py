@@ -102,8 +102,10 @@ def test_a_url_is_fetched_once_and_checked(tmp_path, monkeypatch, capfd):
     with pytest.raises(InputError, match="has SHA-256"):
         weights.model_file("theirs", "Separator", entries)
     kept.unlink()
-    with pytest.raises(InputError, match="cannot be fetched"):
-        weights.model_file("theirs", "Separator", entries)
+    for url in (source.as_uri(), "no url"):
+        with pytest.raises(InputError, match="cannot be fetched"):
+            weights.model_file("theirs", "Separator", {"theirs": entry | {"url": url}})
+    assert list(kept.parent.iterdir()) == []
 
 
 def test_half_precision_rounds_the_weights_and_nothing_else(separators, tmp_path):

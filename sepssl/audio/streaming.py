@@ -60,7 +60,7 @@ def little_in_band(
         return ""
     return (
         f"{name}: only {100 * share:.2g} % of its power lies below {band:.0f} Hz, the band "
-        "of this model"
+        "of this model; a lower speed brings more of it there"
     )
 
 

@@ -241,7 +241,8 @@ def test_little_in_the_band_is_a_warning(encoder, tmp_path):
     summary = embed(encoder, tmp_path / "in", tmp_path / "a.npz")
     assert summary.embedded == 2
     assert summary.warnings == [  # 1 / 101; that of "a" is 6 %
-        "b.wav: only 0.99 % of its power lies below 8000 Hz, the band of this model"
+        "b.wav: only 0.99 % of its power lies below 8000 Hz, the band of this model; "
+        "a lower speed brings more of it there"
     ]
 
 

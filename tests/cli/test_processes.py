@@ -1,5 +1,6 @@
 """What only processes of their own show: start-up, signals, what TensorFlow writes to stderr."""
 
+import functools
 import os
 import pathlib
 import signal
@@ -96,6 +97,8 @@ def test_ctrl_c_while_tensorflow_is_imported(tmp_path):
         text=True,
         cwd=tmp_path,
         start_new_session=True,
+        # Where the tests run in the background of a shell, SIGINT is ignored, and would stay so.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     maps = pathlib.Path(f"/proc/{process.pid}/maps")
     wait_until(process, lambda: "tensorflow" in maps.read_text())

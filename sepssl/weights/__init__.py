@@ -26,11 +26,6 @@ def registry() -> Mapping[str, Mapping[str, str]]:
     return json.loads((FOLDER / "registry.json").read_text(encoding="utf-8"))
 
 
-def names(kind: str) -> list[str]:
-    """The names of models of a kind, "Separator" or "Encoder"."""
-    return [name for name, entry in registry().items() if entry["kind"] == kind]
-
-
 def is_name(model: str | os.PathLike) -> bool:
     """Whether a model is called by its name, and not by the path of a file."""
     return os.fspath(model) in registry() and not os.path.exists(model)
@@ -58,13 +53,13 @@ def model_file(
     expected = f"expected a .keras file that holds a sepssl {kind}"
     if known:
         expected += f", or {' or '.join(known)}"
-    entry = entries.get(os.fspath(model))
-    if path.exists() or not entry:
-        if not path.exists():
-            raise InputError(f"{path}: no such file; {expected}")
+    if path.exists():
         if path.is_dir() or path.suffix != ".keras":
             raise InputError(f"{path}: not a .keras file; {expected}")
         return path
+    entry = entries.get(os.fspath(model))
+    if entry is None:
+        raise InputError(f"{path}: no such file; {expected}")
     if entry["kind"] != kind:
         raise InputError(f"{path}: names a sepssl {entry['kind']}; {expected}")
     file = FOLDER / entry["file"] if "file" in entry else _fetched(entry)

@@ -21,7 +21,7 @@ from sepssl.serialization import save_model
 
 @pytest.fixture(scope="module")
 def separators():
-    return {name: sepssl.load_separator(name) for name in weights.names("Separator")}
+    return {name: sepssl.load_separator(name) for name in weights.registry()}
 
 
 def test_all_shipped_files_are_small_and_attributed():
@@ -81,7 +81,7 @@ def test_unknown_names_and_names_of_another_kind():
         weights.model_file("small", "Encoder")
 
 
-def test_a_url_is_fetched_once_and_checked(tmp_path, monkeypatch, capfd):
+def test_a_url_is_fetched_once_and_checked(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     source = tmp_path / "elsewhere.keras"
     source.write_bytes(b"some model")

@@ -138,8 +138,8 @@ def main(values: flags.FlagValues) -> None:
         values.pool,
         values.audible_db,
         {
-            name: path if is_name(path) else os.path.abspath(path)
-            for name, path in (("encoder", values.encoder), ("separator", values.separator))
+            kind: path if is_name(path, kind.capitalize()) else os.path.abspath(path)
+            for kind, path in (("encoder", values.encoder), ("separator", values.separator))
             if path
         },
     )

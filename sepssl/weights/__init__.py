@@ -1,8 +1,9 @@
 """Models that are called by a name: trained ones that come with the package, or are fetched once.
 
-`registry.json` lists them. An entry has a `kind` ("Separator" or "Encoder"), the `sha256` of its
-`.keras` file, and either `file`, its name in this folder, or `url`, where it is: `https://...`, or
-`hf://OWNER/REPOSITORY/FILE` for a file on Hugging Face.
+`registry.json` lists them by kind ("Separator" or "Encoder") and name; a separator and an encoder
+may share one. An entry has the `sha256` of its `.keras` file, and either `file`, its name in this
+folder, or `url`, where it is: `https://...`, or `hf://OWNER/REPOSITORY/FILE` for a file on Hugging
+Face.
 """
 
 import functools
@@ -21,14 +22,14 @@ FOLDER = pathlib.Path(__file__).parent
 
 
 @functools.cache
-def registry() -> Mapping[str, Mapping[str, str]]:
-    """The entries of `registry.json`, by name."""
+def registry() -> Mapping[str, Mapping[str, Mapping[str, str]]]:
+    """The entries of `registry.json`, by kind and name."""
     return json.loads((FOLDER / "registry.json").read_text(encoding="utf-8"))
 
 
-def is_name(model: str | os.PathLike) -> bool:
+def is_name(model: str | os.PathLike, kind: str) -> bool:
     """Whether a model is called by its name, and not by the path of a file."""
-    return os.fspath(model) in registry() and not os.path.exists(model)
+    return os.fspath(model) in registry()[kind] and not os.path.exists(model)
 
 
 def model_file(
@@ -41,27 +42,26 @@ def model_file(
     Args:
         model: the path of a file, or a name in the registry. A file of the same name comes first.
         kind: "Separator" or "Encoder".
-        entries: a registry, instead of this package's.
+        entries: those of the kind, by name, instead of this package's.
 
     Raises:
         InputError: if there is no such file or name, the file does not end in `.keras`, the name is
             that of another kind, or what it names cannot be fetched, or has another checksum.
     """
     path = pathlib.Path(model)
-    entries = registry() if entries is None else entries
-    known = [name for name, entry in entries.items() if entry["kind"] == kind]
+    entries = registry()[kind] if entries is None else entries
     expected = f"expected a .keras file that holds a sepssl {kind}"
-    if known:
-        expected += f", or {' or '.join(known)}"
+    if entries:
+        expected += f", or {' or '.join(entries)}"
     if path.exists():
         if path.is_dir() or path.suffix != ".keras":
             raise InputError(f"{path}: not a .keras file; {expected}")
         return path
     entry = entries.get(os.fspath(model))
     if entry is None:
-        raise InputError(f"{path}: no such file; {expected}")
-    if entry["kind"] != kind:
-        raise InputError(f"{path}: names a sepssl {entry['kind']}; {expected}")
+        others = [other for other, named in registry().items() if os.fspath(model) in named]
+        found = f"names a sepssl {others[0]}" if others else "no such file"
+        raise InputError(f"{path}: {found}; {expected}")
     file = FOLDER / entry["file"] if "file" in entry else _fetched(entry)
     _require_checksum(file.read_bytes(), entry, str(file))
     return file

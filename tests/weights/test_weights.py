@@ -21,11 +21,12 @@ from sepssl.serialization import save_model
 
 @pytest.fixture(scope="module")
 def separators():
-    return {name: sepssl.load_separator(name) for name in weights.registry()}
+    return {name: sepssl.load_separator(name) for name in weights.registry()["Separator"]}
 
 
 def test_all_shipped_files_are_small_and_attributed():
-    files = [weights.FOLDER / entry["file"] for entry in weights.registry().values()]
+    kinds = weights.registry().values()
+    files = [weights.FOLDER / entry["file"] for named in kinds for entry in named.values()]
     assert sum(file.stat().st_size for file in files) < 8e6
     assert {file.name for file in files} == {file.name for file in weights.FOLDER.glob("*.keras")}
     with open(weights.FOLDER / "ATTRIBUTION.csv", encoding="utf-8", newline="") as file:
@@ -67,9 +68,9 @@ def test_scores_of_shipped_separators_on_built_in_scenes(separators):
 def test_names_are_resolved_and_files_come_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert weights.model_file("small", "Separator") == weights.FOLDER / "small.keras"
-    assert weights.is_name("small")
+    assert weights.is_name("small", "Separator")
     (tmp_path / "small").mkdir()
-    assert not weights.is_name("small")
+    assert not weights.is_name("small", "Separator")
     with pytest.raises(InputError, match=r"^small: not a \.keras file; expected a \.keras file"):
         weights.model_file("small", "Separator")
 
@@ -77,8 +78,8 @@ def test_names_are_resolved_and_files_come_first(tmp_path, monkeypatch):
 def test_unknown_names_and_names_of_another_kind():
     with pytest.raises(InputError, match=r"^large: no such file; .* or small or small-mixit$"):
         weights.model_file("large", "Separator")
-    with pytest.raises(InputError, match=r"^small: names a sepssl Separator; expected a \.keras"):
-        weights.model_file("small", "Encoder")
+    with pytest.raises(InputError, match=r"^small-mixit: names a sepssl Separator; expected a \.k"):
+        weights.model_file("small-mixit", "Encoder")
 
 
 def test_a_url_is_fetched_once_and_checked(tmp_path, monkeypatch):
@@ -86,7 +87,6 @@ def test_a_url_is_fetched_once_and_checked(tmp_path, monkeypatch):
     source = tmp_path / "elsewhere.keras"
     source.write_bytes(b"some model")
     entry = {
-        "kind": "Separator",
         "url": source.as_uri(),
         "sha256": hashlib.sha256(b"some model").hexdigest(),
     }
@@ -151,5 +151,5 @@ def test_separate_uses_the_shipped_separator_where_none_is_named(call, tmp_path)
 def test_a_shipped_separator_is_exported_by_its_name(call, tmp_path):
     assert call("export", "--separator=small", f"--output={tmp_path}/exported").status == 0
     card = json.loads((tmp_path / "exported" / "card.json").read_text())
-    origin = {"file": "small.keras", "sha256": weights.registry()["small"]["sha256"]}
+    origin = {"file": "small.keras", "sha256": weights.registry()["Separator"]["small"]["sha256"]}
     assert card["training"] == [origin]

@@ -3,12 +3,14 @@
 import functools
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from sepssl.audio.decoding import printable
 from sepssl.errors import InputError
+
+_Value = TypeVar("_Value")
 
 
 class Skipped(NamedTuple):
@@ -55,6 +57,8 @@ class Clips(Protocol):
         splits: of each clip, the name of the split it belongs to ("train", "validation", "test", or
             the dataset's own name), "" for none; None if splits are not known.
         folds: of each clip, the name of its fold, "" for none; None if folds are not known.
+        subsets: of each clip, the names of the subsets that it is in, which are columns of true and
+            false in the file of labels; None if subsets are not known.
         recordings: of each clip, the name of the recording it was cut from, which other clips may
             share; None where every clip is a recording of its own.
         in_order: whether reading in ascending order, by one thread, is far cheaper than otherwise.
@@ -70,6 +74,7 @@ class Clips(Protocol):
     class_names: Sequence[str] | None = None
     splits: Sequence[str] | None = None
     folds: Sequence[str] | None = None
+    subsets: Sequence[frozenset[str]] | None = None
     recordings: Sequence[str] | None = None
     in_order: bool = False
     has_sources: bool = False
@@ -177,6 +182,7 @@ class Subset(Clips):
         self.class_names = clips.class_names
         self.splits = _take(clips.splits, self.indices)
         self.folds = _take(clips.folds, self.indices)
+        self.subsets = _take(clips.subsets, self.indices)
         self.recordings = _take(clips.recordings, self.indices)
         self.in_order = clips.in_order
         self.has_sources = clips.has_sources
@@ -340,5 +346,5 @@ def report_truncated(truncated: Sequence[str]) -> None:
             print(f"  {printable(line)}")
 
 
-def _take(values: Sequence[str] | None, indices: np.ndarray) -> list[str] | None:
+def _take(values: Sequence[_Value] | None, indices: np.ndarray) -> list[_Value] | None:
     return None if values is None else [values[i] for i in indices]

@@ -33,11 +33,13 @@ class Row(NamedTuple):
         labels: its classes; may be empty.
         split: "train", "validation", "test", or "" for none.
         fold: name of its fold, "" for none.
+        subsets: names of the columns in which it has the value "true".
     """
 
     labels: frozenset[str]
     split: str = ""
     fold: str = ""
+    subsets: frozenset[str] = frozenset()
 
 
 class Labelled(Subset):
@@ -75,6 +77,7 @@ class Labelled(Subset):
             self.splits = [row.split for row in found]
         if has_folds:
             self.folds = [row.fold for row in found]
+        self.subsets = [row.subsets for row in found]
 
 
 def labelled_files(clips: Clips, directory: pathlib.Path, listed: Iterable[str]) -> Labelled:
@@ -216,7 +219,7 @@ def columns_there(columns: list[str]) -> str:
 
 
 def parsed_row(row: Mapping[str, str], where: str, labels_column: str = "labels") -> Row:
-    """Labels, split and fold of a row of a CSV file; a missing column counts as empty.
+    """What a row of a CSV file says of a recording; a missing column counts as empty.
 
     Args:
         row: fields by column.
@@ -237,6 +240,7 @@ def parsed_row(row: Mapping[str, str], where: str, labels_column: str = "labels"
         frozenset(label for label in labels if label),
         known.get(split, ""),
         row.get("fold", "").strip(),
+        frozenset(column for column, value in row.items() if value.strip().lower() == "true"),
     )
 
 

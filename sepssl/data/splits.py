@@ -102,11 +102,12 @@ def _own_splits(splits: Sequence[str]) -> tuple[dict[str, str | None], str]:
 def fold_for_testing(clips: Clips) -> str:
     """The fold that `assigned_splits` tests on if none is named; "" if it does not go by folds."""
     by_splits = clips.splits is not None and any(clips.splits)
-    names = [] if by_splits or clips.folds is None else _fold_names(clips.folds)
+    names = [] if by_splits or clips.folds is None else fold_names(clips.folds)
     return names[-1] if len(names) > 1 else ""
 
 
-def _fold_names(folds: Sequence[str]) -> list[str]:
+def fold_names(folds: Sequence[str]) -> list[str]:
+    """The different folds, in numerical or alphabetical order, without "" for none."""
     return sorted(
         {fold for fold in folds if fold},
         key=lambda fold: (0, int(fold), "") if fold.isdecimal() else (1, 0, fold),
@@ -116,7 +117,7 @@ def _fold_names(folds: Sequence[str]) -> list[str]:
 def _splits_of_folds(
     folds: Sequence[str], test_fold: str
 ) -> tuple[np.ndarray, dict[str, str | None]]:
-    names = _fold_names(folds)
+    names = fold_names(folds)
     test_fold = test_fold or names[-1]
     if test_fold not in names:
         raise InputError(f"test fold {test_fold!r}: expected one of {', '.join(names)}")

@@ -1,17 +1,19 @@
 """The whole evaluation of a frozen representation on labelled clips."""
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 
 from sepssl.data.clips import Clips, Skipped
+from sepssl.data.folds import FoldClips
 from sepssl.data.mixtures import Mixtures
 from sepssl.data.sources import Scenes, open_clips
 from sepssl.data.spec import SCENES, mixed_sounds
 from sepssl.data.splits import SHARES, SPLITS, fold_for_testing, make_splits
 from sepssl.errors import InputError
+from sepssl.evaluation.folds import evaluate_folds
 from sepssl.evaluation.retrieval import query_by_example, queryable_classes
 from sepssl.evaluation.scores import bootstrap_intervals, scorable_classes
 from sepssl.evaluation.shallow import Split, evaluate_shallow
@@ -138,3 +140,51 @@ def evaluate_on(
     results, unread = evaluate_on_splits(embed, splits, seed, dataset, verbose)
     fold = test_fold or fold_for_testing(clips)
     return {**({"test_fold": fold} if fold else {}), **results}, [*clips.skipped, *unread]
+
+
+def evaluate_on_folds(
+    found: FoldClips,
+    statistics: np.ndarray,
+    indices: Sequence[int],
+    poolings: Sequence[str] = ("mean",),
+    verbose: bool = True,
+) -> dict[str, Any]:
+    """Accuracy over folds, see `evaluate_folds`, as values that JSON knows.
+
+    Args:
+        found: the clips.
+        statistics: float [embedded clips, statistics, dim], see `window_statistics`.
+        indices: which clips these are.
+        poolings: to choose from.
+        verbose: whether to show progress.
+
+    Returns:
+        "accuracy" (mean over folds) and "deviation" (standard deviation over folds), in [0, 1];
+        "clips", "classes"; "folds": of each fold by its name, its "clips", "accuracy", the chosen
+        "pooling" and "C", and "inner_accuracy", by which they were chosen; "confusion": of each
+        class by its name, how many of its clips were taken for which class.
+    """
+    targets = found.targets[list(indices)]
+    folds = found.clips.folds or ()
+    scores = evaluate_folds(statistics, targets, [folds[i] for i in indices], poolings, verbose)
+    confusion: dict[str, dict[str, int]] = {}
+    for target, prediction in zip(targets.tolist(), scores.predictions.tolist(), strict=True):
+        row = confusion.setdefault(found.classes[target], {})
+        row[found.classes[prediction]] = row.get(found.classes[prediction], 0) + 1
+    return {
+        "accuracy": scores.accuracy,
+        "deviation": scores.deviation,
+        "clips": len(targets),
+        "classes": len(found.classes),
+        "folds": {
+            fold.name: {
+                "clips": fold.clips,
+                "accuracy": fold.accuracy,
+                "pooling": fold.pooling,
+                "C": fold.inverse_penalty,
+                "inner_accuracy": fold.inner_accuracy,
+            }
+            for fold in scores.folds
+        },
+        "confusion": {name: dict(sorted(row.items())) for name, row in sorted(confusion.items())},
+    }

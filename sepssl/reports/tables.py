@@ -29,17 +29,43 @@ def encoder_table(results: Mapping[str, Mapping[str, Any]]) -> str:
         scores = [_with_interval(row, f"{kind}_map") for kind in _KINDS]
         rows.append([name, *scores, *(_d_prime(row[f"{k}_d_prime"]) for k in ("linear", "mlp"))])
     rows.append(["chance", f"{first['qbe_chance']:.3f}", "", "", "", ""])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    lines = _aligned(rows)
     lines.append("QbE: query by example. In parentheses: 95 % bootstrap interval over test clips.")
     if "test_clips" in first:
         counts = [f"{first[f'{split}_clips']} {split}" for split in ("train", "validation", "test")]
         lines.insert(0, f"{first['classes']} classes; clips: {', '.join(counts)}")
         lines += few_clips(first["test_clips"], "test clip")
     return "\n".join(lines)
+
+
+def folds_table(results: Mapping[str, Mapping[str, Any]], title: str) -> str:
+    """A row per representation: its accuracy over folds, and the settings chosen.
+
+    Args:
+        results: by the name of a representation, as `evaluate_on_folds` returns them.
+        title: of the data.
+
+    Returns:
+        The table, what it shows, and a warning where the clips are few.
+    """
+    first = next(iter(results.values()))
+    folds = first["folds"]
+    rows = [["", "accuracy, %", "over folds", "C", "pooling"]]
+    for name, row in results.items():
+        chosen = [
+            ", ".join(dict.fromkeys(f"{fold[key]}" for fold in row["folds"].values()))
+            for key in ("C", "pooling")
+        ]
+        rows.append(
+            [name, f"{100 * row['accuracy']:.1f}", f"± {100 * row['deviation']:.1f}", *chosen]
+        )
+    lines = [
+        f"{title}: {first['classes']} classes; {first['clips']} clips in {len(folds)} folds",
+        *_aligned(rows),
+        "Accuracy: mean over the folds tested on, each by a classifier of the others, with the",
+        "standard deviation. C and pooling were chosen without the fold tested on.",
+    ]
+    return "\n".join([*lines, *few_clips(first["clips"], "clip")])
 
 
 def classes_table(reports: Sequence["ClassReport"]) -> str:
@@ -89,3 +115,11 @@ def _with_interval(row: Mapping[str, Any], key: str) -> str:
 
 def _d_prime(value: float | None) -> str:
     return "inf" if value is None else f"{value:.2f}"  # None: of a perfect ranking
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

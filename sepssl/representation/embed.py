@@ -1,9 +1,10 @@
 """Embeddings of recordings of any length, in bounded memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from sepssl.audio.log_mel import LogMel
 from sepssl.data.clips import Clips, Skipped
 from sepssl.data.read_ahead import read_ahead, value_or_error
 from sepssl.errors import InputError
@@ -24,16 +25,40 @@ def embed_recording(encoder: Encoder, waveform: np.ndarray, max_patches: int = 2
     Returns:
         float32 [embedding_size].
     """
-    log_mel = encoder.log_mel
+    total, patches = np.zeros(encoder.embedding_size, np.float64), 0
+    for count, stretch in _stretches(encoder.log_mel, waveform, max_patches):
+        total += count * np.asarray(encoder.predict_on_batch(stretch[None]))[0]
+        patches += count
+    return (total / patches).astype(np.float32)
+
+
+def embed_patches(
+    encoder: Encoder, waveform: np.ndarray, max_patches: int = 256
+) -> Iterator[np.ndarray]:
+    """The embeddings of a recording's patches, at the encoder's hop, in the order of time.
+
+    Args:
+        encoder: `Encoder`.
+        waveform: [samples], at the encoder's sample rate.
+        max_patches: patches computed at once; limits the memory.
+
+    Yields:
+        float32 [patches, embedding_size], at most `max_patches` at a time.
+    """
+    for _, stretch in _stretches(encoder.log_mel, waveform, max_patches):
+        yield np.asarray(encoder.compiled_patch_embeddings(stretch[None]))[0]
+
+
+def _stretches(
+    log_mel: LogMel, waveform: np.ndarray, max_patches: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Parts of a recording that make up all its patches, each with their number."""
     hop = log_mel.patch_hop_frames * log_mel.frame_hop
     patches = 1 + max(len(waveform) - log_mel.patch_samples, 0) // hop
-    total = np.zeros(encoder.embedding_size, np.float64)
     for first in range(0, patches, max_patches):
         count = min(max_patches, patches - first)
         start = first * hop
-        stretch = waveform[start : start + (count - 1) * hop + log_mel.patch_samples]
-        total += count * np.asarray(encoder.predict_on_batch(stretch[None]))[0]
-    return (total / patches).astype(np.float32)
+        yield count, waveform[start : start + (count - 1) * hop + log_mel.patch_samples]
 
 
 def embed_clips(
@@ -42,14 +67,14 @@ def embed_clips(
     """Embeddings of all clips, with a progress bar.
 
     Args:
-        embed: waveform [samples] -> embedding [dim].
+        embed: waveform [samples] -> embedding [dim], or [several, dim], as many for each clip.
         clips: what to embed.
         title: label of the progress bar.
         verbose: whether to show progress.
 
     Returns:
-        float32 [clips, dim], the indices of the clips they belong to, and the clips that could
-        not be read.
+        float32 [clips, dim] or [clips, several, dim], the indices of the clips they belong
+        to, and the clips that could not be read.
 
     Raises:
         InputError: if no clip can be read.

@@ -132,6 +132,31 @@ EARLY = [  # command, arguments, what the line says
         [ENCODER, "--dataset=mixed", "--num_clips=9", "--output=out.json"],
         "--num_clips: applies to scenes and separators only",
     ),
+    (
+        "evaluate",
+        [ENCODER, "--dataset=scenes", "--protocol=folds", "--output=out.json"],
+        "--dataset=scenes: expected a folder or a manifest with folds for --protocol=folds",
+    ),
+    (
+        "evaluate",
+        [SEPARATOR, "--dataset=mixed", "--protocol=folds", "--output=out.json"],
+        "--protocol=folds: applies to encoders only",
+    ),
+    (
+        "evaluate",
+        [ENCODER, "--dataset=mixed", "--protocol=folds", "--test_fold=1", "--output=out.json"],
+        "--test_fold: does not apply to --protocol=folds",
+    ),
+    (
+        "evaluate",
+        [ENCODER, "--dataset=mixed", "--protocol=folds", "--pooling=max", "--output=out.json"],
+        "--pooling: 'max': expected some of mean, mean_max, mean_max_std",
+    ),
+    (
+        "evaluate",
+        [ENCODER, "--dataset=mixed", "--subset=esc10", "--output=out.json"],
+        "--subset: applies to --protocol=folds only",
+    ),
     ("evaluate", ["--dataset=scenes", "--output=out.json"], "either --encoder or --separator"),
     (
         "evaluate",

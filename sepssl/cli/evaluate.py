@@ -2,6 +2,8 @@
 
 sepssl-evaluate --encoder=PATH.keras --dataset=CLIPS --output=FILE.json
 sepssl-evaluate --encoder=PATH.keras --dataset=FOLDER --protocol=folds --output=FILE.json
+sepssl-evaluate --saved_model=FOLDER --dataset=FOLDER --protocol=folds --output=FILE.json
+sepssl-evaluate --embeddings=PATH.npz --dataset=FOLDER --protocol=folds --output=FILE.json
 sepssl-evaluate --separator=PATH.keras --dataset=CLIPS --output=FILE.json
 
 CLIPS is "scenes" (built in), a folder, a manifest (.csv), tfds:NAME[/CONFIG], or mix:FOLDER: scenes
@@ -28,15 +30,19 @@ file per source, or on mixed scenes. For any other data, only MoMi is reported, 
 sources.
 """
 
+import os
 import sys
 
 from absl import flags
 
-from sepssl.cli.checks import require_new_file
+from sepssl.cli.checks import require_exists, require_new_file
 from sepssl.cli.main import run as run_command
 from sepssl.data.spec import is_path, mixed_sounds, require_clips
 from sepssl.errors import InputError
 from sepssl.weights import model_file
+
+_MODELS = ("encoder", "separator", "saved_model", "embeddings")
+_OF_SAVED_MODEL = ("sample_rate", "signature", "model_output")
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -88,6 +94,39 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_string(
+        "saved_model",
+        None,
+        "Protocol folds, instead of an encoder: the folder of a SavedModel of any origin, waveform "
+        "in, embeddings out.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "sample_rate",
+        None,
+        "SavedModel: the rate that it takes, in Hz; exports of this package say it themselves.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "signature",
+        "",
+        "SavedModel: the signature to call; by default the object itself, or serving_default.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "model_output",
+        "",
+        "SavedModel: of several outputs, the name or, from 0, the place of the embeddings.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "embeddings",
+        None,
+        "Protocol folds, instead of an encoder: what sepssl-embed has written, or a .npz file with "
+        "filenames and embeddings, a row for each clip or for each of its windows.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
         "subset",
         "",
         "Protocol folds: only clips that have the value true in this column of the labels, such as "
@@ -110,8 +149,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def check(values: flags.FlagValues) -> None:
-    if bool(values.encoder) == bool(values.separator):
-        raise InputError("expected either --encoder or --separator")
+    kind = _model(values)
     require_new_file(values.output, (".json",))
     if values.baselines and values.separator:
         raise InputError(
@@ -124,7 +162,7 @@ def check(values: flags.FlagValues) -> None:
         raise InputError(
             f"--data_dir: applies to TFDS datasets only, not to --dataset={values.dataset}"
         )
-    if values.num_clips and values.encoder and values.dataset != "scenes" and not mixed:
+    if values.num_clips and not values.separator and values.dataset != "scenes" and not mixed:
         raise InputError(
             "--num_clips: applies to scenes and separators only; all clips of "
             f"--dataset={values.dataset} are evaluated"
@@ -132,12 +170,23 @@ def check(values: flags.FlagValues) -> None:
     if values.protocol == "folds":
         _check_folds(values)
     else:
-        for name in ("pooling", "subset"):
+        for name in ("embeddings", "saved_model", *_OF_SAVED_MODEL, "pooling", "subset"):
             if values[name].present:
                 raise InputError(f"--{name}: applies to --protocol=folds only")
-    kind = "encoder" if values.encoder else "separator"
-    model_file(getattr(values, kind), kind.capitalize())
+    if kind in ("encoder", "separator"):
+        model_file(getattr(values, kind), kind.capitalize())
     require_clips(values.dataset)
+
+
+def _model(values: flags.FlagValues) -> str:
+    """Which flag names what is evaluated."""
+    given = [name for name in _MODELS if values[name].value]
+    if len(given) != 1:
+        raise InputError(
+            "expected either --encoder or --separator; for --protocol=folds, one of --encoder, "
+            "--saved_model, --embeddings"
+        )
+    return given[0]
 
 
 def _check_folds(values: flags.FlagValues) -> None:
@@ -150,6 +199,15 @@ def _check_folds(values: flags.FlagValues) -> None:
             f"--dataset={values.dataset}: expected a folder or a manifest with folds for "
             "--protocol=folds"
         )
+    if values.baselines and not values.encoder:
+        raise InputError("--baselines: applies to --encoder only, whose front end they share")
+    for name in _OF_SAVED_MODEL:
+        if values[name].present and not values.saved_model:
+            raise InputError(f"--{name}: applies to --saved_model only")
+    if values.saved_model:
+        require_exists(os.path.join(values.saved_model, "saved_model.pb"), "a SavedModel's folder")
+    if values.embeddings:
+        require_exists(values.embeddings, "embeddings in a .npz file, or of sepssl-embed")
     if values.test_fold:
         raise InputError("--test_fold: does not apply to --protocol=folds, which tests on each")
     for name in values.pooling:
@@ -165,7 +223,7 @@ def main(values: flags.FlagValues) -> None:
     from sepssl.data.clips import report_skipped
     from sepssl.files import atomic_file
 
-    kind = "encoder" if values.encoder else "separator"
+    kind = _model(values)
     with atomic_file(values.output) as temporary:
         if values.separator:
             evaluate = _evaluate_separator
@@ -217,46 +275,35 @@ def _evaluate_folds(values):
     import tensorflow as tf
 
     import sepssl
+    from sepssl.data.clips import Skipped
     from sepssl.data.folds import open_fold_clips
-    from sepssl.evaluation.baselines import log_mel_statistics, untrained_like
-    from sepssl.evaluation.folds import window_statistics
     from sepssl.evaluation.protocol import evaluate_on_folds
     from sepssl.reports.tables import folds_table
-    from sepssl.representation.embed import embed_clips, embed_patches
-    from sepssl.training.start import file_digest
 
-    encoder = sepssl.load_encoder(values.encoder)
-    found = open_fold_clips(values.dataset, encoder.sample_rate, values.subset)
-
-    def evaluate(name, embed, poolings):
-        statistics, indices, unread = embed_clips(embed, found.clips, f"{values.dataset}, {name}")
-        return evaluate_on_folds(found, statistics, indices, poolings), unread
-
-    def patches_of(encoder):
-        return lambda waveform: window_statistics(embed_patches(encoder, waveform))
-
-    results, unread = evaluate("encoder", patches_of(encoder), values.pooling)
-    rows = {"encoder": results}
-    if values.baselines:
-        untrained = untrained_like(encoder, values.seed)
-        scores = {
-            # One vector for a clip: there is nothing to pool.
-            "log_mel_statistics": evaluate(
-                "log-mel statistics",
-                lambda waveform: log_mel_statistics(untrained.log_mel, waveform)[None],
-                ["mean"],
-            )[0],
-            "untrained_encoder": evaluate(
-                "untrained encoder", patches_of(untrained), values.pooling
-            )[0],
-        }
-        rows |= {name.replace("_", " "): row for name, row in scores.items()}
-        results = results | {"baselines": scores}
-    about = {
+    kind = _model(values)
+    embedders = {
+        "encoder": _encoder_statistics,
+        "saved_model": _saved_model_statistics,
+        "embeddings": _stored_statistics,
+    }
+    sample_rate, about, statistics = embedders[kind](values)
+    found = open_fold_clips(values.dataset, sample_rate, values.subset)
+    rows: dict[str, dict] = {}
+    unread: list[Skipped] = []
+    for name, of_clips in statistics.items():
+        title = name.replace("_", " ")
+        vectors, indices, skipped = of_clips(found.clips, f"{values.dataset}, {title}")
+        # Log-mel statistics are one vector for a clip, which leaves nothing to pool.
+        poolings = ["mean"] if name == "log_mel_statistics" else values.pooling
+        rows[title] = evaluate_on_folds(found, vectors, indices, poolings)
+        unread = unread or skipped
+    results, *others = rows.values()
+    if others:
+        results = results | {"baselines": dict(zip(list(statistics)[1:], others, strict=True))}
+    about = about | {
         "protocol": "folds",
         "subset": values.subset or None,
         "poolings": values.pooling,
-        "sha256": file_digest(model_file(values.encoder, "Encoder")),
         "versions": {
             "sepssl": sepssl.__version__,
             "tensorflow": tf.__version__,
@@ -266,6 +313,69 @@ def _evaluate_folds(values):
     }
     title = f"{values.dataset}, {values.subset}" if values.subset else values.dataset
     return about | results, [*found.clips.skipped, *unread], folds_table(rows, title)
+
+
+def _encoder_statistics(values):
+    """Sample rate, what the results say of the model, and by name what embeds clips."""
+    import functools
+
+    import sepssl
+    from sepssl.evaluation.baselines import log_mel_statistics, untrained_like
+    from sepssl.evaluation.folds import window_statistics
+    from sepssl.representation.embed import embed_clips, embed_patches
+    from sepssl.training.start import file_digest
+
+    encoder = sepssl.load_encoder(values.encoder)
+
+    def patches_of(encoder):
+        return lambda waveform: window_statistics(embed_patches(encoder, waveform))
+
+    embeds = {"encoder": patches_of(encoder)}
+    if values.baselines:
+        embeds["log_mel_statistics"] = lambda waveform: log_mel_statistics(
+            encoder.log_mel, waveform
+        )[None]
+        embeds["untrained_encoder"] = patches_of(untrained_like(encoder, values.seed))
+    about = {"sha256": file_digest(model_file(values.encoder, "Encoder"))}
+    statistics = {name: functools.partial(embed_clips, embed) for name, embed in embeds.items()}
+    return encoder.sample_rate, about, statistics
+
+
+def _saved_model_statistics(values):
+    import functools
+
+    from sepssl.evaluation.folds import window_statistics
+    from sepssl.representation.embed import embed_clips
+    from sepssl.representation.saved_model import (
+        SavedModelEmbedder,
+        sample_rate_of,
+        saved_model_digest,
+    )
+
+    rate = values.sample_rate or sample_rate_of(values.saved_model)
+    if not rate:
+        raise InputError(
+            f"{values.saved_model}: holds no card.json with a sample rate; expected --sample_rate"
+        )
+    embed = SavedModelEmbedder(values.saved_model, values.signature, values.model_output)
+    about = {
+        "sample_rate": rate,
+        "signature": values.signature or None,
+        "model_output": values.model_output or None,
+        "sha256": saved_model_digest(values.saved_model),
+    }
+    statistics = functools.partial(embed_clips, lambda wave: window_statistics([embed(wave)]))
+    return rate, about, {"SavedModel": statistics}
+
+
+def _stored_statistics(values):
+    from sepssl.evaluation.stored_embeddings import stored_statistics
+    from sepssl.training.start import file_digest
+
+    path = values.embeddings
+    about = {} if os.path.isdir(path) else {"sha256": file_digest(path)}
+    # Nothing is read at this rate.
+    return 16000, about, {"embeddings": lambda clips, _: stored_statistics(path, clips)}
 
 
 def _evaluate_separator(values):

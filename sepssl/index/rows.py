@@ -43,7 +43,7 @@ class StoredRows:
         channels: int64 [rows], 0 for the mixture.
         levels: float64 [rows], in dB.
         numbers: int64 [rows], ids in an index, places in a file.
-        vectors: float32 [rows, dim], of length 1 (or 0).
+        vectors: float32 [rows, dim], of length 1 (or 0), unless read otherwise.
         settings: what the rows were made with, see `sepssl.pipelines.embed`; None if not known.
         models: files of the models, as far as they are known.
     """
@@ -81,7 +81,9 @@ class StoredRows:
         return dataclasses.replace(self, **{name: getattr(self, name)[kept] for name in columns})
 
 
-def read_rows(source: str | os.PathLike, rows: str = "both") -> StoredRows:
+def read_rows(
+    source: str | os.PathLike, rows: str = "both", unit_length: bool = True
+) -> StoredRows:
     """Reads an index, or a `.npz`, `.csv` or `.parquet` file.
 
     Rows of windows without sound, whose vectors are 0, are left out.
@@ -90,6 +92,8 @@ def read_rows(source: str | os.PathLike, rows: str = "both") -> StoredRows:
         source: index or file. Beside a file, `FILE.journal/` tells with what it was made and
             where the recordings are, if it is still there.
         rows: those of the "mixture", or "both" it and channels.
+        unit_length: False leaves vectors of a file as long as they are; an index holds none but of
+            length 1.
 
     Raises:
         InputError: if it cannot be read, holds no such rows, or vectors that are not finite.
@@ -97,7 +101,7 @@ def read_rows(source: str | os.PathLike, rows: str = "both") -> StoredRows:
     path = pathlib.Path(source)
     if not path.exists():
         raise InputError(f"{path}: does not exist; {_EXPECTED}")
-    found = _of_index(path) if is_index(path) else _of_file(path)
+    found = _of_index(path) if is_index(path) else _of_file(path, unit_length)
     if not np.isfinite(found.vectors).all():
         raise InputError(f"{path}: holds vectors that are not finite; {_EXPECTED}")
     kept = np.any(found.vectors, axis=1)
@@ -176,13 +180,13 @@ def _of_index(folder: pathlib.Path) -> StoredRows:
         [row.channel for row in rows],
         [row.level_db for row in rows],
         numbers,
-        vectors,
+        _unit(vectors),
         index.settings,
         index.models,
     )
 
 
-def _of_file(path: pathlib.Path) -> StoredRows:
+def _of_file(path: pathlib.Path, unit_length: bool) -> StoredRows:
     read = {".npz": _read_npz, ".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path}: {_EXPECTED}")
@@ -205,7 +209,7 @@ def _of_file(path: pathlib.Path) -> StoredRows:
         channels,
         levels,
         np.arange(len(vectors)),
-        vectors,
+        _unit(vectors) if unit_length else vectors,
         settings,
         {},
     )
@@ -225,7 +229,6 @@ def _rows(
 ) -> StoredRows:
     # Parts of a file, which a manifest names, are recordings of their own, told by their offsets.
     recordings = {place: number for number, place in enumerate(dict.fromkeys(places))}
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return StoredRows(
         str(source),
         [name for _, name, _ in recordings],
@@ -236,10 +239,14 @@ def _rows(
         np.asarray(channels, np.int64),
         np.asarray(levels, np.float64),
         numbers,
-        vectors / np.maximum(lengths, 1e-12),
+        vectors,
         settings,
         models,
     )
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def _of_journal(path: pathlib.Path) -> tuple[dict | None, dict[str, tuple[str, float]]]:

@@ -154,6 +154,31 @@ EARLY = [  # command, arguments, what the line says
     ),
     (
         "evaluate",
+        ["--embeddings=none", "--dataset=mixed", "--protocol=folds", "--output=out.json"],
+        "none: does not exist; expected embeddings in a .npz file",
+    ),
+    (
+        "evaluate",
+        ["--saved_model=mixed", "--dataset=mixed", "--protocol=folds", "--output=out.json"],
+        "mixed/saved_model.pb: does not exist; expected a SavedModel's folder",
+    ),
+    (
+        "evaluate",
+        ["--embeddings=there.npz", "--dataset=mixed", "--output=out.json"],
+        "--embeddings: applies to --protocol=folds only",
+    ),
+    (
+        "evaluate",
+        ["--embeddings=there.npz", ENCODER, "--dataset=mixed", "--output=out.json"],
+        "for --protocol=folds, one of --encoder, --saved_model, --embeddings",
+    ),
+    (
+        "evaluate",
+        [ENCODER, "--dataset=mixed", "--protocol=folds", "--signature=a", "--output=out.json"],
+        "--signature: applies to --saved_model only",
+    ),
+    (
+        "evaluate",
         [ENCODER, "--dataset=mixed", "--subset=esc10", "--output=out.json"],
         "--subset: applies to --protocol=folds only",
     ),

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import soundfile
+import tensorflow as tf
 import threadpoolctl
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -153,6 +154,50 @@ def test_esc50_as_it_is_published(things, clips, tmp_path):
     says = r"true in a column 'voiced'; expected the name of a column of true and false \(esc10\)"
     with pytest.raises(InputError, match=says):
         open_fold_clips(tmp_path, 16000, "voiced")
+
+
+class Exported(tf.Module):
+    """What a SavedModel of another origin may look like."""
+
+    def __init__(self, encoder):
+        self.encoder = encoder
+
+    @tf.function(input_signature=[tf.TensorSpec([None])])
+    def __call__(self, waveform):
+        patches = self.encoder.patch_embeddings(waveform[None])[0]
+        return tf.zeros([3, 5]), patches, waveform
+
+
+def test_stored_embeddings_and_a_saved_model_score_as_the_encoder_does(
+    things, clips, evaluate, tmp_path, call
+):
+    pooling = "--pooling=mean_max_std"
+    expected, _ = evaluate(f"--encoder={things}/encoder.keras", pooling)
+    # Windows of a clip need not follow each other.
+    order = np.random.default_rng(0).permutation(4 * len(clips))
+    np.savez(
+        tmp_path / "stored.npz",
+        filenames=np.repeat([clip[0] for clip in clips], 4)[order],
+        embeddings=np.concatenate([clip[3] for clip in clips])[order],
+    )
+    stored, printed = evaluate(f"--embeddings={tmp_path}/stored.npz", pooling)
+    assert "\nembeddings " in printed
+    written = call(
+        "embed",
+        f"--encoder={things}/encoder.keras",
+        f"--input={things}/tones",
+        f"--output={tmp_path}/embedded.parquet",
+    )
+    assert written.status == 0, written.stderr
+    embedded, _ = evaluate(f"--embeddings={tmp_path}/embedded.parquet", pooling)
+    module = Exported(keras.saving.load_model(things / "encoder.keras"))
+    tf.saved_model.save(module, str(tmp_path / "saved"))
+    (tmp_path / "saved" / "card.json").write_text('{"sample_rate": 16000}')
+    saved, printed = evaluate(f"--saved_model={tmp_path}/saved", "--model_output=1", pooling)
+    assert "\nSavedModel " in printed
+    for scores in (stored, embedded, saved):
+        for key in ("accuracy", "deviation", "folds", "confusion", "clips"):
+            assert scores[key] == expected[key]
 
 
 @pytest.mark.parametrize(

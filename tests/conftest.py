@@ -7,6 +7,7 @@ versions are read by the other in .ci/exchange.py.
 """
 
 import dataclasses
+import functools
 import gc
 import importlib
 import pathlib
@@ -62,12 +63,21 @@ def eager(request):
     """Functions run operation by operation: graphs take seconds to trace, and XLA to compile.
 
     For tests of what surrounds a network or a step, whose graphs others run: of both stages of
-    training tests/pipelines/test_quickstart.py. Slow tests keep theirs.
+    training tests/pipelines/test_quickstart.py. Slow tests keep theirs. The picture of the views
+    that an encoder's training leaves takes a second, too: it shows one pair.
     """
+    if request.node.get_closest_marker("slow") is not None:
+        yield
+        return
     import tensorflow as tf
 
-    tf.config.run_functions_eagerly(request.node.get_closest_marker("slow") is None)
-    yield
+    from sepssl.training import encoder
+
+    one_pair = functools.partial(encoder.draw_views, count=1)
+    tf.config.run_functions_eagerly(True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoder, "draw_views", one_pair)
+        yield
     tf.config.run_functions_eagerly(False)
 
 

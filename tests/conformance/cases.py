@@ -114,7 +114,7 @@ PATCHES = (4, 36, 34)
 
 
 def tdcn():
-    return sepssl.TDCN(4, 6, 2, 1, unroll=True)
+    return sepssl.TDCN(4, 6, 1, 1, unroll=True)
 
 
 def separator(num_sources=2):
@@ -190,7 +190,7 @@ CASES = [
         {
             "bottleneck_channels": 4,
             "conv_channels": 6,
-            "dilations_per_repeat": 2,
+            "dilations_per_repeat": 1,
             "repeats": 2,
             "long_skips": True,
             "causal": True,

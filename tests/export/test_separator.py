@@ -41,7 +41,7 @@ model = keras.Model(inputs, layer(inputs)[key])
 model.compile(keras.optimizers.Adam(0.01), "mse")
 model.optimizer.build(model.trainable_variables)
 before = [v.numpy() for v in layer.trainable_weights]
-model.fit(waveforms["batch"], 0.5 * model.predict(waveforms["batch"], verbose=0), verbose=0)
+model.fit(waveforms["batch"], 0.5 * model(waveforms["batch"]).numpy(), verbose=0)
 moved = [bool(np.any(v.numpy() != b)) for v, b in zip(layer.trainable_weights, before)]
 np.savez(output, **{name: np.asarray(value) for name, value in found.items()})
 print(json.dumps({

@@ -1,4 +1,5 @@
 import csv
+import functools
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from sepssl.pipelines.search import embed_query, row_of, sounds_of, write_result
 from sepssl.reports.found import found_table
 from sepssl.representation import Encoder, SmallBackbone
 from sepssl.separation import TDCN, Separator, STFTBasis
+from sepssl.separation.long_audio import separate_stream
 
 RATE = 16000
 
@@ -270,8 +272,9 @@ def test_killed_at_any_batch_and_resumed_the_same_to_the_last_bit(
 @pytest.mark.parametrize("pool", ["window", "mean"])
 def test_killed_while_channels_are_separated_in_chunks(encoder, tmp_path, monkeypatch, pool):
     (tmp_path / "in").mkdir()
-    soundfile.write(tmp_path / "in" / "a.wav", noise(130, 3), RATE)
+    soundfile.write(tmp_path / "in" / "a.wav", noise(26, 3), RATE)
     separator = tiny_separator()
+    short_chunks = functools.partial(separate_stream, chunk_seconds=6.0)
     append, copies, separated = WindowStore.append, [], []
     call = Separator.predict_on_batch
 
@@ -284,6 +287,7 @@ def test_killed_while_channels_are_separated_in_chunks(encoder, tmp_path, monkey
         separated.append(1)
         return call(self, waveform)
 
+    monkeypatch.setattr("sepssl.pipelines.embed.separate_stream", short_chunks)
     monkeypatch.setattr("sepssl.separation.long_audio.COMPILED_FROM", 100)
     monkeypatch.setattr(WindowStore, "append", append_and_copy)
     monkeypatch.setattr(Separator, "predict_on_batch", counted)

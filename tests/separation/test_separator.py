@@ -149,6 +149,29 @@ def test_a_loop_over_blocks_equals_their_graph(long_skips):
             np.testing.assert_allclose(found, gradient, rtol=1e-3, atol=1e-3 * abs(gradient).max())
 
 
+@pytest.mark.slow
+def test_a_causal_loop_that_xla_compiles_equals_the_unrolled_blocks():
+    """The whole call, and the middle of every block within a training step."""
+    keras.utils.set_random_seed(0)
+    mixture = np.random.default_rng(1).normal(size=(2, 320)).astype(np.float32)
+    loop, unrolled = (
+        randomized(Separator(3, STFTBasis(64, 32), TDCN(6, 8, 2, 1, **options), "uniform"))
+        for options in ({"causal": True}, {"causal": True, "unroll": True})
+    )
+    loop.set_weights(unrolled.get_weights())
+    compiled = tf.function(loop, jit_compile=True, autograph=False)
+    for samples in (320, 133):  # a graph for each length
+        expected = np.asarray(unrolled(mixture[:, :samples]))
+        found = np.asarray(compiled(mixture[:, :samples]))
+        assert np.abs(expected).max() > 0.1
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max(), rtol=0)
+    expected, expected_gradients = loss_and_gradients(unrolled, mixture, False)
+    loss, gradients = loss_and_gradients(loop, mixture, False)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    for found, gradient in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(found, gradient, rtol=1e-3, atol=1e-3 * abs(gradient).max())
+
+
 @pytest.mark.parametrize("unroll", [False, True])
 def test_a_causal_network_does_not_look_ahead(unroll):
     tdcn = TDCN(6, 8, 3, 2, causal=True, unroll=unroll)

@@ -56,11 +56,13 @@ def test_scenes_do_not_import_tensorflow():
 def test_fifty_clips_of_five_seconds_a_second():
     config = SceneConfig()
     make_scene(config, 0, "speed", 0)
+    # Others on the same cores take cache and clock from it: CPU seconds, too, are those of this
+    # code only where it runs alone.
     load = os.getloadavg()[0]
+    if (os.cpu_count() or 1) < 2 or load > 1:
+        pytest.skip(f"no rate: load {load:.1f} of others on {os.cpu_count()} CPUs")
     cpu, wall = time.process_time(), time.perf_counter()
     count = sum(1 for _ in generate(config, 0, "speed", range(200), 2))
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     assert cpu / count < 0.040, f"{1000 * cpu / count:.1f} ms of CPU a clip"
-    if (os.cpu_count() or 1) < 2 or load > 1:
-        pytest.skip(f"no wall-clock rate: load {load:.1f} of others on {os.cpu_count()} CPUs")
     assert count / wall > 50, f"{count / wall:.0f} clips a second"

@@ -13,6 +13,9 @@ PACKAGES = [*find_packages(include=["sepssl", "sepssl.*"]), "sepssl.configs", "s
 HUB = ["tensorflow-hub>=0.16", "tf-keras>=2.17", "setuptools<81"]
 # Quantizes TF Lite files; float32 does without. Its interface changes from version to version.
 TFLITE = ["ai-edge-quantizer>=0.10,<0.11"]
+# Writes and checks ONNX files. onnx 1.19.0 needs a later ml_dtypes than TensorFlow 2.17 takes, but
+# does not say so.
+ONNX = ["onnx>=1.16,!=1.19.0", "onnxruntime>=1.18"]
 
 # Runs the notebook.
 NOTEBOOK = ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5.10"]
@@ -61,6 +64,7 @@ setup(
             *HUB,
             *NOTEBOOK,
             *TFLITE,
+            *ONNX,
             "ai-edge-litert>=1.2",
             "fast_bss_eval>=0.1.4",
             "hypothesis>=6.100",
@@ -80,6 +84,7 @@ setup(
         ],
         "hub": HUB,
         "tflite": TFLITE,
+        "onnx": ONNX,
         # What tests/benchmarks compares with.
         "benchmark": ["asteroid>=0.7", "torch>=2.0"],
         # What sepssl-import-panns-checkpoint reads PyTorch's files with.

@@ -3,9 +3,11 @@
 import importlib
 import pkgutil
 
+# For where perch-hoplite is, and where the extra `onnx` is.
+ELSEWHERE = ("sepssl.export.sepssl_hoplite", "sepssl.export.onnx_graph")
 # The last two lie in folders of other names, where an editable installation does not walk.
 for package in ("sepssl", "sepssl.configs", "sepssl.export"):
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-        if module.name != "sepssl.export.sepssl_hoplite":  # for where perch-hoplite is
+        if module.name not in ELSEWHERE:
             importlib.import_module(module.name)
 print("every module can be imported")

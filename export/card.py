@@ -31,6 +31,13 @@ _TFLITE = """\
     outputs = run({input}=np.zeros({shape}, np.{dtype}))
 """
 
+_ONNX = """\
+    import numpy as np
+    import onnxruntime
+    session = onnxruntime.InferenceSession("DIRECTORY/{file}")
+    outputs = session.run(None, {{"{input}": np.zeros({shape}, np.{dtype})}})
+"""
+
 _HEAR = """\
     import sepssl_hear  # with DIRECTORY in PYTHONPATH; needs TensorFlow, not sepssl
     model = sepssl_hear.load_model()
@@ -40,6 +47,12 @@ _HEAR = """\
 It is a SavedModel as well: `tf.saved_model.load("DIRECTORY")(waveform)`.
 """
 
+_FORMATS = {
+    "saved_model": "a SavedModel",
+    "tflite": "TF Lite",
+    "onnx": "ONNX",
+    "hear": "a HEAR module",
+}
 _TITLES = {
     "encoder": "Audio encoder",
     "separator": "Sound separator",
@@ -56,7 +69,7 @@ Written by sepssl {version} as {format}. To load it:
 ## Input and output
 
 `waveform`: float32 [batch, samples], mono, {rate} Hz, in [-1, 1], one sample or more. Samples that
-are NaN, infinite or beyond 1e10 count as zeros. (TF Lite files of other inputs: see the table.)
+are NaN, infinite or beyond 1e10 count as zeros. (Files of other inputs: see the table.)
 
 {outputs}
 
@@ -146,10 +159,10 @@ def write_card(
 
     Args:
         folder: holds the export, and nothing else.
-        file_format: `saved_model`, `tflite` or `hear`.
+        file_format: `saved_model`, `tflite`, `onnx` or `hear`.
         about: what was exported, from `describe_encoder` and its like.
-        checks: `max_error`, `relative_error`, `cosine` of a SavedModel; of TF Lite a dict of such
-            for each file, with `precision`, `input`, `bytes` and `milliseconds` beside them.
+        checks: `max_error`, `relative_error`, `cosine` of a SavedModel; of TF Lite and ONNX a
+            dict of such for each file, with `precision`, `input`, `bytes` and `milliseconds` too.
         origin: where the weights come from.
 
     Returns:
@@ -193,9 +206,7 @@ def _readme(card: dict) -> str:
     return _README.format(
         title=_TITLES[card["kind"]],
         version=card["sepssl"],
-        format={"saved_model": "a SavedModel", "tflite": "TF Lite", "hear": "a HEAR module"}[
-            card["format"]
-        ],
+        format=_FORMATS[card["format"]],
         loading=_loading(card),
         rate=card["sample_rate"],
         outputs="\n".join(
@@ -216,15 +227,15 @@ def _readme(card: dict) -> str:
 
 
 def _loading(card: dict) -> str:
-    if card["format"] != "tflite":
-        return {"saved_model": _SAVED_MODEL, "hear": _HEAR}[card["format"]].format(
-            rate=card["sample_rate"]
-        )
+    texts = {"saved_model": _SAVED_MODEL, "tflite": _TFLITE, "onnx": _ONNX, "hear": _HEAR}
+    text = texts[card["format"]]
+    if "cosine" in card["checks"]:
+        return text.format(rate=card["sample_rate"])
     file, check = next(iter(card["checks"].items()))
-    return _TFLITE.format(
+    return text.format(
         file=file,
         input=check["input"],
-        shape=[1, card["sample_rate"]] if check["input"] == "waveform" else check["shape"],
+        shape=[(1, card["sample_rate"])[i] if n < 0 else n for i, n in enumerate(check["shape"])],
         dtype=check["dtype"],
     )
 
@@ -254,7 +265,7 @@ def _checks(checks: dict) -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, check in checks.items():
-        shape = check["shape"] if check["shape"][0] > 0 else ["batch", "samples"]
+        shape = [("batch", "samples")[i] if n < 0 else n for i, n in enumerate(check["shape"])]
         rows.append(
             f"| `{name}` | `{check['input']}`, {check['dtype']} [{', '.join(map(str, shape))}] | "
             f"{check['bytes'] / 1e3:.0f} kB | {check['cosine']:.6f} | {check['max_error']:.2g} | "

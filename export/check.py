@@ -1,6 +1,6 @@
 """Do exported files compute what the model computed? Answered without the model's code.
 
-    python -m sepssl.export.check --saved_model=DIR --tflite=FILE --expected=FILE.npz
+    python -m sepssl.export.check --saved_model=DIR --tflite=FILE --onnx=FILE --expected=FILE.npz
     python -m sepssl.export.check --jobs=FILE.json
 
 The `.npz` file holds, for every clip, its input and the outputs expected of it, each under the
@@ -30,6 +30,8 @@ TFLITE_LIMITS = {
     "int8": {"cosine": 0.98},
     "any": {},
 }
+# Most errors are 1e-6, but a tone leaves bands almost empty, in which rounding shows.
+ONNX_LIMITS = {"float32": {"relative_error": 1e-3, "cosine": 0.9999}, "any": {}}
 
 
 Outputs = dict[str, np.ndarray]  # output -> array
@@ -95,13 +97,44 @@ def tflite_outputs(
         name: [{key: _dequantized(value, details[key]) for key, value in run(clip).items()}]
         for name, clip in clips.items()
     }
+    return found, _milliseconds(run, clips)
+
+
+def onnx_outputs(
+    path: str | os.PathLike, clips: dict[str, np.ndarray]
+) -> tuple[dict[str, list[Outputs]], float]:
+    """Clip -> outputs by onnxruntime, and milliseconds as of `tflite_outputs`."""
+    session = _onnx_session(path)
+    (details,) = session.get_inputs()
+    names = [output.name for output in session.get_outputs()]
+
+    def run(clip):
+        return dict(zip(names, session.run(names, {details.name: clip}), strict=True))
+
+    found = {name: [run(clip)] for name, clip in clips.items()}
+    return found, _milliseconds(run, clips)
+
+
+def _onnx_session(path):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors
+    return onnxruntime.InferenceSession(
+        os.fspath(path), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def _milliseconds(run, clips):
+    """Median over runs of the clip "silence", or of the first if there is none."""
     one = clips.get("silence", next(iter(clips.values())))
     seconds = []
     for _ in range(15):
         start = time.perf_counter()
         run(one)
         seconds.append(time.perf_counter() - start)
-    return found, 1e3 * float(np.median(seconds))
+    return 1e3 * float(np.median(seconds))
 
 
 def _quantized(values, detail):
@@ -177,15 +210,19 @@ def compare(
 
 
 def check_files(
-    saved_model: str | None, tflite: str | None, expected: str, precision: str = "float32"
+    saved_model: str | None,
+    tflite: str | None,
+    expected: str,
+    precision: str = "float32",
+    onnx: str | None = None,
 ) -> dict:
     """What `check_exports` returns, from arrays stored in an `.npz` file."""
     with np.load(expected, allow_pickle=False) as stored:
         arrays = dict(stored)
-    if not saved_model and not tflite:
-        raise ValueError("nothing to check; expected a SavedModel, a TF Lite file, or both")
+    if not saved_model and not tflite and not onnx:
+        raise ValueError("nothing to check; expected a SavedModel, a TF Lite or an ONNX file")
     result: dict[str, Any] = dict.fromkeys(
-        ("saved_model", "tflite", "tensorflow", "tflite_runtime")
+        ("saved_model", "tflite", "onnx", "tensorflow", "tflite_runtime")
     )
     if saved_model:
         clips, wanted = _split(arrays, "waveform")
@@ -198,6 +235,13 @@ def check_files(
         result["tflite"] = compare(wanted, found, TFLITE_LIMITS[precision])
         result["tflite"] |= {"milliseconds": milliseconds, "dtype": dtype}
         result["tflite_runtime"] = _tflite_interpreter().__module__.split(".")[0]
+    if onnx:
+        (details,) = _onnx_session(onnx).get_inputs()
+        clips, wanted = _split(arrays, details.name)
+        found, milliseconds = onnx_outputs(onnx, clips)
+        result["onnx"] = compare(wanted, found, ONNX_LIMITS[precision]) | {
+            "milliseconds": milliseconds
+        }
     if "tensorflow" in sys.modules:
         result["tensorflow"] = sys.modules["tensorflow"].__version__
     return result
@@ -224,12 +268,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--saved_model", help="folder of a SavedModel")
     parser.add_argument("--tflite", help="TF Lite file")
+    parser.add_argument("--onnx", help="ONNX file")
     parser.add_argument("--expected", help=".npz file of inputs and outputs")
     parser.add_argument(
         "--precision",
         default="float32",
         choices=list(TFLITE_LIMITS),
-        help="of the TF Lite file, for the errors allowed",
+        help="of the TF Lite or ONNX file, for the errors allowed",
     )
     parser.add_argument("--jobs", help=".json file, a list of objects with the options above")
     options = vars(parser.parse_args())

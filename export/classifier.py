@@ -44,7 +44,7 @@ def save_classifier(
     )
     return save_graph(
         graph,
-        _model(encoder, classifier),
+        classifier_model(encoder, classifier),
         directory,
         encoder_clips(encoder),
         describe_classifier(encoder, classifier),
@@ -70,7 +70,7 @@ def convert_classifier(
     """
     graph = classifier_graph(encoder, classifier)
     clips = encoder_clips(encoder)
-    expected = expected_outputs(_model(encoder, classifier), clips, "scores")
+    expected = expected_outputs(classifier_model(encoder, classifier), clips, "scores")
     with atomic_folder(directory) as folder:
         parts = f".*{re.escape(encoder.backbone.name)}.*"
         checks = convert_variant(
@@ -126,7 +126,7 @@ def _window_embedding(encoder: Encoder, window: int | None) -> Callable:
     return embed
 
 
-def _model(encoder: Encoder, classifier: WindowClassifier) -> Callable:
+def classifier_model(encoder: Encoder, classifier: WindowClassifier) -> Callable:
     """What the export should compute, the classifier's part without TensorFlow."""
     embed = _window_embedding(
         encoder, (classifier.about.get("settings") or {}).get("window_samples")

@@ -1,6 +1,6 @@
 """The fixed clips on which every export is compared with the model it was made from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +12,8 @@ from sepssl.separation.separator import Separator
 # Larger samples are no audio on any scale (32-bit integers end at 2.1e9), and from about 1e17 on
 # the squares in the spectrogram overflow float32.
 LARGEST_SAMPLE = 1e10
+# What a file may take, in formats with a file for each kind of input.
+INPUTS = ("waveform", "patch", "log_mel")
 
 
 def fixed_clips(sample_rate: int, patch: int, hop: int) -> dict[str, np.ndarray]:
@@ -88,3 +90,47 @@ def expected_outputs(
                         "expected a model whose weights are all finite"
                     )
     return expected
+
+
+def as_input(
+    encoder: Encoder,
+    name: str,
+    clips: dict[str, np.ndarray],
+    expected: dict[str, dict[str, np.ndarray]],
+) -> tuple[dict, dict]:
+    """Clips, and what is expected of them, as a file with the input `name` takes them.
+
+    Args:
+        encoder: `Encoder`.
+        name: one of `INPUTS`; a file with another input than waveforms takes one patch.
+        clips: name -> waveform.
+        expected: clip -> output -> array, for input as waveforms.
+    """
+    if name == "waveform":
+        return clips, expected
+    waveforms = {clip: one_patch(encoder, waveform[0]) for clip, waveform in clips.items()}
+    expected = expected_outputs(encoder, waveforms, "embedding")
+    return {clip: input_of(encoder, name, x) for clip, x in waveforms.items()}, expected
+
+
+def input_of(encoder: Encoder, name: str, waveforms: np.ndarray) -> np.ndarray:
+    """Waveforms [batch, patch_samples] as a file with the input `name` takes them."""
+    if name != "log_mel":
+        return waveforms
+    waveforms = np.where(np.abs(waveforms) <= LARGEST_SAMPLE, waveforms, np.float32(0))
+    return np.asarray(encoder.log_mel(waveforms))[:, 0]
+
+
+def one_patch(encoder: Encoder, waveform: np.ndarray) -> np.ndarray:
+    """[samples] -> [1, patch_samples], cut or padded with zeros."""
+    length = encoder.log_mel.patch_samples
+    return np.pad(waveform[:length], (0, max(length - len(waveform), 0)))[None]
+
+
+def require_some(name: str, values: Sequence[str], known: Sequence[str]) -> None:
+    """Raises InputError unless `values` are one or more of `known`."""
+    for value in values:
+        if value not in known:
+            raise InputError(f"{name} {value!r}: expected some of {', '.join(known)}")
+    if not values:
+        raise InputError(f"no {name}: expected some of {', '.join(known)}")

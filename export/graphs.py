@@ -10,9 +10,11 @@ import dataclasses
 import errno
 import os
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.core.framework import types_pb2
 
 from sepssl.audio.decoding import SILENCE
 from sepssl.errors import InputError
@@ -196,9 +198,9 @@ def patch_graph(encoder: Encoder) -> Graph:
     return Graph(spec, call, {"serving_default": signature}, (encoder,))
 
 
-def backbone_graph(encoder: Encoder) -> Graph:
-    """The backbone alone: `log_mel` [1, frames, bands] -> `embedding`, in one signature."""
-    shape = [1, encoder.log_mel.patch_frames, encoder.log_mel.bands]
+def backbone_graph(encoder: Encoder, batch: int | None = 1) -> Graph:
+    """The backbone alone: `log_mel` [batch, frames, bands] -> `embedding`, in one signature."""
+    shape = [batch, encoder.log_mel.patch_frames, encoder.log_mel.bands]
     spec = tf.TensorSpec(shape, tf.float32, name="log_mel")
 
     def call(log_mel, training):
@@ -212,6 +214,23 @@ def usable(samples: tf.Tensor) -> tf.Tensor:
     """Zeros in place of what is no sample of sound."""
     # One comparison for all: it is False for NaN and for both infinities as well.
     return tf.where(tf.abs(samples) <= LARGEST_SAMPLE, samples, tf.zeros_like(samples))
+
+
+def require_float32(graph: Graph, file_format: str) -> None:
+    """Raises InputError if part of a graph computes in less than float32."""
+    signature: Any = graph.signatures["serving_default"]
+    definition = signature.get_concrete_function().graph.as_graph_def()
+    nodes = [*definition.node]
+    for function in definition.library.function:
+        nodes += function.node_def
+    for node in nodes:
+        for kind, name in ((types_pb2.DT_HALF, "float16"), (types_pb2.DT_BFLOAT16, "bfloat16")):
+            if any(attribute.type == kind for attribute in node.attr.values()):
+                raise InputError(
+                    f"model: its operation '{node.name}' computes in {name}, for which "
+                    f"{file_format} has no operators; expected a model under the dtype policy "
+                    "float32"
+                )
 
 
 def write_saved_model(graph: Graph, folder: str | os.PathLike) -> None:

@@ -29,7 +29,8 @@ class Check(NamedTuple):
         saved_model: folder of a SavedModel, or None.
         tflite: a TF Lite file, or None.
         input_name: what the export calls its input.
-        precision: of the TF Lite file, a key of `TFLITE_LIMITS`.
+        precision: a key of `TFLITE_LIMITS`, of an ONNX file of `ONNX_LIMITS`.
+        onnx: an ONNX file, or None.
     """
 
     name: str
@@ -39,12 +40,14 @@ class Check(NamedTuple):
     tflite: str | os.PathLike | None = None
     input_name: str = "waveform"
     precision: str = "float32"
+    onnx: str | os.PathLike | None = None
 
 
 def check_exports(
     saved_model_dir: str | os.PathLike | None,
     tflite_path: str | os.PathLike | None,
     encoder: Encoder,
+    onnx_path: str | os.PathLike | None = None,
 ) -> dict:
     """Compares exports with the encoder they came from, in a fresh process.
 
@@ -52,21 +55,31 @@ def check_exports(
         saved_model_dir: folder written by `save_encoder`, or None.
         tflite_path: float32 file written by `convert_encoder`, or None.
         encoder: the `Encoder`.
+        onnx_path: file written by `save_onnx_encoder`, or None.
 
     Returns:
-        `saved_model` and `tflite`, each with `max_error` (absolute), `relative_error` (to the
-        largest value of the clip's embedding) and `cosine` (the lowest), `tflite` also with
-        `milliseconds` (of one patch, on one thread) and the input's `dtype`; `tensorflow`, the
-        version; `tflite_runtime`. What was not asked for is None.
+        `saved_model`, `tflite` and `onnx`, each with `max_error` (absolute), `relative_error` (to
+        the largest value of the clip's embedding) and `cosine` (the lowest), the latter two also
+        with `milliseconds` (of one patch, on one thread), `tflite` with the input's `dtype`;
+        `tensorflow`, the version; `tflite_runtime`. What was not asked for is None.
 
     Raises:
         ExportError: if an export cannot be loaded, or is off by more than 1e-5 (SavedModel) or
-            1e-3 (TF Lite), or by a cosine below 0.9999.
+            1e-3 (others), or by a cosine below 0.9999.
     """
     clips = encoder_clips(encoder)
     expected = expected_outputs(encoder, clips, "embedding")
     (result,) = check_in_fresh_process(
-        [Check("check of the exports", clips, expected, saved_model_dir, tflite_path)]
+        [
+            Check(
+                "check of the exports",
+                clips,
+                expected,
+                saved_model_dir,
+                tflite_path,
+                onnx=onnx_path,
+            )
+        ]
     )
     return result
 
@@ -96,6 +109,7 @@ def check_in_fresh_process(checks: Sequence[Check], timeout: float = TIMEOUT_SEC
                 {
                     "saved_model": item.saved_model and os.fspath(item.saved_model),
                     "tflite": item.tflite and os.fspath(item.tflite),
+                    "onnx": item.onnx and os.fspath(item.onnx),
                     "expected": str(expected),
                     "precision": item.precision,
                 }

@@ -11,15 +11,18 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from tensorflow.core.framework import types_pb2
 
 from sepssl.errors import InputError
 from sepssl.export import conversion
 from sepssl.export.card import describe_encoder, describe_separator, write_card
 from sepssl.export.clips import (
-    LARGEST_SAMPLE,
+    INPUTS,
+    as_input,
     encoder_clips,
     expected_outputs,
+    input_of,
+    one_patch,
+    require_some,
     separator_clips,
 )
 from sepssl.export.errors import ExportError
@@ -29,6 +32,7 @@ from sepssl.export.graphs import (
     encoder_graph,
     patch_graph,
     require_encoder,
+    require_float32,
     separator_graph,
     write_saved_model,
 )
@@ -39,7 +43,6 @@ from sepssl.representation.encoder import Encoder
 from sepssl.separation.separator import Separator
 
 PRECISIONS = ("float32", "float16", "dynamic", "int8")
-INPUTS = ("waveform", "patch", "log_mel")
 CALIBRATION_PATCHES = 128
 _GRAPHS = {"waveform": encoder_graph, "patch": patch_graph, "log_mel": backbone_graph}
 
@@ -100,27 +103,25 @@ def convert_encoder(
     """
     require_encoder(encoder)
     _require_precisions(precisions, PRECISIONS)
-    _require_some("input", inputs, INPUTS)
+    require_some("input", inputs, INPUTS)
     require_new_folder(directory)
     graphs = {name: _GRAPHS[name](encoder) for name in inputs}
     for graph in graphs.values():
-        _require_float32(graph)
+        require_float32(graph, "TF Lite")
     waveforms = _usable_calibration(calibration) if "int8" in precisions else None
     with atomic_folder(directory) as folder:
         clips = encoder_clips(encoder)
         expected = expected_outputs(encoder, clips, "embedding")
         patches = None if waveforms is None else _calibration_patches(encoder, waveforms)
-        variants = [
-            _Variant(
-                graph,
-                _files(["encoder", *_unless(name, "waveform")], precisions),
-                # The backbone's last operation may bear the name of the output.
-                ".*" if name == "log_mel" else f".*{re.escape(encoder.backbone.name)}.*",
-                *_as_input(encoder, name, clips, expected),
-                None if patches is None else _input_of(encoder, name, patches),
-            )
-            for name, graph in graphs.items()
-        ]
+        variants = []
+        for name, graph in graphs.items():
+            files = _files(["encoder", *_unless(name, "waveform")], precisions)
+            # The backbone's last operation may bear the name of the output.
+            parts = ".*" if name == "log_mel" else f".*{re.escape(encoder.backbone.name)}.*"
+            variant = _Variant(graph, files, parts, *as_input(encoder, name, clips, expected))
+            if patches is not None:
+                variant = variant._replace(calibration=input_of(encoder, name, patches))
+            variants.append(variant)
         checks = _convert(variants, folder, accept_errors)
         return write_card(folder, "tflite", describe_encoder(encoder), checks, origin)
 
@@ -180,7 +181,7 @@ def convert_variant(
         InputError, ExportError: as `convert_encoder`.
     """
     _require_precisions(precisions, PRECISIONS[:2])
-    _require_float32(graph)
+    require_float32(graph, "TF Lite")
     variant = _Variant(graph, _files([name], precisions), parts, clips, expected)
     return _convert([variant], folder, accept_errors)
 
@@ -261,30 +262,6 @@ def _files(parts: list[str], precisions: Sequence[str]) -> dict[str, str]:
     return {"_".join([*parts, *_unless(p, "float32")]) + ".tflite": p for p in precisions}
 
 
-def _as_input(encoder, input_name, clips, expected) -> tuple[dict, dict]:
-    """Clips and what is expected of them, as a file of that input takes them."""
-    if input_name == "waveform":
-        return clips, expected
-    waveforms = {name: _one_patch(encoder, clip[0]) for name, clip in clips.items()}
-    expected = expected_outputs(encoder, waveforms, "embedding")
-    inputs = {name: _input_of(encoder, input_name, clip) for name, clip in waveforms.items()}
-    return inputs, expected
-
-
-def _input_of(encoder, input_name, waveforms):
-    """Waveforms [..., patch_samples] as a file of that input takes them."""
-    if input_name != "log_mel":
-        return waveforms
-    waveforms = np.where(np.abs(waveforms) <= LARGEST_SAMPLE, waveforms, np.float32(0))
-    return np.asarray(encoder.log_mel(waveforms))[:, 0]
-
-
-def _one_patch(encoder, waveform):
-    """[samples] -> [1, patch_samples], cut or padded with zeros."""
-    length = encoder.log_mel.patch_samples
-    return np.pad(waveform[:length], (0, max(length - len(waveform), 0)))[None]
-
-
 def _calibration_patches(encoder, waveforms):
     """Up to 128 patches, evenly spread over waveforms, after one of silence."""
     length = encoder.log_mel.patch_samples
@@ -296,7 +273,7 @@ def _calibration_patches(encoder, waveforms):
     chosen = np.unique(np.linspace(0, len(places) - 1, CALIBRATION_PATCHES).round().astype(int))
     patches = [np.zeros([1, length])]
     for waveform, start in (places[i] for i in (chosen if places else [])):
-        patches.append(_one_patch(encoder, np.nan_to_num(waveform[start : start + length])))
+        patches.append(one_patch(encoder, np.nan_to_num(waveform[start : start + length])))
     return np.concatenate(patches).astype(np.float32)
 
 
@@ -320,35 +297,13 @@ def _unless(value: str, default: str) -> list[str]:
     return [] if value == default else [value]
 
 
-def _require_some(name: str, values: Sequence[str], known: Sequence[str]) -> None:
-    for value in values:
-        if value not in known:
-            raise InputError(f"{name} {value!r}: expected some of {', '.join(known)}")
-    if not values:
-        raise InputError(f"no {name}: expected some of {', '.join(known)}")
-
-
 def _require_precisions(values: Sequence[str], known: Sequence[str]) -> None:
-    _require_some("precision", values, known)
+    require_some("precision", values, known)
     if set(values) != {"float32"} and importlib.util.find_spec("ai_edge_quantizer") is None:
         raise InputError(
             "TF Lite in less than float32 needs ai-edge-quantizer; expected the extra 'tflite': "
             "pip install 'sepssl[tflite]'"
         )
-
-
-def _require_float32(graph: Graph) -> None:
-    definition = graph.signatures["serving_default"].get_concrete_function().graph.as_graph_def()
-    nodes = [*definition.node]
-    for function in definition.library.function:
-        nodes += function.node_def
-    for node in nodes:
-        for kind, name in ((types_pb2.DT_HALF, "float16"), (types_pb2.DT_BFLOAT16, "bfloat16")):
-            if any(attribute.type == kind for attribute in node.attr.values()):
-                raise InputError(
-                    f"model: its operation '{node.name}' computes in {name}, for which TF Lite has "
-                    "no operators; expected a model under the dtype policy float32"
-                )
 
 
 def _run(task: str, jobs: list[dict], folder: str) -> None:

@@ -1,12 +1,14 @@
 """Writes an encoder, a separator, or both in one, in a format that other programs load.
 
-sepssl-export --encoder=PATH.keras --output=DIR [--format=saved_model|tflite|hear]
-sepssl-export --separator=PATH.keras --output=DIR [--format=saved_model|tflite]
+sepssl-export --encoder=PATH.keras --output=DIR [--format=saved_model|tflite|onnx|hear]
+sepssl-export --separator=PATH.keras --output=DIR [--format=saved_model|tflite|onnx]
 sepssl-export --separator=PATH.keras --encoder=PATH.keras --output=DIR
-sepssl-export --encoder=PATH.keras --classifier=PATH.npz --output=DIR [--format=saved_model|tflite]
+sepssl-export --encoder=PATH.keras --classifier=PATH.npz --output=DIR \
+    [--format=saved_model|tflite|onnx]
 
 TF Lite: a file for every --input and --precision. In int8 an encoder needs --calibration,
 recordings like those that it will meet. Less than float32 needs the extra `tflite`.
+ONNX: a file for every --input. Needs the extra `onnx`.
 """
 
 import sys
@@ -17,15 +19,16 @@ from sepssl.cli.checks import require_exists
 from sepssl.cli.main import run as run_command
 from sepssl.data.spec import is_path, require_clips
 from sepssl.errors import InputError
+from sepssl.export.errors import require_onnx
 from sepssl.files import require_new_folder
 from sepssl.weights import model_file
 
-# The --format and the models that a flag is about; with others it would be ignored in silence.
+# The --formats and the models that a flag is about; with others it would be ignored in silence.
 _USES = {
-    "precision": ("tflite", ("encoder", "separator")),
-    "input": ("tflite", ("encoder",)),
-    "calibration": ("tflite", ("encoder",)),
-    "accept_errors": ("tflite", ("encoder", "separator")),
+    "precision": (("tflite",), ("encoder", "separator")),
+    "input": (("tflite", "onnx"), ("encoder",)),
+    "calibration": (("tflite",), ("encoder",)),
+    "accept_errors": (("tflite",), ("encoder", "separator")),
 }
 _PRECISIONS = ("float32", "float16", "dynamic", "int8")
 _INPUTS = ("waveform", "patch", "log_mel")
@@ -52,7 +55,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "format",
         "saved_model",
-        ["saved_model", "tflite", "hear"],
+        ["saved_model", "tflite", "onnx", "hear"],
         "What to write.",
         flag_values=values,
     )
@@ -62,7 +65,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_list(
         "input",
         ["waveform"],
-        f"TF Lite encoder: some of {','.join(_INPUTS)}.",
+        f"Encoder as TF Lite or ONNX: some of {','.join(_INPUTS)}.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -96,7 +99,8 @@ def check(values: flags.FlagValues) -> None:
         )
     if values.classifier and (models != ["encoder"] or values.format == "hear"):
         raise InputError(
-            "--classifier: applies to an encoder as saved_model or tflite; expected --encoder only"
+            "--classifier: applies to an encoder as saved_model, tflite or onnx; expected "
+            "--encoder only"
         )
     if values.classifier:
         require_exists(values.classifier, "a classifier that sepssl-classify has trained")
@@ -107,10 +111,11 @@ def check(values: flags.FlagValues) -> None:
             raise InputError("--precision: expected float32 or float16 with --classifier")
     if models == ["separator"] and values.format == "hear":
         raise InputError("--format=hear: applies to encoders only; expected --encoder")
-    for name, (model_format, kinds) in _USES.items():
-        if values[name].present and (values.format != model_format or models[-1] not in kinds):
+    for name, (formats, kinds) in _USES.items():
+        if values[name].present and (values.format not in formats or models[-1] not in kinds):
             raise InputError(
-                f"--{name}: applies only to --format={model_format} with --{' or --'.join(kinds)}"
+                f"--{name}: applies only to --format={'|'.join(formats)} with "
+                f"--{' or --'.join(kinds)}"
             )
     for name, known in (("precision", _PRECISIONS), ("input", _INPUTS)):
         for value in getattr(values, name):
@@ -127,6 +132,8 @@ def check(values: flags.FlagValues) -> None:
         model_file(getattr(values, name), name.capitalize())
     if values.calibration:
         require_clips(values.calibration)
+    if values.format == "onnx":
+        require_onnx()
     require_new_folder(values.output)
 
 
@@ -151,7 +158,9 @@ def main(values: flags.FlagValues) -> None:
     if values.classifier and encoder:
         classifier = load_classifier(values.classifier)
         require_encoder_of(classifier, encoder)
-        if values.format == "tflite":
+        if values.format == "onnx":
+            card = export.save_onnx_classifier(encoder, classifier, output, origin)
+        elif values.format == "tflite":
             card = export.convert_classifier(encoder, classifier, output, origin, **shared)
         else:
             card = export.save_classifier(encoder, classifier, output, origin)
@@ -164,6 +173,12 @@ def main(values: flags.FlagValues) -> None:
             export.save_encoder(encoder, output, origin)
             if encoder
             else export.save_separator(separator, output, origin)
+        )
+    elif values.format == "onnx":
+        card = (
+            export.save_onnx_encoder(encoder, output, origin, inputs=values.input)
+            if encoder
+            else export.save_onnx_separator(separator, output, origin)
         )
     elif encoder:
         calibration = _calibration(values, encoder.log_mel)

@@ -214,7 +214,7 @@ EARLY = [  # command, arguments, what the line says
     ),
     ("export", ["--encoder=nothing.keras", "--output=out"], "nothing.keras: no such file"),
     ("export", [ENCODER, "--output=full"], "full: is not empty"),
-    ("export", [ENCODER, "--output=out", "--format=onnx"], "one of <saved_model|tflite|hear>"),
+    ("export", [ENCODER, "--output=out", "--format=gguf"], "<saved_model|tflite|onnx|hear>"),
     ("export", [ENCODER, "--output=out", "tflite"], "unexpected argument"),
     ("export", [ENCODER, "--output=out", "--fromat=tflite"], "flag 'fromat'"),
     ("export", ["--output=out"], "expected --encoder, --separator, or both"),
@@ -225,13 +225,18 @@ EARLY = [  # command, arguments, what the line says
     ),
     (
         "export",
+        [ENCODER, "--output=out", "--format=onnx", "--precision=int8"],
+        "--precision: applies only to --format=tflite",
+    ),
+    (
+        "export",
         [ENCODER, "--output=out", "--precision=int8"],
         "--precision: applies only to --format=tflite",
     ),
     (
         "export",
         [SEPARATOR, "--output=out", "--format=tflite", "--input=patch"],
-        "--input: applies only to --format=tflite with --encoder",
+        "--input: applies only to --format=tflite|onnx with --encoder",
     ),
     (
         "export",

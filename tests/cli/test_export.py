@@ -41,6 +41,7 @@ WRITES = {
         *("--encoder=encoder.keras", "--output=on_scenes", "--format=tflite"),
         *("--precision=int8", "--input=log_mel", "--calibration=scenes", "--accept_errors"),
     ],
+    "onnx": ["--encoder=encoder.keras", "--output=onnx", "--format=onnx", "--input=log_mel"],
     "hear": ["--encoder=encoder.keras", "--output=hear", "--format=hear"],
     "separator": ["--separator=separator.keras", "--output=separator"],
     "scene": ["--separator=separator.keras", "--encoder=encoder.keras", "--output=scene"],
@@ -49,6 +50,7 @@ OUTPUTS = {
     "saved_model": ["embedding [batch, 16]"],
     "tflite": ["embedding [batch, 16]"],
     "scenes": ["embedding [batch, 16]"],
+    "onnx": ["embedding [batch, 16]"],
     "hear": ["embedding [batch, 16]"],
     "separator": ["sources [batch, 2, samples]"],
     "scene": [
@@ -57,7 +59,7 @@ OUTPUTS = {
         "channel_energies [batch, 2]",
     ],
 }
-FORMATS = {"tflite": "tflite", "scenes": "tflite", "hear": "hear"}
+FORMATS = {"tflite": "tflite", "scenes": "tflite", "onnx": "onnx", "hear": "hear"}
 
 
 @pytest.mark.parametrize("name", WRITES)
@@ -73,6 +75,10 @@ def test_writes_an_export_with_a_card(folder, forked_exports, name, call, monkey
     if name == "tflite":
         assert set(card["checks"]) == {"encoder_log_mel.tflite", "encoder_log_mel_int8.tflite"}
         assert "broken.wav" in result.stdout
+    if name == "onnx":
+        assert set(card["checks"]) == {"encoder_log_mel.onnx"}
+        (model,) = card["training"]
+        assert model["sha256"].encode() in (output / "encoder_log_mel.onnx").read_bytes()
     if name == "saved_model":
         assert card["license"] == "CC-BY-4.0"
         assert "CC-BY-4.0" in (output / "README.md").read_text()

@@ -1,8 +1,7 @@
 """TensorFlow graphs as ONNX models, operation by operation.
 
-Our own rather than tf2onnx's translation: that refuses Fourier transforms, rounds quotients of
-negative integers the other way, and depends on internals of TensorFlow and NumPy that change. Here,
-all that is needed of `onnx` is `onnx.helper` and `onnx.numpy_helper`.
+Our own rather than tf2onnx's translation, which refuses Fourier transforms and rounds quotients of
+negative integers the other way. All that is needed of `onnx` is `helper` and `numpy_helper`.
 
 Operators are those of opset 17 (2022). Integers are int64 throughout, as ONNX wants shapes. A real
 Fourier transform is a product with a matrix of cosines and one of sines. Convolutions stand between

@@ -21,8 +21,9 @@ from sepssl.progress import Progress
 # maximum and the standard deviation.
 POOLINGS = {"mean": 1, "mean_max": 2, "mean_max_std": 3}
 INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # scikit-learn's C; our choice
-# Of scikit-learn's gradient. Ten times its default saves two thirds of the time, and the accuracies
-# of YAMNet's embeddings of ESC-50 differ by less than a point either way.
+# Of scikit-learn's gradient: ten times its default, which saves more than two thirds of the time.
+# On two folds of ESC-50, classifiers of YAMNet's embeddings were then within 0.5 points of those by
+# the default where C is below 1, and 1.5 points better at 1. Our choice.
 _TOLERANCE = 1e-3
 _ITERATIONS = 1000
 

@@ -60,6 +60,7 @@ def get_config() -> ConfigDict:
                 "embedding_size": 0,  # 0 for the network's own
                 "width": 0,  # channels of the first convolution; 0 for the network's own
                 "patch_hop_frames": 48,  # of 10 ms, from patch to patch of a clip
+                "cover_end": True,  # False: what follows the last whole patch does not count
             },
             "objective": {
                 "similarity_weight": 1.0,

@@ -101,11 +101,11 @@ def describe_encoder(encoder: Encoder) -> dict:
         "embedding_size": size,
         "parameters": encoder.count_params(),
         "patch_seconds": log_mel.patch_samples / encoder.sample_rate,
-        "patch_hop_seconds": log_mel.patch_hop_frames * log_mel.frame_hop / encoder.sample_rate,
+        "patch_hop_seconds": log_mel.patch_hop_samples / encoder.sample_rate,
         "log_mel": {
             key: value
             for key, value in log_mel.get_config().items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
+            if isinstance(value, int | float) and key != "trainable"
         },
         "outputs": {"embedding": ["batch", size]},
     }

@@ -95,11 +95,12 @@ def classifier_graph(encoder: Encoder, classifier: WindowClassifier) -> Graph:
             f"classifier: is of vectors of {size} values, pool={pool}; expected one of the "
             f"encoder's {encoder.embedding_size} values, pool=window or mean"
         )
-    embed = _window_embedding(encoder, settings.get("window_samples"))
+    # Windows are covered to their ends, whether or not the encoder's recordings are.
+    embed = encoder.with_patches(cover_end=True)
 
     def call(waveform, training):
         waveform = usable(waveform)
-        embedding = encoder(waveform, training=True) if training else embed(waveform)
+        embedding = embed(waveform, training=training)
         length = tf.norm(embedding, axis=-1, keepdims=True)
         unit = embedding / tf.maximum(length, 1e-12)
         logits = tf.matmul(unit - classifier.center, classifier.weights) + classifier.biases
@@ -111,26 +112,9 @@ def classifier_graph(encoder: Encoder, classifier: WindowClassifier) -> Graph:
     return Graph(WAVEFORM, call, {"serving_default": signature}, (encoder,))
 
 
-def _window_embedding(encoder: Encoder, window: int | None) -> Callable:
-    """The mean over patches; one more ends with a window of that length if no other does."""
-    log_mel = encoder.log_mel
-    patch, hop = log_mel.patch_samples, log_mel.patch_hop_frames * log_mel.frame_hop
-    has_tail = window is not None and window > patch and (window - patch) % hop != 0
-
-    def embed(waveform):
-        patches = encoder.patch_embeddings(waveform)
-        if has_tail:
-            patches = tf.concat([patches, encoder.patch_embeddings(waveform[:, -patch:])], axis=1)
-        return tf.reduce_mean(patches, axis=1)
-
-    return embed
-
-
 def classifier_model(encoder: Encoder, classifier: WindowClassifier) -> Callable:
     """What the export should compute, the classifier's part without TensorFlow."""
-    embed = _window_embedding(
-        encoder, (classifier.about.get("settings") or {}).get("window_samples")
-    )
+    embed = encoder.with_patches(cover_end=True)
 
     def model(waveform, training):
         embedding = np.asarray(embed(tf.convert_to_tensor(waveform)))

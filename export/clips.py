@@ -52,8 +52,7 @@ def fixed_clips(sample_rate: int, patch: int, hop: int) -> dict[str, np.ndarray]
 def encoder_clips(encoder: Encoder) -> dict[str, np.ndarray]:
     """`fixed_clips` around the length of an encoder's patch."""
     log_mel = encoder.log_mel
-    hop = log_mel.patch_hop_frames * log_mel.frame_hop
-    return fixed_clips(encoder.sample_rate, log_mel.patch_samples, hop)
+    return fixed_clips(encoder.sample_rate, log_mel.patch_samples, log_mel.patch_hop_samples)
 
 
 def separator_clips(separator: Separator) -> dict[str, np.ndarray]:

@@ -91,17 +91,16 @@ def _windows(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Embeddings [batch, windows, size] and starts of windows of a patch."""
     log_mel = encoder.log_mel
-    patch, hop = log_mel.patch_samples, log_mel.patch_hop_frames * log_mel.frame_hop
+    patch, hop = log_mel.patch_samples, log_mel.patch_hop_samples
     samples = tf.shape(waveform)[1]
     last = samples - patch  # start of the window that ends with the waveform
     tail = tf.cast((last > 0) & (last % hop != 0), tf.int32)
     waveform = tf.pad(waveform, [[0, 0], [0, tf.maximum(-last, 0)]])
     end = waveform[:, -patch:]
     embeddings = patches(waveform)["embedding"]
-    starts = tf.concat(
-        [hop * tf.range(tf.shape(embeddings)[1]), tf.reshape(last, [1])[:tail]], axis=0
-    )
-    embeddings = tf.concat([embeddings, patches(end)["embedding"][:, :tail]], axis=1)
+    if not log_mel.cover_end:
+        embeddings = tf.concat([embeddings, patches(end)["embedding"][:, :tail]], axis=1)
+    starts = tf.minimum(hop * tf.range(tf.shape(embeddings)[1]), tf.maximum(last, 0))
     sounds = tf.concat([tf.signal.frame(waveform, patch, hop), end[:, None][:, :tail]], axis=1)
     powers = tf.reduce_sum(sounds**2, axis=-1) / tf.cast(tf.minimum(samples, patch), tf.float32)
     embeddings = tf.where(powers[..., None] > SILENCE**2, embeddings, 0.0)

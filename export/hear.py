@@ -36,8 +36,7 @@ def save_hear(encoder: Encoder, directory: str | os.PathLike, origin: Origin | N
         )
     log_mel = encoder.log_mel
     hop_frames = max(int(TIMESTAMP_SECONDS * encoder.sample_rate) // log_mel.frame_hop, 1)
-    config = log_mel.get_config() | {"patch_hop_frames": hop_frames}
-    dense = Encoder(encoder.backbone, type(log_mel).from_config(config))
+    dense = encoder.with_patches(patch_hop_frames=hop_frames, cover_end=False)
     graph = encoder_graph(encoder)
     signatures = graph.signatures | {"timestamps": patches_signature(dense)}
     facts = {

@@ -37,7 +37,12 @@ def test_sizes_and_the_hop_of_patches_are_those_of_the_configuration():
     config.update(embedding_size=24, width=4, patch_hop_frames=96)
     encoder = make_encoder(config)
     assert (encoder.embedding_size, encoder.backbone.width) == (24, 4)
-    assert encoder.patch_embeddings(np.zeros([1, 47000], np.float32)).shape == (1, 3, 24)
+    waveform = np.zeros([1, 47000], np.float32)
+    assert encoder.patch_embeddings(waveform).shape == (1, 4, 24)
+    # Earlier configurations do not have the key, and the published table is of theirs.
+    del config.cover_end
+    assert make_encoder(config).patch_embeddings(waveform).shape == (1, 3, 24)
+    assert not paper_ablation.get_config().encoder.encoder.cover_end
 
 
 def test_rows_of_the_ablation_are_of_one_kind_each_and_its_comparisons_name_them():

@@ -49,8 +49,13 @@ class LogMel(keras.layers.Layer):
     Computed in float32 under every dtype policy.
 
     Shapes: `call` maps [batch, samples] to [batch, patches, patch_frames, bands]. A waveform
-    shorter than one patch is padded with zeros to one; samples after the last whole patch are
-    left out (our choice: a patch that is mostly padding would pull a clip's mean embedding).
+    shorter than one patch is padded with zeros to one.
+
+    Patches begin every `patch_hop_frames` frames. Where none of them ends with the waveform, one
+    more does, to the sample: its frames are `frame_hop` apart, counted from the end. So every
+    sample lies in a frame (our choice: a patch filled up with zeros would pull a clip's mean
+    embedding). What the window weighs by less than a tenth is the first and the last 10 % of the
+    outermost frames, 2.5 ms.
 
     Args:
         sample_rate: in Hz.
@@ -60,10 +65,12 @@ class LogMel(keras.layers.Layer):
         offset: added before the logarithm.
         patch_frames: frames in a patch.
         patch_hop_frames: frames from one patch to the next.
+        cover_end: False to leave out samples after the last whole patch, as files do that were
+            saved before there was this argument: up to `patch_hop_samples - 1` of them, 0.48 s.
 
     Example:
         >>> LogMel()(np.zeros([1, 16000])).shape
-        (1, 1, 96, 64)
+        (1, 2, 96, 64)
 
     Reference: Plakal & Ellis, YAMNet (front end); patch hop of 48 frames likewise.
     """
@@ -79,6 +86,7 @@ class LogMel(keras.layers.Layer):
         offset: float = 0.001,
         patch_frames: int = 96,
         patch_hop_frames: int = 48,
+        cover_end: bool = True,
         **kwargs,
     ):
         super().__init__(**{"dtype": "float32", "trainable": False, **kwargs})
@@ -102,6 +110,7 @@ class LogMel(keras.layers.Layer):
         self.offset = offset
         self.patch_frames = patch_frames
         self.patch_hop_frames = patch_hop_frames
+        self.cover_end = cover_end
         self.frame_length = round(window_seconds * sample_rate)
         self.frame_hop = round(hop_seconds * sample_rate)
         self.fft_length = 2 ** int(np.ceil(np.log2(self.frame_length)))
@@ -113,6 +122,20 @@ class LogMel(keras.layers.Layer):
     def patch_samples(self) -> int:
         """Samples that one patch needs: 15,600 at 16 kHz."""
         return (self.patch_frames - 1) * self.frame_hop + self.frame_length
+
+    @property
+    def patch_hop_samples(self) -> int:
+        """Samples from one patch to the next: 7,680 at 16 kHz."""
+        return self.patch_hop_frames * self.frame_hop
+
+    def num_patches(self, samples: int) -> int:
+        """Patches of a waveform of that many samples."""
+        rest = max(samples - self.patch_samples, 0)
+        return 1 + rest // self.patch_hop_samples + (self._uncovered(rest) if self.cover_end else 0)
+
+    def _uncovered(self, rest):
+        """1 if no patch ends `rest` samples after the first one's end, else 0."""
+        return -(-rest // self.patch_hop_samples) - rest // self.patch_hop_samples
 
     def magnitude(self, waveform: Tensor) -> Tensor:
         """Mel magnitudes: [..., samples] -> [..., frames, bands].
@@ -142,7 +165,20 @@ class LogMel(keras.layers.Layer):
     def call(self, waveform: Tensor) -> Tensor:
         check_waveform_shape(waveform.shape)
         missing = at_least(self.patch_samples - ops.shape(waveform)[1], 0)
-        mel = self.spectrogram(ops.pad(waveform, [[0, 0], [0, missing]]))
+        waveform = ops.pad(waveform, [[0, 0], [0, missing]])
+        patches = self._patches(waveform)
+        if not self.cover_end:
+            return patches
+        count = self._uncovered(ops.shape(waveform)[1] - self.patch_samples)
+        if isinstance(count, int) and count == 0:
+            return patches
+        # Where the length is not known before, it is computed and perhaps not taken.
+        last = self._patches(waveform[:, -self.patch_samples :])
+        return ops.concatenate([patches, last[:, :count]], axis=1)
+
+    def _patches(self, waveform):
+        """[batch, samples], a patch or more -> patches from the beginning on."""
+        mel = self.spectrogram(waveform)
         # [batch, frames, bands] -> [batch, bands, patches, patch_frames] -> patches in front
         patches = ops.extract_sequences(
             ops.transpose(mel, (0, 2, 1)), self.patch_frames, self.patch_hop_frames
@@ -152,10 +188,7 @@ class LogMel(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         check_waveform_shape(input_shape)
         batch, samples = input_shape
-        patches = None
-        if samples is not None:
-            frames = 1 + (max(samples, self.patch_samples) - self.frame_length) // self.frame_hop
-            patches = 1 + (frames - self.patch_frames) // self.patch_hop_frames
+        patches = None if samples is None else self.num_patches(samples)
         return (batch, patches, self.patch_frames, self.bands)
 
     def get_config(self) -> dict:
@@ -169,4 +202,9 @@ class LogMel(keras.layers.Layer):
             "offset": self.offset,
             "patch_frames": self.patch_frames,
             "patch_hop_frames": self.patch_hop_frames,
+            "cover_end": self.cover_end,
         }
+
+    @classmethod
+    def from_config(cls, config: dict) -> "LogMel":
+        return super().from_config({"cover_end": False} | config)

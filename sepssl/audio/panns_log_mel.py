@@ -69,10 +69,11 @@ class PannsLogMel(LogMel):
             where that is less.
         patch_frames: frames in a patch.
         patch_hop_frames: frames from one patch to the next.
+        cover_end: as of `LogMel`.
 
     Example:
         >>> PannsLogMel()(np.zeros([1, 32000])).shape
-        (1, 1, 96, 64)
+        (1, 2, 96, 64)
 
     Reference: Kong et al., PANNs (2020), section III; the patches are our choice.
     """
@@ -87,6 +88,7 @@ class PannsLogMel(LogMel):
         high_hz: float | None = None,
         patch_frames: int = 96,
         patch_hop_frames: int = 48,
+        cover_end: bool = True,
         **kwargs,
     ):
         super().__init__(
@@ -99,6 +101,7 @@ class PannsLogMel(LogMel):
             offset=0.0,  # there is a floor instead
             patch_frames=patch_frames,
             patch_hop_frames=patch_hop_frames,
+            cover_end=cover_end,
             **kwargs,
         )
         self._mel = slaney_mel_matrix(

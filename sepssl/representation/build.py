@@ -43,6 +43,10 @@ def make_encoder(config: ConfigDict, sample_rate: int = 16000, dtype: str = "flo
             raise InputError(f"encoder.{key}={name!r}: expected one of {', '.join(known)}")
     sizes = {key: config[key] for key in ("embedding_size", "width") if config[key]}
     with input_errors(f"data.sample_rate={sample_rate}, encoder.front_end={front_end}"):
-        log_mel = FRONT_ENDS[front_end](sample_rate, patch_hop_frames=config.patch_hop_frames)
+        log_mel = FRONT_ENDS[front_end](
+            sample_rate,
+            patch_hop_frames=config.patch_hop_frames,
+            cover_end=config.get("cover_end", False),
+        )
     with input_errors("encoder"):
         return Encoder(BACKBONES[config.backbone](**sizes, dtype=dtype), log_mel, dtype=dtype)

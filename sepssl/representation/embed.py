@@ -53,12 +53,13 @@ def _stretches(
     log_mel: LogMel, waveform: np.ndarray, max_patches: int
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Parts of a recording that make up all its patches, each with their number."""
-    hop = log_mel.patch_hop_frames * log_mel.frame_hop
-    patches = 1 + max(len(waveform) - log_mel.patch_samples, 0) // hop
+    hop, patches = log_mel.patch_hop_samples, log_mel.num_patches(len(waveform))
     for first in range(0, patches, max_patches):
         count = min(max_patches, patches - first)
-        start = first * hop
-        yield count, waveform[start : start + (count - 1) * hop + log_mel.patch_samples]
+        # The last patch may begin less than a hop after the one before it.
+        end = min((first + count - 1) * hop + log_mel.patch_samples, len(waveform))
+        start = min(first * hop, max(end - log_mel.patch_samples, 0))
+        yield count, waveform[start:end]
 
 
 def embed_clips(

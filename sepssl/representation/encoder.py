@@ -22,7 +22,8 @@ class Encoder(keras.Model):
     Args:
         backbone: layer or model, functional ones included, that maps log-mel patches [batch,
             frames, bands] to [batch, embedding_size]; `SmallBackbone()` by default.
-        log_mel: `LogMel()` by default; determines the sample rate and the hop between patches.
+        log_mel: `LogMel()` by default; determines the sample rate, the hop between patches, and
+            that the last of them ends with the waveform.
         dtype: policy of the default backbone. Log-mel patches, the mean over them and embeddings
             are float32 under every policy.
 
@@ -64,6 +65,17 @@ class Encoder(keras.Model):
     def sample_rate(self) -> int:
         """In Hz."""
         return self.log_mel.sample_rate
+
+    def with_patches(self, **settings) -> "Encoder":
+        """An encoder of the same network on other patches; this one if they are the same.
+
+        Args:
+            settings: arguments of the front end to replace.
+        """
+        config = self.log_mel.get_config()
+        if config | settings == config:
+            return self
+        return Encoder(self.backbone, type(self.log_mel).from_config(config | settings))
 
     @functools.cached_property
     def embedding_size(self) -> int:

@@ -35,9 +35,9 @@ class WindowEmbedder:
     does. A recording shorter than a window is one window of its own length.
 
     A window's embedding is the mean over its patches, which begin at multiples of the encoder's
-    patch hop in it; where none of them ends with the window, one more does. A window shorter than a
-    patch is padded with zeros to one. So every sample lies in a patch (our choice; `Encoder` leaves
-    out what follows the last whole patch).
+    patch hop in it; where none of them ends with the window, one more does, also with an encoder
+    made with `cover_end=False`. A window shorter than a patch is padded with zeros to one. So every
+    sample lies in a patch (our choice).
 
     A window without sound, whose root mean square is at most `SILENCE`, is like no other: its
     embedding is 0.
@@ -64,9 +64,9 @@ class WindowEmbedder:
         window_seconds: float | None = None,
         hop_seconds: float | None = None,
     ):
+        encoder = encoder.with_patches(cover_end=True)
         log_mel, rate = encoder.log_mel, encoder.sample_rate
         self._patch = log_mel.patch_samples
-        self._patch_hop = log_mel.patch_hop_frames * log_mel.frame_hop
         self.window = self._patch if window_seconds is None else round(window_seconds * rate)
         if self.window < self._patch:
             raise InputError(
@@ -76,20 +76,20 @@ class WindowEmbedder:
         if hop_seconds is not None:
             self.hop = round(hop_seconds * rate)
         else:
-            self.hop = self._patch_hop if self.window == self._patch else self.window // 2
+            at_patches = self.window == self._patch
+            self.hop = log_mel.patch_hop_samples if at_patches else self.window // 2
         if not 1 <= self.hop <= self.window:
             raise InputError(
                 f"hop_seconds={hop_seconds}: expected one sample (1/{rate} s) to the window of "
                 f"{self.window / rate:g} s"
             )
+        self._patches = log_mel.num_patches(self.window)
         self._embed_patches = encoder.compiled_patch_embeddings
         self._embed_dense = None
         if self.window == self._patch and self.hop % log_mel.frame_hop == 0:
             # Overlapping windows share the frames of one spectrogram.
-            frames = {"patch_hop_frames": self.hop // log_mel.frame_hop}
-            dense = Encoder(
-                encoder.backbone, type(log_mel).from_config(log_mel.get_config() | frames)
-            )
+            frames = self.hop // log_mel.frame_hop
+            dense = encoder.with_patches(patch_hop_frames=frames, cover_end=False)
             self._embed_dense = dense.compiled_patch_embeddings
 
     def __call__(
@@ -137,8 +137,7 @@ class WindowEmbedder:
 
     def batch_size(self, channels: int) -> int:
         """Windows embedded at once."""
-        patches = 1 + (self.window - self._patch) // self._patch_hop + self._tail(self.window)
-        return max(1, BATCH // (channels * patches))
+        return max(1, BATCH // (channels * self._patches))
 
     def _grid(self, buffer: np.ndarray, begin: int, number: int, count: int) -> Windows:
         starts = (number + np.arange(count)) * self.hop
@@ -154,15 +153,8 @@ class WindowEmbedder:
         count, channels, samples = windows.shape
         rows = np.ascontiguousarray(windows).reshape(count * channels, samples)
         patches = np.asarray(self._embed_patches(rows))
-        if self._tail(samples):
-            last = np.asarray(self._embed_patches(np.ascontiguousarray(rows[:, -self._patch :])))
-            patches = np.concatenate([patches, last], axis=1)
         embeddings = patches[:, 0] if patches.shape[1] == 1 else patches.mean(axis=1)
         return _windows(windows, starts, embeddings.reshape(count, channels, -1))
-
-    def _tail(self, samples: int) -> bool:
-        """Whether samples after the last whole patch of a window are left."""
-        return samples > self._patch and (samples - self._patch) % self._patch_hop != 0
 
 
 def _windows(windows: np.ndarray, starts: np.ndarray, embeddings: np.ndarray) -> Windows:

@@ -19,6 +19,7 @@ ADDED_KEYS = {
     "data.mix.source_count_probabilities": (0.2, 0.3, 0.3, 0.2),
     "data.mix.validation_folds": "",
     "data.test_fold": "",
+    "encoder.cover_end": False,
     "encoder.front_end": "log_mel",
     "train.average_decay": 0.0,
     "train.init_from": "",

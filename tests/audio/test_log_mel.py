@@ -42,9 +42,30 @@ def test_patches_are_stretches_of_the_spectrogram():
     waveform = np.random.default_rng(1).normal(size=(2, 40000)).astype(np.float32)
     log_mel = LogMel()
     mel, patches = np.asarray(log_mel.spectrogram(waveform)), np.asarray(log_mel(waveform))
-    assert patches.shape == log_mel.compute_output_shape(waveform.shape) == (2, 4, 96, 64)
+    assert patches.shape == log_mel.compute_output_shape(waveform.shape) == (2, 5, 96, 64)
     for i in range(4):
         np.testing.assert_array_equal(patches[:, i], mel[:, 48 * i : 48 * i + 96])
+    # One more ends with the last sample, between the frames of the others.
+    for found, end in zip(patches[:, 4], waveform[:, -15600:], strict=True):
+        np.testing.assert_allclose(found, yamnet_log_mel(end.astype(np.float64)), atol=1e-4)
+    # As files have it that were saved before.
+    config = log_mel.get_config()
+    assert config.pop("cover_end") is True
+    before = LogMel.from_config(config)
+    assert before.compute_output_shape(waveform.shape) == (2, 4, 96, 64)
+    np.testing.assert_array_equal(before(waveform), patches[:, :4])
+
+
+def test_every_sample_counts():
+    """Half of full scale in 10 samples before the end, in hops of an eighth of a patch's."""
+    log_mel = LogMel()
+    for samples in range(15600, 15600 + 2 * 7680, 960):
+        waveform = np.zeros([1, samples], np.float32)
+        silence = np.log(np.float32(0.001))
+        waveform[0, -60:-50] = 0.5  # weighed by 0.14 and more
+        patches = np.asarray(log_mel(waveform))
+        assert patches.shape[1] == log_mel.num_patches(samples)
+        assert patches[0, -1, -1].max() > silence + 1
 
 
 def test_a_short_waveform_is_padded_to_one_patch():
@@ -66,7 +87,7 @@ def test_dynamic_length_and_finite_gradient_on_silence():
 
     for samples in (1, 15600, 30000):
         value, slope = gradient(tf.zeros([1, samples]))
-        patches = 1 + max(0, (1 + (max(samples, 15600) - 400) // 160 - 96) // 48)
+        patches = {1: 1, 15600: 1, 30000: 3}[samples]
         assert float(value) == pytest.approx(patches * 96 * 64 * np.log(0.001), rel=1e-5)
         assert np.all(np.isfinite(slope))
 

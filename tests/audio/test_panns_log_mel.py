@@ -62,9 +62,13 @@ def test_patches_are_stretches_of_the_spectrogram():
     waveform = np.random.default_rng(1).normal(size=(2, 70000)).astype(np.float32)
     log_mel = PannsLogMel(patch_hop_frames=96)
     mel, patches = np.asarray(log_mel.spectrogram(waveform)), np.asarray(log_mel(waveform))
-    assert patches.shape == log_mel.compute_output_shape(waveform.shape) == (2, 2, 96, 64)
+    assert patches.shape == log_mel.compute_output_shape(waveform.shape) == (2, 3, 96, 64)
     for i in range(2):
         np.testing.assert_array_equal(patches[:, i], mel[:, 96 * i : 96 * i + 96])
+    end = np.asarray(log_mel.spectrogram(waveform[:, -log_mel.patch_samples :]))
+    np.testing.assert_allclose(patches[:, 2], end, atol=1e-3)
+    before = PannsLogMel(patch_hop_frames=96, cover_end=False)
+    np.testing.assert_array_equal(before(waveform), patches[:, :2])
 
 
 def test_is_the_same_from_its_configuration():

@@ -42,7 +42,7 @@ def decode(folder, rate):
 def encode(encoder, seconds):
     """The encoder's patches of as much noise, in the batches that are fastest."""
     log_mel = encoder.log_mel
-    hop = log_mel.patch_hop_frames * log_mel.frame_hop
+    hop = log_mel.patch_hop_samples
     samples = (BATCH - 1) * hop + log_mel.patch_samples
     noise = 0.1 * np.random.default_rng(0).normal(size=(1, samples)).astype(np.float32)
     for _ in range(round(seconds * encoder.sample_rate / (BATCH * hop))):

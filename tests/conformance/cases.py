@@ -108,6 +108,7 @@ LOG_MEL = {
     "high_hz": 1900.0,
     "patch_frames": 36,
     "patch_hop_frames": 18,
+    "cover_end": False,
 }
 PATCH = 35 * 64 + 124  # samples
 PATCHES = (4, 36, 34)

@@ -8,6 +8,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from sepssl.errors import InputError
 from sepssl.export import ExportError, save_encoder
+from sepssl.export.graphs import encoder_graph, windows_signature
 from sepssl.representation import Encoder
 from sepssl.representation.embed import embed_recording
 from sepssl.representation.windows import WindowEmbedder
@@ -107,8 +108,8 @@ def test_call_and_signatures_give_the_embedding(look, encoder, waveforms):
 
 
 def test_patches_signature_has_one_embedding_per_patch(look):
-    # 50,001 samples: 311 frames, so patches start at frames 0, 48, ... 192.
-    assert look[0]["patches_long"].shape == (1, 5, 16)
+    # 50,001 samples: 311 frames, so patches start at frames 0, 48, ... 192, and one more ends last.
+    assert look[0]["patches_long"].shape == (1, 6, 16)
     assert look[0]["patches_one"].shape == (1, 1, 16)
 
 
@@ -132,6 +133,19 @@ def test_windows_signature_has_what_sepssl_embed_writes(look, exported, encoder,
     silent = windows(waveform=tf.constant(half[None]))["embeddings"].numpy()[0]
     assert silent.any(axis=1).tolist() == [False, True, True]
     close(silent, expected(half[None])[1][0])
+
+
+def test_an_encoder_that_leaves_out_the_end_does_so_in_its_export(encoder, waveforms):
+    waveform = tf.constant(waveforms["long"])
+    covering, grid = map(encoder_graph, (encoder, encoder.with_patches(cover_end=False)))
+    patches = grid.signatures["patches"](waveform)["embedding"]
+    assert patches.shape == (1, 5, 16)
+    close(patches, np.asarray(covering.signatures["patches"](waveform)["embedding"])[:, :5])
+    close(grid.call(waveform, False), np.mean(patches, axis=1))
+    # But for windows, as sepssl-embed has them.
+    windows = windows_signature(grid.models[0], grid.signatures["patches"])(waveform)
+    assert windows["starts"].numpy()[-1] == 50001 - 15600
+    close(windows["embeddings"], np.asarray(covering.signatures["patches"](waveform)["embedding"]))
 
 
 def test_samples_that_are_not_finite_count_as_zeros(look, encoder, waveforms):

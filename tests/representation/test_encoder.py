@@ -51,12 +51,19 @@ def test_backbone_equals_its_formula():
     np.testing.assert_allclose(found, time.mean(axis=1) + time.max(axis=1), atol=1e-5)
 
 
-@pytest.mark.parametrize("samples", [1, 15600, 100000])
-def test_recordings_are_embedded_in_stretches(samples):
-    encoder = small_encoder()
+@pytest.mark.parametrize("samples", [1, 15600, 100000, 15600 + 11 * 7680 + 1])
+@pytest.mark.parametrize("cover_end", [True, False])
+def test_recordings_are_embedded_in_stretches(samples, cover_end):
+    encoder = small_encoder().with_patches(cover_end=cover_end)
     waveform = noise(samples)[0]
     found = embed_recording(encoder, waveform, max_patches=3)
     np.testing.assert_allclose(found, encoder(waveform[None])[0], atol=1e-5)
+    padded = np.pad(waveform, (0, max(15600 - samples, 0)))
+    starts = list(range(0, len(padded) - 15599, 7680))
+    if cover_end and starts[-1] + 15600 < len(padded):
+        starts.append(len(padded) - 15600)
+    patches = np.asarray(encoder(np.stack([padded[s : s + 15600] for s in starts])))
+    np.testing.assert_allclose(found, patches.mean(axis=0), atol=1e-5)
 
 
 def test_a_saved_encoder_is_the_same_when_loaded(tmp_path):
@@ -125,7 +132,7 @@ def test_a_network_of_keras_applications_is_a_backbone(tmp_path):
     )
     encoder = Encoder(keras.Model(patches, network(keras.layers.Reshape((96, 64, 1))(patches))))
     assert encoder.embedding_size == 1280
-    waveform = noise(20000)
+    waveform = noise(15600)
     expected = np.asarray(network(np.asarray(LogMel()(waveform))[:, 0, ..., None]))
     np.testing.assert_allclose(encoder(waveform), expected, atol=1e-5)
     encoder(waveform, training=True)  # moves its batch norms' statistics
@@ -152,7 +159,7 @@ def test_a_layer_is_a_backbone(tmp_path):
         warnings.simplefilter("error", UserWarning)
         encoder = Encoder(FirstAndLast())
         assert encoder.embedding_size == 3
-        waveform = noise(16000)
+        waveform = noise(15600)
         kernel, bias = (np.asarray(w) for w in encoder.backbone.weights)
         patch = np.asarray(LogMel()(waveform))[:, 0]
         expected = np.concatenate([patch[:, 0], patch[:, -1]], axis=-1) @ kernel + bias

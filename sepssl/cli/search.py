@@ -121,6 +121,7 @@ def main(values: flags.FlagValues) -> None:
             separator,
             values.query_channel,
             values.truncated == "keep",
+            warn=lambda line: print(f"warning: {line}"),
         )
         found = index.search(vector, values.k, values.rows)
         report_truncated(_truncated(values.query) if values.truncated == "keep" else [])

@@ -6,12 +6,13 @@ What needs TensorFlow is imported where it is used: a row of the index is a quer
 import os
 import pathlib
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from sepssl.audio.decoding import printable
-from sepssl.audio.files import audio_info, played_rate, read_audio, write_audio
+from sepssl.audio.files import audio_info, played_rate, read_audio, read_blocks, write_audio
+from sepssl.audio.streaming import at_rate
 from sepssl.errors import InputError
 from sepssl.files import atomic_folder
 from sepssl.index.search import Found, WindowIndex
@@ -93,6 +94,7 @@ def embed_query(
     separator: "Separator | None" = None,
     channel: int = MIXTURE,
     allow_truncated: bool = False,
+    warn: Callable[[str], None] | None = None,
 ) -> np.ndarray:
     """The vector of a sound file, or of a part of it, to search an index for.
 
@@ -108,13 +110,14 @@ def embed_query(
         separator: separates the recording, for a channel.
         channel: number of a channel, from 1, or 0 for the recording itself.
         allow_truncated: whether a recording that ends early is no error.
+        warn: is called with one line if next to nothing of that part lies in the encoder's band.
 
     Returns:
         float32 [dim].
 
     Raises:
         InputError: if the encoder or the separator is not that of the index, or the recording
-            cannot be read or is silent.
+            cannot be read, is silent, or holds nothing in the encoder's band.
     """
     from sepssl.pipelines.channel_record import model_digest
     from sepssl.representation.windows import WindowEmbedder, pooled
@@ -152,6 +155,7 @@ def embed_query(
         waveform = _channel(
             separator, recording, start, stop, channel, rate, allow_truncated, speed
         )
+    _check_band(recording, start, end, rate, allow_truncated, speed, warn)
     embedder = WindowEmbedder(
         encoder, settings["window_samples"] / rate, settings["hop_samples"] / rate
     )
@@ -161,6 +165,26 @@ def embed_query(
         raise InputError(f"{printable(recording)}: is silent there; expected a sound to search for")
     pool = settings["pool"]
     return pooled(iter(vectors), "mean" if pool == "window" else pool)
+
+
+def _check_band(
+    recording: str | os.PathLike,
+    start: float,
+    end: float | None,
+    rate: int,
+    allow_truncated: bool,
+    speed: float,
+    warn: Callable[[str], None] | None,
+) -> None:
+    """As `at_rate` does of whole recordings."""
+    info, name = audio_info(recording, allow_truncated), printable(recording)
+    own = played_rate(info.sample_rate, speed, name)
+    if own > rate:
+        first = round(start * info.sample_rate)
+        stop = None if end is None else round(end * info.sample_rate)
+        blocks = read_blocks(recording, False, first, stop, allow_truncated)
+        for _ in at_rate(blocks, own, rate, name, warn, speed):
+            pass
 
 
 def sounds_of(found: Found, separator: "Separator | None", speed: float = 1.0) -> list[Sound]:

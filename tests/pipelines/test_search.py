@@ -101,6 +101,20 @@ def test_what_does_not_fit_the_index_is_refused(made):
     soundfile.write(folder / "half.wav", np.repeat([0.0, 0.3], RATE), RATE)
     with pytest.raises(InputError, match="is silent there"):
         embed_query(index, encoder, folder / "half.wav", 0.0, 0.5)
+    # Ultrasound of 20 kHz, and after 1 s a hundredth of its power at 1 kHz.
+    t = np.arange(96_000 * 2) / 96_000
+    high, low = (np.sin(2 * np.pi * hz * t) for hz in (20_000, 1000))
+    bat = folder / "bat.wav"
+    soundfile.write(bat, 0.2 * high + 0.02 * low * (t >= 1), 96_000, subtype="FLOAT")
+    with pytest.raises(InputError, match=r"bat\.wav: holds nothing below 8000 Hz"):
+        embed_query(index, encoder, bat, 0.0, 0.9)
+    warnings: list[str] = []
+    for end in (0.05, 1.0):
+        embed_query(index, encoder, folder / "in" / "b.wav", 0.0, end, warn=warnings.append)
+    for channel in (0, 1):
+        embed_query(index, encoder, bat, 1.05, 1.95, separator, channel, warn=warnings.append)
+    line = f"{bat}: only 0.99 % of its power lies below 8000 Hz, the band of this model; "
+    assert warnings == [line + "a lower speed brings more of it there"] * 2
     for query, message in (
         ("99999", "has no row 99999"),
         ("a.wav", "names no row"),

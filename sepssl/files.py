@@ -102,6 +102,46 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
+def together(paths: Sequence[str | os.PathLike]) -> Iterator[list[pathlib.Path]]:
+    """Yields places for several new files and folders, which appear together or not at all.
+
+    Each place has the name of its output and lies in a hidden folder beside it. When the block ends
+    well, all are renamed, one right after the other, so that a command that is killed before can be
+    repeated: some outputs alone would stand in its way.
+
+    Raises:
+        InputError: if an output exists, except as an empty folder.
+        OutputError: if an output cannot be written.
+    """
+    targets = [pathlib.Path(path).absolute() for path in paths]
+    folders = [t.with_name(f".{t.name}.{uuid.uuid4().hex[:8]}.tmp") for t in targets]
+    places = [folder / target.name for folder, target in zip(folders, targets, strict=True)]
+    try:
+        for target, folder in zip(targets, folders, strict=True):
+            with writing_to(target):
+                folder.mkdir(parents=True)
+        yield places
+        for target, place in zip(targets, places, strict=True):
+            if place.is_dir():
+                require_new_folder(target)
+            else:
+                _refuse_existing(target, overwrite=False)
+        for target, place in zip(targets, places, strict=True):
+            with writing_to(target):
+                if target.is_dir():
+                    target.rmdir()
+                os.replace(place, target)
+    except OutputError as error:
+        text = str(error)
+        for target, place in zip(targets, places, strict=True):
+            text = text.replace(str(place), str(target))
+        raise OutputError(text) from error
+    finally:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def writing_to(path: str | os.PathLike) -> Iterator[None]:
     """For blocks that only write: an OSError is raised as an OutputError that names `path`."""
     try:

@@ -3,6 +3,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import threading
@@ -16,7 +17,15 @@ from sepssl.audio.files import write_audio
 from sepssl.data.store import ClipStore
 from sepssl.errors import InputError, OutputError
 from sepssl.export import save_encoder
-from sepssl.files import atomic_file, atomic_folder, lock_folder, scratch_folder, write_failure
+from sepssl.files import (
+    atomic_file,
+    atomic_folder,
+    lock_folder,
+    scratch_folder,
+    together,
+    write_failure,
+    write_text,
+)
 from sepssl.representation import Encoder, SmallBackbone
 from sepssl.serialization import save_model
 
@@ -232,3 +241,43 @@ def test_an_output_below_a_file_is_refused_in_one_line(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"a file")
     with pytest.raises(InputError, match="could not be written"), atomic_file(tmp_path / "a.wav/x"):
         pass
+
+
+def test_several_outputs_appear_together_or_not_at_all(tmp_path):
+    def write(places, killed=False):
+        table, tracks = places
+        table.write_text("table")
+        if killed:
+            os.kill(os.getpid(), signal.SIGKILL)
+        tracks.mkdir()
+        (tracks / "a.txt").write_text("track")
+
+    def write_below_a_file(place):
+        place.write_text("a file")
+        write_text(place / "x", "below it")
+
+    outputs = [tmp_path / "new" / "a.b.csv", tmp_path / "tracks"]
+    (tmp_path / "tracks").mkdir()
+    child = os.fork()
+    if child == 0:
+        with together(outputs) as places:
+            write(places, killed=True)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert not outputs[0].exists()
+    assert not any(outputs[1].iterdir())
+    says = rf"^{outputs[1]}/x: could not be written: "
+    with pytest.raises(OutputError, match=says), together(outputs[1:]) as (place,):
+        write_below_a_file(place)
+    with together(outputs) as places:
+        assert [place.name for place in places] == ["a.b.csv", "tracks"]
+        write(places)
+        assert not outputs[0].exists()
+    assert outputs[0].read_text() == "table"
+    assert (outputs[1] / "a.txt").read_text() == "track"
+    with pytest.raises(InputError, match="exists already"), together(outputs) as places:
+        write(places)
+    with pytest.raises(InputError, match="is not empty"), together(outputs[1:]) as places:
+        places[0].mkdir()
+    # Left by the killed process, and by no other.
+    hidden = [*tmp_path.glob(".*"), *(tmp_path / "new").glob(".*")]
+    assert sorted(path.name[:6] for path in hidden) == [".a.b.c", ".track"]

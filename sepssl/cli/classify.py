@@ -151,7 +151,7 @@ def main(values: flags.FlagValues) -> None:
 
 
 def _train(values: flags.FlagValues) -> None:
-    from sepssl.files import atomic_file
+    from sepssl.files import together
     from sepssl.pipelines.classify import left_out, train_on_labels, training_record
     from sepssl.progress import counted
     from sepssl.reports.tables import classes_table
@@ -160,9 +160,10 @@ def _train(values: flags.FlagValues) -> None:
         values.index, _annotations(values), values.rows, values.unlabelled, values.seed
     )
     record = training_record(classifier, reports, found)
-    with atomic_file(pathlib.Path(values.output).with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        classifier.save(values.output)  # both or, but for a kill in this moment, neither
+    output = pathlib.Path(values.output)
+    with together([output.with_suffix(".json"), output]) as (beside, place):
+        beside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        classifier.save(place)
     print(classes_table(reports))
     for label, reason in left_out(found).items():
         print(f"left out: {label}: {reason}")
@@ -186,6 +187,7 @@ def _apply(values: flags.FlagValues) -> None:
     import numpy as np
 
     from sepssl.evaluation.window_classifier import load_classifier
+    from sepssl.files import together
     from sepssl.pipelines.classify import (
         detections,
         require_detections,
@@ -201,11 +203,15 @@ def _apply(values: flags.FlagValues) -> None:
         thresholds = np.full(len(classifier.classes), values.threshold)
     found = detections(windows, scores, best, classifier.classes, thresholds)
     require_detections(values.detections, found)
-    if values.scores:
-        write_scores(values.scores, windows, scores, classifier.classes)
-        print(f"{values.scores}: scores of {len(scores)} windows")
+    of_scores = [values.scores] if values.scores else []
+    with together([*of_scores, *values.detections]) as places:
+        if of_scores:
+            write_scores(places[0], windows, scores, classifier.classes)
+        for place in places[len(of_scores) :]:
+            write_detections(place, found)
+    for output in of_scores:
+        print(f"{output}: scores of {len(scores)} windows")
     for output in values.detections:
-        write_detections(output, found)
         print(f"{output}: {len(found)} detections")
 
 

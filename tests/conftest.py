@@ -31,7 +31,7 @@ VERSIONS = (
 )
 # Files that take a minute or more come first: in the end, neither process waits for the other.
 LONG = (
-    "pipelines/test_quickstart.py",
+    "pipelines/test_from_scratch.py",
     "docs/test_pages.py",
     "conformance/test_replicas.py",
     "training/test_loop.py",
@@ -63,7 +63,7 @@ def eager(request):
     """Functions run operation by operation: graphs take seconds to trace, and XLA to compile.
 
     For tests of what surrounds a network or a step, whose graphs others run: of both stages of
-    training tests/pipelines/test_quickstart.py. Slow tests keep theirs. The picture of the views
+    training tests/pipelines/test_from_scratch.py. Slow tests keep theirs. The picture of the views
     that an encoder's training leaves takes a second, too: it shows one pair.
     """
     if request.node.get_closest_marker("slow") is not None:

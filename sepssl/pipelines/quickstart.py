@@ -1,58 +1,65 @@
-"""The whole pipeline on the built-in scenes: data, separator, encoders, evaluation, export, report.
+"""A first look at recordings: excerpts separated, embedded, searched, mapped, trained on; a page.
 
-A run that is continued trains on from where it stopped; evaluation, export and report, which are
-short, are done again.
+Everything is done with the models that come with the package.
 """
 
 import dataclasses
-import functools
-import json
+import hashlib
+import itertools
 import os
 import pathlib
+import re
+import shlex
 import shutil
 import time
-from collections.abc import Callable
 
 import keras
 import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from sepssl.data.clips import InMemory
-from sepssl.data.scenes import CLASS_NAMES, render_source
-from sepssl.data.splits import scene_splits
-from sepssl.evaluation.baselines import baselines
-from sepssl.evaluation.protocol import evaluate_on_splits
-from sepssl.export import convert_encoder, origin_of, save_encoder
-from sepssl.files import atomic_file
-from sepssl.reports.page import Example, write_report
-from sepssl.representation import Encoder, load_encoder
-from sepssl.representation.build import make_encoder
-from sepssl.representation.embed import embed_recording
-from sepssl.separation import load_separator
+from sepssl.audio.files import write_audio
+from sepssl.data.clips import Clips, report_skipped
+from sepssl.data.sources import open_clips
+from sepssl.errors import InputError
+from sepssl.files import atomic_folder
+from sepssl.index.rows import read_rows
+from sepssl.index.search import Found, WindowIndex
+from sepssl.pipelines.embed import embed_recordings
+from sepssl.pipelines.map import write_map
+from sepssl.pipelines.search import sounds_of
+from sepssl.pipelines.separate import separate_recordings
+from sepssl.reports.first_look import Group, write_first_look
+from sepssl.reports.found import Sound
+from sepssl.representation import load_encoder
+from sepssl.separation import Separator, load_separator
 from sepssl.training.checkpoints import RunFolder
-from sepssl.training.clips import scene_config
 from sepssl.training.encoder import train_encoder
 from sepssl.training.monitors import read_metrics
 from sepssl.training.separator import train_separator
 from sepssl.version import __version__
 
-# What the two encoders see; they differ in nothing else.
-PAIRINGS = {
-    "mixture/mixture": {"mixture_mixture": 1.0, "mixture_channel": 0.0},
-    "mixture/channel": {"mixture_mixture": 0.0, "mixture_channel": 1.0},
-}
+SEARCHED_SECONDS = 60.0  # of a recording, for its loudest excerpt; our choice
+AUDIBLE_DB = -30.0  # below the excerpt: channels that are quieter are not shown; our choice
+LOUD_DB = -12.0  # a channel that is searched for is no quieter than this; our choice
+HITS = 3  # shown for every query
+MIN_BATCH = 2  # the smallest batch that either stage can learn from
 
-INTRODUCTION = [
-    "A separator was trained by mixture invariant training on unlabelled sound scenes; two encoders"
-    " were then trained, for as many steps each, to associate two views of a clip: two patches of"
-    " the mixture, or a patch of the mixture and a patch of one of its separated channels.",
-    "The table is a demonstration. Training is a few minutes long, on one seed, and the scenes are"
-    " synthetic: it shows that everything runs and what is measured, not which method is better.",
-    "QbE: query by example, mean average precision. linear, mlp: macro mAP and d' of a linear"
-    " classifier and of one with a hidden layer of 512 on frozen embeddings; 95 %: bootstrap"
-    " interval of that mAP over the test clips.",
-]
+SEPARATED = (
+    "Excerpts and the channels that the separator has split them into, without being told what is"
+    " in them. Channels more than"
+    f" {-AUDIBLE_DB:g} dB below the excerpt are left out."
+)
+FOUND = (
+    "A channel of one recording, and the sounds nearest to it in others. What was searched are"
+    " mixtures and their channels; a channel was found where one is shown beside its mixture. Of"
+    " all channels, these are the ones with the nearest neighbours: examples of what is found, not"
+    " of how often."
+)
+STATES = (
+    "One excerpt, as three states of the separator split it: untrained, as shipped, and after the"
+    " moment of training above. So short a training changes little; it shows how it is done."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,35 +69,41 @@ class Paths:
     root: pathlib.Path
 
     @property
-    def cache(self) -> pathlib.Path:
-        return self.root / "cache"
+    def page(self) -> pathlib.Path:
+        return self.root / "index.html"
+
+    @property
+    def map(self) -> pathlib.Path:
+        return self.root / "map.html"
+
+    @property
+    def recordings(self) -> pathlib.Path:
+        return self.root / "recordings"
+
+    @property
+    def separated(self) -> pathlib.Path:
+        return self.root / "separated"
+
+    @property
+    def index(self) -> pathlib.Path:
+        return self.root / "index"
 
     @property
     def separator(self) -> pathlib.Path:
         return self.root / "separator"
 
-    def encoder(self, pairing: str) -> pathlib.Path:
-        return self.root / "encoders" / pairing.replace("/", "_")
-
     @property
-    def saved_model(self) -> pathlib.Path:
-        return self.root / "export" / "saved_model"
-
-    @property
-    def tflite(self) -> pathlib.Path:
-        return self.root / "export" / "tflite"
-
-    @property
-    def report(self) -> pathlib.Path:
-        return self.root / "report"
-
-    @property
-    def metrics(self) -> pathlib.Path:
-        return self.root / "metrics.json"
+    def encoder(self) -> pathlib.Path:
+        return self.root / "encoder"
 
 
 def quickstart(config: ConfigDict, workdir: str | os.PathLike, verbose: bool = True) -> Paths:
-    """Runs the whole pipeline, or what is left of it.
+    """Shows what the shipped models make of recordings, and trains both on them for a moment.
+
+    Of recordings, excerpts are used: the loudest seconds of up to a minute of each, of as many
+    recordings as there are excerpts, drawn at random; several of each, if there are fewer.
+
+    A run that was stopped goes on when it is repeated, and one that is complete is left alone.
 
     Args:
         config: as `configs/quickstart.py` makes it.
@@ -101,163 +114,261 @@ def quickstart(config: ConfigDict, workdir: str | os.PathLike, verbose: bool = T
         Where the results lie.
 
     Raises:
-        InputError: if `workdir` holds a run of another configuration, or something else.
+        InputError: if the recordings cannot be opened or none can be read, or `workdir` holds a run
+            of other recordings or another configuration, or something else.
     """
-    paths = Paths(RunFolder(workdir, config.to_dict(), verbose).path)
-    if paths.metrics.exists() and (paths.report / "index.html").exists():
+    separator, encoder = (
+        load_separator(config.separator.train.init_from),
+        load_encoder(config.encoder.train.init_from),
+    )
+    clips = open_clips(config.input, separator.sample_rate)
+    record = config.to_dict() | {"recordings": _digest(clips)}
+    run = RunFolder(workdir, record, verbose)
+    paths = Paths(run.path)
+    if paths.page.exists():
         if verbose:
             print(f"{paths.root}: complete already", flush=True)
         return paths
-    step = _Steps(paths.root, verbose)
-    step("1/5 separator", lambda: _train_separator(config, paths, verbose))
-    for pairing in PAIRINGS:
-        step(f"2/5 encoder, {pairing}", lambda p=pairing: _train_encoder(config, paths, p, verbose))
-    results = step("3/5 evaluation", lambda: _evaluate(config, paths, verbose))
-    exported = step("4/5 export", lambda: _export(paths, results))
-    step("5/5 report", lambda: _report(config, paths, results, exported, step.seconds))
-    with atomic_file(paths.metrics, overwrite=True) as temporary:
-        record = {"results": results, "export": exported, "seconds": step.seconds}
-        temporary.write_text(json.dumps(record, indent=2) + "\n")
-    shutil.rmtree(paths.cache, ignore_errors=True)  # hundreds of MB, only needed to continue
+    began = time.monotonic()
+
+    def step(title: str) -> None:
+        if verbose:
+            print(f"\n== {title}", flush=True)
+
+    with run.lock():
+        step(f"1/4 excerpts of {len(clips)} recordings")
+        if not paths.recordings.exists():
+            write_excerpts(clips, paths.recordings, config)
+        step("2/4 separate, embed, search, map")
+        excerpts = open_clips(paths.recordings, separator.sample_rate)
+        separate_recordings(separator, excerpts, paths.separated, verbose=verbose)
+        rate = encoder.sample_rate
+        embed_recordings(
+            encoder,
+            excerpts if rate == separator.sample_rate else open_clips(paths.recordings, rate),
+            paths.index,
+            separator,
+            window_seconds=config.window_seconds,
+            hop_seconds=config.window_seconds / 2,
+            verbose=verbose,
+        )
+        paths.map.unlink(missing_ok=True)
+        write_map(paths.index, paths.map, seed=config.seed)
+        separated = _separated(excerpts, separator, config.shown)
+        groups = [
+            Group("What is in them", SEPARATED, separated),
+            Group("Find this sound", FOUND, _found(paths, separator, config.queries)),
+        ]
+        enough = len(excerpts) >= 2 * MIN_BATCH
+        if enough:
+            step("3/4 train the separator on them for a moment")
+            _train(config, "separator", paths, len(excerpts), verbose)
+            step("4/4 train the encoder on them for a moment")
+            _train(config, "encoder", paths, len(excerpts), verbose)
+            states = _states(config, separated[0][0], paths)
+            groups.append(Group("States of the separator", STATES, states))
+            shutil.rmtree(paths.root / "cache", ignore_errors=True)
+        elif verbose:
+            few = f"{len(excerpts)} excerpts are too few to train on"
+            print(f"{few}; expected {2 * MIN_BATCH} or more")
+        write_first_look(
+            paths.page,
+            groups=groups,
+            map_page=paths.map.name,
+            separator_metrics=read_metrics(paths.separator / "metrics.jsonl") if enough else [],
+            encoder_metrics=read_metrics(paths.encoder / "metrics.jsonl") if enough else [],
+            commands=_commands(config.input),
+            facts={
+                "recordings": f"{config.input}: {len(clips)}, {len(clips.skipped)} skipped",
+                "excerpts": f"{len(excerpts)} of {config.excerpt_seconds:g} s",
+                "models": f"separator {config.separator.train.init_from}, "
+                f"encoder {config.encoder.train.init_from}",
+                "seconds": f"{time.monotonic() - began:.0f}",
+                "versions": f"sepssl {__version__}, TensorFlow {tf.__version__}, "
+                f"Keras {keras.__version__}",
+            },
+        )
+    report_skipped(clips.skipped)
     return paths
 
 
-class _Steps:
-    """Announces the parts and remembers how long each took, also over continued runs."""
-
-    def __init__(self, root: pathlib.Path, verbose: bool):
-        self._verbose = verbose
-        self._path = root / "seconds.json"
-        self.seconds = json.loads(self._path.read_text()) if self._path.exists() else {}
-
-    def __call__(self, name: str, part: Callable):
-        if self._verbose:
-            print(f"\n== {name}", flush=True)
-        start = time.perf_counter()
-        result = part()
-        elapsed = time.perf_counter() - start
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + elapsed, 1)
-        with atomic_file(self._path, overwrite=True) as temporary:
-            temporary.write_text(json.dumps(self.seconds))
-        return result
+def _digest(clips: Clips) -> str:
+    """Tells recordings apart by their names and what their files' dates and sizes are."""
+    digest = hashlib.sha256(clips.origin.encode())
+    for index, name in enumerate(clips.names):
+        digest.update(os.fsencode(f"{name}\0{clips.stamp(index)}\0"))
+    return digest.hexdigest()[:16]
 
 
-def _train_separator(config: ConfigDict, paths: Paths, verbose: bool) -> None:
-    stage = config.separator.copy_and_resolve_references()
-    stage.data.cache = str(paths.cache)
-    train_separator(stage, paths.separator, verbose)
+def write_excerpts(clips: Clips, folder: pathlib.Path, config: ConfigDict) -> None:
+    """Writes the excerpts of recordings as wav files, mono at the clips' sample rate.
+
+    Recordings that cannot be read are passed over.
+
+    Args:
+        clips: the recordings.
+        folder: new; appears whole.
+        config: `seed`, `excerpts`, how many, and `excerpt_seconds`, how long.
+
+    Raises:
+        InputError: if none can be read.
+    """
+    rate = clips.sample_rate
+    length, searched = int(config.excerpt_seconds * rate), int(SEARCHED_SECONDS * rate)
+    rng = np.random.default_rng(config.seed)
+    each = -(-config.excerpts // len(clips))
+    written, reason = 0, ""
+    with atomic_folder(folder) as temporary:
+        for index in rng.permutation(len(clips)).tolist():
+            total = clips.num_samples(index)
+            count = min(each, max(1, total // length))
+            edges = [total * part // count for part in range(count + 1)]
+            for low, high in itertools.pairwise(edges):
+                start = low + int(rng.integers(max(high - low - searched, 0) + 1))
+                try:
+                    part = clips.read(index, start, min(high - start, searched))
+                except InputError as error:
+                    reason = str(error)
+                    continue
+                offset = _loudest(part, length, rate)
+                sound = part[offset : offset + length]
+                if not sound.any():
+                    reason = f"{clips.names[index]}: is silent"
+                    continue
+                at = f"{(start + offset) / rate:.1f}s"
+                write_audio(
+                    temporary / f"{written + 1:02d}-{_file_name(clips, index)}-{at}.wav",
+                    sound / max(1.0, float(np.abs(sound).max())),
+                    rate,
+                )
+                written += 1
+                if written == config.excerpts:
+                    return
+        if not written:
+            raise InputError(f"{config.input}: no recording could be read; the last: {reason}")
 
 
-def _train_encoder(config: ConfigDict, paths: Paths, pairing: str, verbose: bool) -> None:
-    stage = config.encoder.copy_and_resolve_references()
-    stage.data.cache = str(paths.cache)
-    stage.views.update(PAIRINGS[pairing])
-    stage.views.separators = ",".join(str(path) for path in _view_separators(config, paths))
-    train_encoder(stage, paths.encoder(pairing), verbose)
+def _file_name(clips: Clips, index: int) -> str:
+    """A clip's classes, if they are known, or its name, in letters that any system takes."""
+    text = pathlib.PurePath(clips.names[index]).stem
+    if clips.labels is not None and clips.class_names is not None:
+        text = "-".join(clips.class_names[i] for i in np.flatnonzero(clips.labels[index]))
+    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:40] or "recording"
 
 
-def _view_separators(config: ConfigDict, paths: Paths) -> list[pathlib.Path]:
-    states = paths.separator / "states"
-    return [states / f"step-{step:07d}.keras" for step in config.view_states]
+def _loudest(waveform: np.ndarray, length: int, step: int) -> int:
+    """Where the part of `length` samples with the most energy begins; in steps."""
+    if len(waveform) <= length:
+        return 0
+    energy = np.concatenate([[0.0], np.cumsum(np.square(waveform, dtype=np.float64))])
+    starts = np.arange(0, len(waveform) - length + 1, step)
+    return int(starts[np.argmax(energy[starts + length] - energy[starts])])
 
 
-def _evaluate(
-    config: ConfigDict, paths: Paths, verbose: bool
-) -> dict[str, dict[str, float | None]]:
-    evaluation = config.evaluation
-    counts = tuple(evaluation.clips[split] for split in ("train", "validation", "test"))
-    scenes = scene_splits(scene_config(config.encoder.data), evaluation.seed, counts)
-    splits = [InMemory(clips) for clips in scenes]
-    keras.utils.set_random_seed(evaluation.seed)
-    Encoder()  # draws seeds, on which the untrained encoder's published figures depend
-    statistics, untrained = baselines(
-        make_encoder(config.encoder.encoder, config.encoder.data.sample_rate)
-    )
-    representations = {"log-mel statistics": statistics, "untrained encoder": untrained}
-    for pairing in PAIRINGS:
-        encoder = load_encoder(paths.encoder(pairing) / "final.keras")
-        representations[pairing] = functools.partial(embed_recording, encoder)
-    return {
-        name: evaluate_on_splits(embed, splits, evaluation.seed, name, verbose)[0]
-        for name, embed in representations.items()
-    }
+def _separated(excerpts: Clips, separator: Separator, count: int) -> list[list[Sound]]:
+    """The excerpts with the most channels that can be heard: the mixture, then the channels."""
+    shown = []
+    for index, name in enumerate(excerpts.names):
+        mixture = excerpts.read(index)
+        channels = separator.separate(mixture, excerpts.sample_rate)
+        sounds = _audible(mixture, channels, excerpts.sample_rate)
+        shown.append([Sound(pathlib.PurePath(name).stem, mixture, excerpts.sample_rate), *sounds])
+    return sorted(shown, key=len, reverse=True)[:count]  # stable: by name among equals
 
 
-def _export(paths: Paths, results: dict[str, dict]) -> dict:
-    """Exports the encoder with the higher query-by-example score."""
-    best = max(PAIRINGS, key=lambda pairing: results[pairing]["qbe_map"])
-    path = paths.encoder(best) / "final.keras"
-    encoder = load_encoder(path)
-    cards = []
-    for folder, write in ((paths.saved_model, save_encoder), (paths.tflite, convert_encoder)):
-        # Of an interrupted run: the encoder may have been another one.
-        shutil.rmtree(folder, ignore_errors=True)
-        cards.append(write(encoder, folder, origin_of(path)))
-    return {
-        "encoder": best,
-        "saved_model": cards[0]["checks"],
-        "tflite": cards[1]["checks"]["encoder.tflite"],
-        "tensorflow": cards[0]["tensorflow"],
-    }
+def _audible(mixture: np.ndarray, channels: np.ndarray, rate: int) -> list[Sound]:
+    """The channels that can be heard, the loudest first, labelled by number and level."""
+    powers = np.mean(np.square(channels, dtype=np.float64), axis=1)
+    power = np.mean(np.square(mixture, dtype=np.float64))
+    levels = 10 * np.log10(np.maximum(powers, 1e-20) / max(power, 1e-20))
+    return [
+        Sound(f"channel {i + 1}, {levels[i]:.0f} dB", channels[i], rate)
+        for i in np.argsort(-levels, kind="stable")
+        if levels[i] >= AUDIBLE_DB
+    ]
 
 
-def _report(config: ConfigDict, paths: Paths, results, exported: dict, seconds: dict) -> None:
-    shutil.rmtree(paths.report, ignore_errors=True)
-    chance = next(iter(results.values()))["qbe_chance"]
-    facts = {
-        "preset": config.preset,
-        "exported encoder": exported["encoder"],
-        "checks of the exports in a fresh process": json.dumps(exported),
-        "seconds": ", ".join(f"{name}: {value:.0f}" for name, value in seconds.items()),
-        "versions": f"sepssl {__version__}, TensorFlow {tf.__version__}, Keras {keras.__version__}",
-    }
-    write_report(
-        paths.report,
-        title="sepssl quickstart",
-        introduction=[*INTRODUCTION, f"Chance of QbE is {chance:.3f}."],
-        rows=[{"representation": name} | _shown(row) for name, row in results.items()],
-        separator_metrics=read_metrics(paths.separator / "metrics.jsonl"),
-        encoder_metrics={
-            pairing: read_metrics(paths.encoder(pairing) / "metrics.jsonl") for pairing in PAIRINGS
-        },
-        examples=_examples(config, paths),
-        class_examples=_class_examples(config),
-        facts=facts,
-    )
-
-
-def _shown(row: dict[str, float | None]) -> dict[str, float | str | None]:
-    shown: dict[str, float | str | None] = {"QbE mAP": row["qbe_map"]}
-    for kind in ("linear", "mlp"):
-        shown[f"{kind} mAP"] = row[f"{kind}_map"]
-        shown[f"{kind} 95 %"] = f"{row[f'{kind}_map_low']:.3f} to {row[f'{kind}_map_high']:.3f}"
-        shown[f"{kind} d'"] = row[f"{kind}_d_prime"]
+def _found(paths: Paths, separator: Separator, count: int) -> list[list[Sound]]:
+    """For each of some channels, the channel and the nearest windows of other recordings."""
+    index = WindowIndex(paths.index)
+    rows = read_rows(paths.index)
+    loud = (rows.channels > 0) & (rows.levels >= LOUD_DB)
+    candidates = np.flatnonzero(loud & rows.vectors.any(axis=1))
+    # What all vectors have in common would favour sounds that are like any other.
+    vectors = rows.vectors - rows.vectors.mean(axis=0)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    scores = vectors[candidates] @ vectors.T
+    scores[rows.recording[candidates][:, None] == rows.recording] = -1.0
+    shown: list[list[Sound]] = []
+    used: set[str] = set()
+    for place in np.argsort(-scores.max(axis=1, initial=-1.0), kind="stable"):
+        query = index.row(int(rows.numbers[candidates[place]]))
+        if query.recording in used:
+            continue
+        nearest: dict[str, Found] = {}
+        for hit in index.search(index.vector(query.row), len(index)):
+            if hit.recording != query.recording:
+                nearest.setdefault(hit.recording, hit)
+        hits = list(nearest.values())[:HITS]
+        if not hits:
+            break
+        used |= {query.recording, *(hit.recording for hit in hits)}
+        sounds = [_labelled(query, sounds_of(query, separator)[-1], "searched for")]
+        for rank, hit in enumerate(hits, start=1):
+            for sound in sounds_of(hit, separator):
+                sounds.append(_labelled(hit, sound, f"{rank}. score {hit.score:.2f}"))
+        shown.append(sounds)
+        if len(shown) == count:
+            break
     return shown
 
 
-def _examples(config: ConfigDict, paths: Paths) -> list[Example]:
-    """Two test scenes: the true sources, and the channels of the last separator."""
-    data = config.encoder.data
-    separator = load_separator(paths.separator / "final.keras")
-    test = scene_splits(scene_config(data), config.evaluation.seed, (0, 0, 100))[2]
-    examples = []
-    for count in (2, 3):
-        scene = test.scene(int(np.argmax(test.labels.sum(axis=1) == count)))
-        channels = np.asarray(separator.predict_on_batch(scene.mixture[None]))[0]
-        tracks = [("mixture", scene.mixture)]
-        tracks += [
-            (f"source: {name}", source)
-            for name, source in zip(scene.class_names, scene.sources, strict=False)
-        ]
-        tracks += [(f"channel {i + 1}", channel) for i, channel in enumerate(channels)]
-        title = f"{scene.scene_type}: {', '.join(scene.class_names)}"
-        examples.append(Example(title, data.sample_rate, tracks))
-    return examples
+def _labelled(window: Found, sound: Sound, what: str) -> Sound:
+    where = pathlib.PurePath(window.recording).stem
+    return sound._replace(label=f"{what}: {where} at {window.start:.1f} s, {sound.label}")
 
 
-def _class_examples(config: ConfigDict) -> list[Example]:
-    rate = config.encoder.data.sample_rate
+def _train(
+    config: ConfigDict, stage: str, paths: Paths, num_clips: int, verbose: bool
+) -> RunFolder:
+    """Trains the separator or the encoder on the excerpts."""
+    settings = config[stage].copy_and_resolve_references()
+    settings.data.update(directory=str(paths.recordings), cache=str(paths.root / "cache"))
+    settings.train.batch_size = min(settings.train.batch_size, num_clips // 2 * 2)
+    train = train_separator if stage == "separator" else train_encoder
+    return train(settings, paths.separator if stage == "separator" else paths.encoder, verbose)
+
+
+def _states(config: ConfigDict, excerpt: Sound, paths: Paths) -> list[list[Sound]]:
+    """One excerpt, split by the separator untrained, as it came, and as it was trained on."""
+    keras.utils.set_random_seed(config.seed)
+    separator = load_separator(config.separator.train.init_from)
+    untrained = Separator.from_config(separator.get_config())
+    untrained.build()
+    states = {
+        "untrained": untrained,
+        "as it came": separator,
+        "trained on": load_separator(paths.separator / "final.keras"),
+    }
+    shown = []
+    for name, separator in states.items():
+        channels = separator.separate(excerpt.waveform, excerpt.sample_rate)
+        sounds = _audible(excerpt.waveform, channels, excerpt.sample_rate)
+        shown.append([sound._replace(label=f"{name}: {sound.label}") for sound in sounds])
+    return shown
+
+
+def _commands(source: str) -> list[str]:
+    """What to run next, on all of the recordings."""
+    folder = "FOLDER" if source == "scenes" else shlex.quote(os.path.abspath(source))
     return [
-        Example(name, rate, [(name, render_source(name, np.random.default_rng(0), 2 * rate, rate))])
-        for name in CLASS_NAMES
+        f"sepssl-separate --input={folder} --output=separated",
+        f"sepssl-embed --encoder=small --separator=small --input={folder} --output=index",
+        "sepssl-search --index=index --query=SOUND.wav --output=found.html",
+        "sepssl-map --index=index --output=map.html",
+        f"sepssl-train --config=configs/separator_small.py --workdir=separator "
+        f"--config.train.init_from=small --config.data.directory={folder}",
+        f"sepssl-train --config=configs/encoder_small.py --workdir=encoder "
+        f"--config.train.init_from=small --config.views.separators=separator/final.keras "
+        f"--config.data.directory={folder}",
     ]

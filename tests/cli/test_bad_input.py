@@ -190,7 +190,11 @@ EARLY = [  # command, arguments, what the line says
     ),
     ("evaluate", [ENCODER, "--dataset=none", "--output=out.json"], "none: does not exist"),
     ("quickstart", ["--workdir=file"], "file: is a file; expected a folder"),
-    ("quickstart", ["--workdir=out", "--preset=tiny"], "should be one of <default|smoke>"),
+    (
+        "quickstart",
+        ["--workdir=out", "--from_scratch", "--preset=tiny"],
+        "should be one of <default|smoke>",
+    ),
     (
         "import_google_checkpoint",
         ["--checkpoint=none", "--output=out.keras"],

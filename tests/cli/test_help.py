@@ -46,7 +46,7 @@ def test_comments_of_the_configuration_that_another_changes(call):
 
 def test_keys_of_stages_within_a_configuration(call):
     """Where the stages' comments on a key differ, there is none."""
-    result = call("train", f"--config={CONFIGS}/quickstart.py", "--help")
+    result = call("train", f"--config={CONFIGS}/from_scratch.py", "--help")
     assert re.search(
         r"^  encoder.encoder.width=0 +# channels of the fi", result.stdout, re.MULTILINE
     )

@@ -1,6 +1,6 @@
 """Computes the embeddings of the windows of recordings.
 
-sepssl-embed --encoder=PATH.keras --input=CLIPS --output=FILE.npz|.csv|.parquet|INDEX_DIR
+sepssl-embed [--encoder=PATH.keras] --input=CLIPS --output=FILE.npz|.csv|.parquet|INDEX_DIR
 
 CLIPS is a sound file, a folder of them, a manifest (.csv), a prepared TFDS dataset (tfds:NAME), or
 built-in or mixed scenes ("scenes", mix:FOLDER).
@@ -27,7 +27,7 @@ _POOLS = ["window", "mean", "max", "mean_max"]
 
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
-        "encoder", None, "Encoder, a .keras file.", required=True, flag_values=values
+        "encoder", "small", "Encoder, a .keras file or a name (small).", flag_values=values
     )
     flags.DEFINE_string(
         "input",

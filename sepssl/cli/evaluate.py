@@ -46,7 +46,9 @@ _OF_SAVED_MODEL = ("sample_rate", "signature", "model_output")
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("encoder", None, "Encoder, a .keras file.", flag_values=values)
+    flags.DEFINE_string(
+        "encoder", None, "Encoder, a .keras file or a name (small).", flag_values=values
+    )
     flags.DEFINE_string(
         "separator", None, "Separator, a .keras file or a name (small).", flag_values=values
     )

@@ -35,7 +35,9 @@ _INPUTS = ("waveform", "patch", "log_mel")
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("encoder", None, "Encoder, a .keras file.", flag_values=values)
+    flags.DEFINE_string(
+        "encoder", None, "Encoder, a .keras file or a name (small).", flag_values=values
+    )
     flags.DEFINE_string(
         "separator", None, "Separator, a .keras file or a name (small).", flag_values=values
     )

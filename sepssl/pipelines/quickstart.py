@@ -363,7 +363,7 @@ def _commands(source: str) -> list[str]:
     folder = "FOLDER" if source == "scenes" else shlex.quote(os.path.abspath(source))
     return [
         f"sepssl-separate --input={folder} --output=separated",
-        f"sepssl-embed --encoder=small --separator=small --input={folder} --output=index",
+        f"sepssl-embed --separator=small --input={folder} --output=index",
         "sepssl-search --index=index --query=SOUND.wav --output=found.html",
         "sepssl-map --index=index --output=map.html",
         f"sepssl-train --config=configs/separator_small.py --workdir=separator "

@@ -11,7 +11,19 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import ConfigDict
 
-_SHIPPED = pathlib.Path(__file__).parents[2] / "configs"
+import sepssl.configs
+
+
+def shipped() -> dict[str, pathlib.Path]:
+    """The files of the configurations that come with the package, by name."""
+    folder = pathlib.Path(sepssl.configs.__path__[0])
+    return {file.stem: file for file in sorted(folder.glob("[!_]*.py"))}
+
+
+def missing(path: str) -> str:
+    """What to say of a configuration that is not there."""
+    names = ", ".join(shipped())
+    return f"{path}: no such file; expected a configuration in Python, or one of {names}"
 
 
 def describe(argv: Sequence[str]) -> str:
@@ -45,7 +57,7 @@ def explain(argv: Sequence[str], error: Exception) -> str:
     """Why a command line's configuration could not be read, or its values not be set."""
     path = _named(argv)
     if not pathlib.Path(path.partition(":")[0]).is_file():
-        return f"{path}: no such file; expected a configuration in Python"
+        return missing(path)
     try:
         config, _ = _load(path)
     except Exception as failure:

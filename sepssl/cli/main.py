@@ -9,7 +9,8 @@ A command is a module with a docstring, which `--help` shows, and three function
 `check` is called before TensorFlow is imported, which takes seconds, so that a mistake is answered
 at once; `main` imports what it needs, and TensorFlow too if the module says `TENSORFLOW = False`.
 Neither looks at anything but `values`, so that commands can be called one after the other in a
-process. A command of several `TASKS` takes the name of one as its first argument, for its flag
+process. A command may have a function `expanded(argv)`, which returns what its arguments are short
+for. A command of several `TASKS` takes the name of one as its first argument, for its flag
 `task`.
 """
 
@@ -91,6 +92,8 @@ def parse(command: ModuleType, values: flags.FlagValues, argv: Sequence[str]) ->
     command.define_flags(values)
     if len(argv) > 1 and argv[1] in getattr(command, "TASKS", ()):
         argv = [argv[0], f"--task={argv[1]}", *argv[2:]]
+    if hasattr(command, "expanded"):
+        argv = command.expanded(argv)
     if any(_HELP.fullmatch(argument) for argument in argv[1:]):
         print(_help(command, values, argv))
         sys.exit(0)

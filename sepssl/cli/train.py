@@ -2,16 +2,21 @@
 
 sepssl-train --config=FILE --workdir=DIR [--config.key=value ...]
 
+FILE is a configuration in Python, or the name of one that comes with the package, as
+"separator_small" or "encoder_small".
+
 A run that was stopped continues where its last checkpoint was written when the command is repeated.
 """
 
 import pathlib
 import sys
+from collections.abc import Sequence
 
 from absl import flags
 from ml_collections import config_flags
 
 from sepssl.cli.checks import require_folder_or_new
+from sepssl.cli.config_keys import missing, shipped
 from sepssl.cli.main import run as run_command
 from sepssl.errors import InputError
 
@@ -28,7 +33,7 @@ def define_flags(values: flags.FlagValues) -> None:
     config_flags.DEFINE_config_file(
         "config",
         None,
-        "Configuration, a Python file like those in configs/.",
+        "Configuration, a Python file like those in configs/, or the name of one of them.",
         lock_config=True,
         flag_values=values,
     )
@@ -42,17 +47,33 @@ def define_flags(values: flags.FlagValues) -> None:
     )
 
 
+def expanded(argv: Sequence[str]) -> list[str]:
+    """The arguments, with the file of a configuration in the place of its name."""
+    arguments = list(argv)
+    for i, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if flag not in ("--config", "-config"):
+            continue
+        place = i if equals else i + 1
+        value = value if equals else "".join(arguments[place : place + 1])
+        name, colon, rest = value.partition(":")
+        if name in shipped() and not pathlib.Path(name).exists():
+            path = f"{shipped()[name]}{colon}{rest}"
+            arguments[place] = f"{flag}={path}" if equals else path
+    return arguments
+
+
 def check(values: flags.FlagValues) -> None:
     path = config_flags.get_config_filename(values["config"]).partition(":")[0]
     if not pathlib.Path(path).is_file():
-        raise InputError(f"{path}: no such file; expected a configuration in Python")
+        raise InputError(missing(path))
     task = values.config.get("task")
     if task not in TASKS:
         raise InputError(f"task={task!r}: expected one of {', '.join(TASKS)}")
-    missing = [part for part in TASKS[task] if part not in values.config]
-    if missing:
+    absent = [part for part in TASKS[task] if part not in values.config]
+    if absent:
         raise InputError(
-            f"{path}: has no {missing[0]}, which task={task!r} needs; expected the configuration "
+            f"{path}: has no {absent[0]}, which task={task!r} needs; expected the configuration "
             f"of a task {task!r}"
         )
     require_folder_or_new(values.workdir, "for the run")

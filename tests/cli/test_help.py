@@ -58,3 +58,19 @@ def test_a_configuration_that_cannot_be_read(call, tmp_path):
     result = call("train", "--help", f"--config={tmp_path}/broken.py")
     assert result.status == 0
     assert "broken.py: could not be read as a configuration (SyntaxError" in result.stdout
+
+
+def test_a_configuration_by_its_name(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # outside a checkout
+    by_name = call("train", "--config=encoder_small", "--help").stdout
+    assert by_name == call("train", "--help", f"--config={CONFIGS}/encoder_small.py").stdout
+    (tmp_path / "file").touch()
+    for arguments in (["--config=separator_shipped:small-mixit"], ["--config", "encoder_small"]):
+        result = call("train", *arguments, "--workdir=file", "--config.train.steps=7")
+        assert "file: is a file; expected a folder" in result.stderr
+    result = call("train", "--config=separator_tiny", "--workdir=file")
+    assert re.search("separator_tiny: no such file; .* or one of .*separator_small", result.stderr)
+    # What lies in the working directory comes first.
+    (tmp_path / "encoder_small").mkdir()
+    result = call("train", "--config=encoder_small", "--workdir=file")
+    assert "encoder_small: no such file" in result.stderr

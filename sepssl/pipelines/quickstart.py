@@ -366,9 +366,9 @@ def _commands(source: str) -> list[str]:
         f"sepssl-embed --separator=small --input={folder} --output=index",
         "sepssl-search --index=index --query=SOUND.wav --output=found.html",
         "sepssl-map --index=index --output=map.html",
-        f"sepssl-train --config=configs/separator_small.py --workdir=separator "
+        f"sepssl-train --config=separator_small --workdir=separator "
         f"--config.train.init_from=small --config.data.directory={folder}",
-        f"sepssl-train --config=configs/encoder_small.py --workdir=encoder "
+        f"sepssl-train --config=encoder_small --workdir=encoder "
         f"--config.train.init_from=small --config.views.separators=separator/final.keras "
         f"--config.data.directory={folder}",
     ]

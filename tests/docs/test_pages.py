@@ -50,7 +50,7 @@ def run(command: str, world, recordings) -> None:
     program, *arguments = shlex.split(command.replace("FOLDER", str(recordings)))
     assert program.startswith("sepssl-"), f"{command}: not a command of this package"
     for stage, values in SMALL.items():
-        if f"configs/{stage}_small.py" in command:
+        if f"--config={stage}_small" in command:
             arguments += [f"--config.{value}" for value in values]
     name = program.removeprefix("sepssl-").replace("-", "_")
     module = importlib.import_module(f"sepssl.cli.{name}")

@@ -35,6 +35,7 @@ setup(
         "sepssl.export": "export",
     },
     package_data={
+        "sepssl": ["py.typed"],
         "sepssl.reports": ["templates/*.html"],
         "sepssl.weights": ["*.keras", "registry.json", "ATTRIBUTION.csv"],
     },

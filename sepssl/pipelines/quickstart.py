@@ -252,7 +252,7 @@ def _file_name(clips: Clips, index: int) -> str:
     """A clip's classes, if they are known, or its name, in letters that any system takes."""
     text = pathlib.PurePath(clips.names[index]).stem
     if clips.labels is not None and clips.class_names is not None:
-        text = "-".join(clips.class_names[i] for i in np.flatnonzero(clips.labels[index]))
+        text = "-".join(np.array(clips.class_names)[clips.labels[index] == 1])
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:40] or "recording"
 
 

@@ -61,7 +61,10 @@ def write_first_look(
         curves = base64.b64encode(picture.getvalue()).decode()
     page = TEMPLATES.get_template("first_look.html").render(
         title="A first look at your recordings",
-        groups=[group._replace(rows=[shown_sounds(row) for row in group.rows]) for group in groups],
+        groups=[
+            {"heading": group.heading, "text": group.text, "rows": map(shown_sounds, group.rows)}
+            for group in groups
+        ],
         map_page=map_page,
         curves=curves,
         commands=commands,

@@ -1,6 +1,7 @@
 """Models called by a name: those that come with the package, and those that are fetched."""
 
 import csv
+import functools
 import hashlib
 import json
 
@@ -10,10 +11,14 @@ import soundfile
 
 import sepssl
 from sepssl import weights
-from sepssl.configs import separator_shipped
+from sepssl.configs import encoder_shipped, separator_shipped
 from sepssl.data.scenes import SceneConfig
 from sepssl.data.scenes.clips import SceneClips
 from sepssl.errors import InputError
+from sepssl.evaluation.baselines import baselines
+from sepssl.evaluation.retrieval import query_by_example
+from sepssl.representation.build import make_encoder
+from sepssl.representation.embed import embed_recording
 from sepssl.separation.build import make_separator
 from sepssl.separation.metrics import SeparationScores
 from sepssl.serialization import save_model
@@ -63,6 +68,28 @@ def test_scores_of_shipped_separators_on_built_in_scenes(separators):
         for name, score in scores.items()
     }
     assert measured == {"small": {"1S": 12.9, "MSi": 7.7}, "small-mixit": {"1S": 14.1, "MSi": 6.6}}
+
+
+def test_the_configuration_describes_the_shipped_encoder():
+    config = encoder_shipped.get_config()
+    described = make_encoder(config.encoder, config.data.sample_rate)
+    described.build()
+    shipped = sepssl.load_encoder("small")
+    described.set_weights(shipped.get_weights())
+    noise = np.random.default_rng(0).normal(0, 0.1, (1, 20000)).astype(np.float32)
+    np.testing.assert_array_equal(shipped(noise), described(noise))
+
+
+def test_scores_of_the_shipped_encoder_on_built_in_scenes():
+    scenes = SceneClips(SceneConfig(sample_rate=16000, duration=4.0), 1, "test", 60)
+    encoder = sepssl.load_encoder("small")
+    waveforms = [scenes.read(index) for index in range(len(scenes))]
+    statistics, _ = baselines(encoder)
+    scores = [
+        query_by_example(np.stack([embed(waveform) for waveform in waveforms]), scenes.labels)
+        for embed in (functools.partial(embed_recording, encoder), statistics)
+    ]
+    assert [round(score.map, 3) for score in scores] == [0.157, 0.136]
 
 
 def test_names_are_resolved_and_files_come_first(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
     sepssl-quickstart --workdir=/tmp/sepssl [--input=FOLDER]
 
 Some seconds of some recordings are separated, embedded, searched and mapped; then both models are
-trained on them for a moment, to show how. About 3 minutes on 2 cores.
+trained on them for a moment, to show how. About 2 minutes on 2 cores.
 """
 
 from ml_collections import ConfigDict

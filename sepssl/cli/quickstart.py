@@ -4,7 +4,7 @@ sepssl-quickstart --workdir=DIR [--input=CLIPS]
 sepssl-quickstart --workdir=DIR --from_scratch [--preset=default|smoke]
 
 CLIPS is a folder, a sound file, a manifest (.csv) or tfds:NAME; without it, built-in scenes. Up to
-60 excerpts of 5 s are used, with the models that come with the package. About 3 minutes on 2 cores.
+60 excerpts of 5 s are used, with the models that come with the package. About 2 minutes on 2 cores.
 
 --from_scratch runs the whole method on the built-in scenes instead: it trains a separator and two
 encoders, compares them with baselines, exports one of them, and writes a report.

@@ -15,6 +15,7 @@ import time
 
 import keras
 import numpy as np
+import soundfile
 import tensorflow as tf
 from ml_collections import ConfigDict
 
@@ -23,7 +24,7 @@ from sepssl.data.clips import Clips, report_skipped
 from sepssl.data.sources import open_clips
 from sepssl.errors import InputError
 from sepssl.files import atomic_folder
-from sepssl.index.rows import read_rows
+from sepssl.index.rows import StoredRows, read_rows
 from sepssl.index.search import Found, WindowIndex
 from sepssl.pipelines.embed import embed_recordings
 from sepssl.pipelines.map import write_map
@@ -42,6 +43,8 @@ from sepssl.version import __version__
 SEARCHED_SECONDS = 60.0  # of a recording, for its loudest excerpt; our choice
 AUDIBLE_DB = -30.0  # below the excerpt: channels that are quieter are not shown; our choice
 LOUD_DB = -12.0  # a channel that is searched for is no quieter than this; our choice
+FRAMES = 20  # parts of a window; our choice, as the share of them that has to hold sound
+FILLED = 0.8
 HITS = 3  # shown for every query
 MIN_BATCH = 2  # the smallest batch that either stage can learn from
 
@@ -292,7 +295,7 @@ def _found(paths: Paths, separator: Separator, count: int) -> list[list[Sound]]:
     """For each of some channels, the channel and the nearest windows of other recordings."""
     index = WindowIndex(paths.index)
     rows = read_rows(paths.index)
-    loud = (rows.channels > 0) & (rows.levels >= LOUD_DB)
+    loud = (rows.channels > 0) & (rows.levels >= LOUD_DB) & _filled(rows)
     candidates = np.flatnonzero(loud & rows.vectors.any(axis=1))
     # What all vectors have in common would favour sounds that are like any other.
     vectors = rows.vectors - rows.vectors.mean(axis=0)
@@ -321,6 +324,19 @@ def _found(paths: Paths, separator: Separator, count: int) -> list[list[Sound]]:
         if len(shown) == count:
             break
     return shown
+
+
+def _filled(rows: StoredRows) -> np.ndarray:
+    """bool [rows]: whether a window has sound for most of its time; pauses resemble each other."""
+    waveforms = [soundfile.read(path, dtype="float32") for path in rows.paths]
+    filled = np.zeros(len(rows), bool)
+    for place in range(len(rows)):
+        waveform, rate = waveforms[rows.recording[place]]
+        window = waveform[round(rows.starts[place] * rate) : round(rows.ends[place] * rate)]
+        frames = window[: len(window) // FRAMES * FRAMES].reshape(FRAMES, -1)
+        powers = np.mean(np.square(frames, dtype=np.float64), axis=1)
+        filled[place] = np.mean(powers > 1e-3 * powers.max()) >= FILLED
+    return filled
 
 
 def _labelled(window: Found, sound: Sound, what: str) -> Sound:

@@ -2,7 +2,7 @@
 
     sepssl-quickstart --workdir=/tmp/sepssl --from_scratch [--preset=smoke]
 
-The default takes at most 10 minutes on 2 cores; the `smoke` preset under 3, and its numbers mean
+The default takes 6 to 14 minutes on 2 cores; the `smoke` preset under 3, and its numbers mean
 nothing but that everything runs.
 """
 

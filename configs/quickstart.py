@@ -41,6 +41,7 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             "input": "scenes",  # what `open_clips` opens
+            "data_dir": "",  # folder of TFDS datasets; "" for TFDS's own
             "seed": 0,
             "excerpts": 60,  # of recordings; as many are separated, embedded, searched, mapped
             "excerpt_seconds": 5.0,  # the loudest of up to a minute

@@ -125,7 +125,7 @@ def translate(
 
 
 def _partition(graph: tf.Graph) -> tuple[list[tf.Operation], dict[str, np.ndarray]]:
-    """Operations that depend on the input, and what they and the outputs use of all others."""
+    """Operations that depend on the input, and what they use of all others."""
     varying = []
     names = set()
     used: dict[str, tf.Tensor] = {}

@@ -13,11 +13,14 @@ from ml_collections import ConfigDict
 
 import sepssl.configs
 
+_OF_QUICKSTART = ("quickstart", "from_scratch")
+
 
 def shipped() -> dict[str, pathlib.Path]:
-    """The files of the configurations that come with the package, by name."""
+    """The files of the configurations that come with the package, by name: those to train by."""
     folder = pathlib.Path(sepssl.configs.__path__[0])
-    return {file.stem: file for file in sorted(folder.glob("[!_]*.py"))}
+    files = {file.stem: file for file in sorted(folder.glob("[!_]*.py"))}
+    return {name: file for name, file in files.items() if name not in _OF_QUICKSTART}
 
 
 def missing(path: str) -> str:

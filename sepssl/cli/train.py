@@ -57,7 +57,7 @@ def expanded(argv: Sequence[str]) -> list[str]:
         place = i if equals else i + 1
         value = value if equals else "".join(arguments[place : place + 1])
         name, colon, rest = value.partition(":")
-        if name in shipped() and not pathlib.Path(name).exists():
+        if name in shipped() and not pathlib.Path(name).is_file():
             path = f"{shipped()[name]}{colon}{rest}"
             arguments[place] = f"{flag}={path}" if equals else path
     return arguments

@@ -95,7 +95,7 @@ def train_from_scratch(
     """Runs the whole pipeline, or what is left of it.
 
     Args:
-        config: as `configs/quickstart.py` makes it.
+        config: as `configs/from_scratch.py` makes it.
         workdir: folder of the run, new or to be continued.
         verbose: whether to print what is done, and progress.
 

@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import time
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -19,26 +20,30 @@ import soundfile
 import tensorflow as tf
 from ml_collections import ConfigDict
 
+from sepssl.audio.decoding import SILENCE, printable
 from sepssl.audio.files import write_audio
-from sepssl.data.clips import Clips, report_skipped
+from sepssl.data.clips import Clips, Skipped, report_skipped
 from sepssl.data.sources import open_clips
+from sepssl.data.spec import is_path, mixed_sounds
 from sepssl.errors import InputError
-from sepssl.files import atomic_folder
+from sepssl.files import atomic_folder, write_csv
 from sepssl.index.rows import StoredRows, read_rows
 from sepssl.index.search import Found, WindowIndex
 from sepssl.pipelines.embed import embed_recordings
 from sepssl.pipelines.map import write_map
 from sepssl.pipelines.search import sounds_of
-from sepssl.pipelines.separate import separate_recordings
+from sepssl.pipelines.separate import open_recordings, separate_recordings
 from sepssl.reports.first_look import Group, write_first_look
 from sepssl.reports.found import Sound
 from sepssl.representation import load_encoder
 from sepssl.separation import Separator, load_separator
 from sepssl.training.checkpoints import RunFolder
+from sepssl.training.clips import MIN_SECONDS
 from sepssl.training.encoder import train_encoder
 from sepssl.training.monitors import read_metrics
 from sepssl.training.separator import train_separator
 from sepssl.version import __version__
+from sepssl.weights import is_name
 
 SEARCHED_SECONDS = 60.0  # of a recording, for its loudest excerpt; our choice
 AUDIBLE_DB = -30.0  # below the excerpt: channels that are quieter are not shown; our choice
@@ -54,10 +59,10 @@ SEPARATED = (
     f" {-AUDIBLE_DB:g} dB below the excerpt are left out."
 )
 FOUND = (
-    "A channel of one recording, and the sounds nearest to it in others. What was searched are"
+    "A channel of one excerpt, and the sounds nearest to it in others. What was searched are"
     " mixtures and their channels; a channel was found where one is shown beside its mixture. Of"
-    " all channels, these are the ones with the nearest neighbours: examples of what is found, not"
-    " of how often."
+    " the louder channels in windows without pauses, these have the nearest neighbours: examples of"
+    " what is found, not of how often."
 )
 STATES = (
     "One excerpt, as three states of the separator split it: untrained, as shipped, and after the"
@@ -124,10 +129,13 @@ def quickstart(config: ConfigDict, workdir: str | os.PathLike, verbose: bool = T
         load_separator(config.separator.train.init_from),
         load_encoder(config.encoder.train.init_from),
     )
-    clips = open_clips(config.input, separator.sample_rate)
-    record = config.to_dict() | {"recordings": _digest(clips)}
+    clips = open_recordings(
+        config.input, separator.sample_rate, exclude=workdir, data_dir=config.data_dir or None
+    )
+    record = config.to_dict() | {"recordings": _identity(clips)}
+    del record["input"], record["data_dir"]  # how they were named; what they are is recorded
     run = RunFolder(workdir, record, verbose)
-    paths = Paths(run.path)
+    paths = Paths(run.path.resolve())
     if paths.page.exists():
         if verbose:
             print(f"{paths.root}: complete already", flush=True)
@@ -140,19 +148,27 @@ def quickstart(config: ConfigDict, workdir: str | os.PathLike, verbose: bool = T
 
     with run.lock():
         step(f"1/4 excerpts of {len(clips)} recordings")
+        skipped = list(clips.skipped)
         if not paths.recordings.exists():
-            write_excerpts(clips, paths.recordings, config)
+            skipped += write_excerpts(clips, paths.recordings, config)
         step("2/4 separate, embed, search, map")
         excerpts = open_clips(paths.recordings, separator.sample_rate)
-        separate_recordings(separator, excerpts, paths.separated, verbose=verbose)
+        separation = separate_recordings(separator, excerpts, paths.separated, verbose=verbose)
         rate = encoder.sample_rate
-        embed_recordings(
+        embedding = embed_recordings(
             encoder,
             excerpts if rate == separator.sample_rate else open_clips(paths.recordings, rate),
             paths.index,
             separator,
             window_seconds=config.window_seconds,
             hop_seconds=config.window_seconds / 2,
+            models={
+                kind.lower(): model if is_name(model, kind) else os.path.abspath(model)
+                for kind, model in (
+                    ("Encoder", config.encoder.train.init_from),
+                    ("Separator", config.separator.train.init_from),
+                )
+            },
             verbose=verbose,
         )
         paths.map.unlink(missing_ok=True)
@@ -182,7 +198,7 @@ def quickstart(config: ConfigDict, workdir: str | os.PathLike, verbose: bool = T
             encoder_metrics=read_metrics(paths.encoder / "metrics.jsonl") if enough else [],
             commands=_commands(config.input),
             facts={
-                "recordings": f"{config.input}: {len(clips)}, {len(clips.skipped)} skipped",
+                "recordings": printable(f"{config.input}: {len(clips)}, {len(skipped)} skipped"),
                 "excerpts": f"{len(excerpts)} of {config.excerpt_seconds:g} s",
                 "models": f"separator {config.separator.train.init_from}, "
                 f"encoder {config.encoder.train.init_from}",
@@ -191,72 +207,96 @@ def quickstart(config: ConfigDict, workdir: str | os.PathLike, verbose: bool = T
                 f"Keras {keras.__version__}",
             },
         )
-    report_skipped(clips.skipped)
+    if verbose:
+        report_skipped(skipped)
+        for line in dict.fromkeys([*separation.warnings, *embedding.warnings]):
+            print(f"warning: {printable(line)}")
     return paths
 
 
-def _digest(clips: Clips) -> str:
-    """Tells recordings apart by their names and what their files' dates and sizes are."""
-    digest = hashlib.sha256(clips.origin.encode())
+def _identity(clips: Clips) -> str:
+    """Tells recordings apart by where they are, their names, dates and sizes."""
+    digest = hashlib.sha256(os.fsencode(clips.origin))
     for index, name in enumerate(clips.names):
         digest.update(os.fsencode(f"{name}\0{clips.stamp(index)}\0"))
-    return digest.hexdigest()[:16]
+    return f"{len(clips)}, of digest {digest.hexdigest()[:16]}"
 
 
-def write_excerpts(clips: Clips, folder: pathlib.Path, config: ConfigDict) -> None:
-    """Writes the excerpts of recordings as wav files, mono at the clips' sample rate.
+def write_excerpts(clips: Clips, folder: pathlib.Path, config: ConfigDict) -> list[Skipped]:
+    """Writes excerpts of recordings as wav files, mono at the clips' sample rate.
 
-    Recordings that cannot be read are passed over.
+    `excerpts.csv` among them tells which recording each is of, and where it begins in it.
 
     Args:
         clips: the recordings.
         folder: new; appears whole.
         config: `seed`, `excerpts`, how many, and `excerpt_seconds`, how long.
 
+    Returns:
+        Recordings that were passed over: they cannot be read, or are silent or too short there.
+
     Raises:
-        InputError: if none can be read.
+        InputError: if nothing is left.
     """
     rate = clips.sample_rate
     length, searched = int(config.excerpt_seconds * rate), int(SEARCHED_SECONDS * rate)
     rng = np.random.default_rng(config.seed)
     each = -(-config.excerpts // len(clips))
-    written, reason = 0, ""
+    order = rng.permutation(len(clips))
+    if clips.in_order:  # of which each step back costs a pass over all of them
+        order = np.sort(order[: 2 * config.excerpts])
+    skipped, rows = [], []
     with atomic_folder(folder) as temporary:
-        for index in rng.permutation(len(clips)).tolist():
-            total = clips.num_samples(index)
-            count = min(each, max(1, total // length))
-            edges = [total * part // count for part in range(count + 1)]
-            for low, high in itertools.pairwise(edges):
-                start = low + int(rng.integers(max(high - low - searched, 0) + 1))
-                try:
-                    part = clips.read(index, start, min(high - start, searched))
-                except InputError as error:
-                    reason = str(error)
-                    continue
-                offset = _loudest(part, length, rate)
-                sound = part[offset : offset + length]
-                if not sound.any():
-                    reason = f"{clips.names[index]}: is silent"
-                    continue
-                at = f"{(start + offset) / rate:.1f}s"
-                write_audio(
-                    temporary / f"{written + 1:02d}-{_file_name(clips, index)}-{at}.wav",
-                    sound / max(1.0, float(np.abs(sound).max())),
-                    rate,
-                )
-                written += 1
-                if written == config.excerpts:
-                    return
-        if not written:
-            raise InputError(f"{config.input}: no recording could be read; the last: {reason}")
+        for index in order.tolist():
+            if len(rows) == config.excerpts:
+                break
+            try:
+                for start, sound in _excerpts(clips, index, each, length, searched, rng):
+                    name = f"{len(rows) + 1:02d}-{_file_name(clips, index)}-{start / rate:.1f}s.wav"
+                    write_audio(temporary / name, sound, rate, "FLOAT")
+                    rows.append([name, clips.names[index], f"{start / rate:.3f}"])
+                    if len(rows) == config.excerpts:
+                        break
+            except InputError as error:
+                skipped.append(Skipped(clips.names[index], str(error)))
+        if not rows:
+            raise InputError(
+                f"{printable(config.input)}: no recording could be read; the last: "
+                f"{skipped[-1].reason}"
+            )
+        write_csv(temporary / "excerpts.csv", ["excerpt", "recording", "start"], rows)
+    return skipped
+
+
+def _excerpts(
+    clips: Clips, index: int, count: int, length: int, searched: int, rng: np.random.Generator
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The first sample of each excerpt of a recording, and its sound."""
+    whole = clips.read(index) if clips.in_order else None
+    total = clips.num_samples(index) if whole is None else len(whole)
+    count = min(count, max(1, total // length))
+    edges = [total * part // count for part in range(count + 1)]
+    for low, high in itertools.pairwise(edges):
+        start = low + int(rng.integers(max(high - low - searched, 0) + 1))
+        size = min(high - start, searched)
+        part = clips.read(index, start, size) if whole is None else whole[start : start + size]
+        offset = _loudest(part, length, clips.sample_rate)
+        sound = part[offset : offset + length]
+        if len(sound) < MIN_SECONDS * clips.sample_rate or np.abs(sound).max() <= SILENCE:
+            raise InputError(
+                f"{clips.names[index]}: silent, or shorter than {MIN_SECONDS} s, from "
+                f"{start / clips.sample_rate:.1f} s; expected sound"
+            )
+        yield start + offset, sound
 
 
 def _file_name(clips: Clips, index: int) -> str:
-    """A clip's classes, if they are known, or its name, in letters that any system takes."""
-    text = pathlib.PurePath(clips.names[index]).stem
+    """A clip's classes, if they are known, or its name, without what file systems refuse."""
+    text = os.path.splitext(clips.names[index])[0]
     if clips.labels is not None and clips.class_names is not None:
         text = "-".join(np.array(clips.class_names)[clips.labels[index] == 1])
-    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:40] or "recording"
+    text = os.fsencode(text).decode("utf-8", "replace")
+    return re.sub(r"\W+", "-", text).strip("-")[-40:] or "recording"
 
 
 def _loudest(waveform: np.ndarray, length: int, step: int) -> int:
@@ -327,7 +367,7 @@ def _found(paths: Paths, separator: Separator, count: int) -> list[list[Sound]]:
 
 
 def _filled(rows: StoredRows) -> np.ndarray:
-    """bool [rows]: whether a window has sound for most of its time; pauses resemble each other."""
+    """bool [rows]: whether the mixture sounds for most of a window; pauses resemble each other."""
     waveforms = [soundfile.read(path, dtype="float32") for path in rows.paths]
     filled = np.zeros(len(rows), bool)
     for place in range(len(rows)):
@@ -376,7 +416,13 @@ def _states(config: ConfigDict, excerpt: Sound, paths: Paths) -> list[list[Sound
 
 def _commands(source: str) -> list[str]:
     """What to run next, on all of the recordings."""
-    folder = "FOLDER" if source == "scenes" else shlex.quote(os.path.abspath(source))
+    if source == "scenes":
+        source = "FOLDER"
+    elif mixed := mixed_sounds(source):
+        source = f"mix:{os.path.abspath(mixed)}"
+    elif is_path(source):
+        source = os.path.abspath(source)
+    folder = printable(shlex.quote(source))
     return [
         f"sepssl-separate --input={folder} --output=separated",
         f"sepssl-embed --separator=small --input={folder} --output=index",

@@ -29,7 +29,7 @@ def registry() -> Mapping[str, Mapping[str, Mapping[str, str]]]:
 
 def is_name(model: str | os.PathLike, kind: str) -> bool:
     """Whether a model is called by its name, and not by the path of a file."""
-    return os.fspath(model) in registry()[kind] and not os.path.exists(model)
+    return os.fspath(model) in registry()[kind] and not os.path.isfile(model)
 
 
 def model_file(
@@ -53,7 +53,7 @@ def model_file(
     expected = f"expected a .keras file that holds a sepssl {kind}"
     if entries:
         expected += f", or {' or '.join(entries)}"
-    if path.exists():
+    if path.is_file() or (path.exists() and os.fspath(model) not in entries):
         if path.is_dir() or path.suffix != ".keras":
             raise InputError(f"{path}: not a .keras file; {expected}")
         return path

@@ -70,7 +70,12 @@ def test_a_configuration_by_its_name(call, tmp_path, monkeypatch):
         assert "file: is a file; expected a folder" in result.stderr
     result = call("train", "--config=separator_tiny", "--workdir=file")
     assert re.search("separator_tiny: no such file; .* or one of .*separator_small", result.stderr)
-    # What lies in the working directory comes first.
+    # A file comes first, but a run's folder of that name does not.
     (tmp_path / "encoder_small").mkdir()
     result = call("train", "--config=encoder_small", "--workdir=file")
-    assert "encoder_small: no such file" in result.stderr
+    assert "file: is a file; expected a folder" in result.stderr
+    (tmp_path / "encoder_small").rmdir()
+    (tmp_path / "encoder_small").write_text("no Python")
+    result = call("train", "--config=encoder_small", "--workdir=file")
+    assert "encoder_small: could not be read as a configuration" in result.stderr
+    assert "task=None" not in call("train", "--config=quickstart", "--workdir=file").stderr

@@ -88,10 +88,25 @@ def test_an_excerpt_is_the_loudest_part(tmp_path, config):
     settings = config.copy_and_resolve_references()
     settings.update(excerpts=1, excerpt_seconds=2.0)
     write_excerpts(open_clips(tmp_path / "long.wav", RATE), tmp_path / "excerpts", settings)
-    (file,) = (tmp_path / "excerpts").iterdir()
+    (file,) = (tmp_path / "excerpts").glob("*.wav")
     assert file.name == "01-long-41.0s.wav"
     found = soundfile.read(file)[0]
-    np.testing.assert_allclose(found, waveform[41 * RATE : 43 * RATE], atol=1 / 32767)
+    np.testing.assert_allclose(found, waveform[41 * RATE : 43 * RATE], atol=1e-7)
+    table = (tmp_path / "excerpts" / "excerpts.csv").read_text().splitlines()
+    assert table == ["excerpt,recording,start", "01-long-41.0s.wav,long.wav,41.000"]
+
+
+def test_quiet_excerpts_are_kept_and_silent_ones_listed(tmp_path, config):
+    (tmp_path / "in").mkdir()
+    quiet = tone(2, 440, level=1e-5)  # less than half a step of 16 bits
+    soundfile.write(tmp_path / "in" / "quiet.wav", quiet, RATE, "FLOAT")
+    soundfile.write(tmp_path / "in" / "silent.wav", np.zeros(RATE), RATE)
+    soundfile.write(tmp_path / "in" / "short.wav", tone(0.05, 440), RATE)
+    clips = open_clips(tmp_path / "in", RATE)
+    skipped = write_excerpts(clips, tmp_path / "excerpts", config)
+    (file,) = (tmp_path / "excerpts").glob("*.wav")
+    assert np.abs(soundfile.read(file)[0]).max() == pytest.approx(1e-5, rel=0.01)
+    assert {name for name, _ in skipped} == {"silent.wav", "short.wav"}
 
 
 def test_several_excerpts_of_one_recording_do_not_overlap(tmp_path, config):
@@ -100,7 +115,7 @@ def test_several_excerpts_of_one_recording_do_not_overlap(tmp_path, config):
     write_excerpts(open_clips(tmp_path / "long.wav", RATE), tmp_path / "excerpts", config)
     starts = sorted(
         float(re.search(r"-([\d.]+)s\.wav", file.name)[1])
-        for file in (tmp_path / "excerpts").iterdir()
+        for file in (tmp_path / "excerpts").glob("*.wav")
     )
     assert len(starts) == config.excerpts
     assert np.diff(starts).min() >= config.excerpt_seconds
@@ -108,7 +123,7 @@ def test_several_excerpts_of_one_recording_do_not_overlap(tmp_path, config):
 
 
 def test_the_page_plays_excerpts_and_channels_that_add_up_to_them(finished, config):
-    excerpts = sorted(finished.recordings.iterdir())
+    excerpts = sorted(finished.recordings.glob("*.wav"))
     assert len(excerpts) == 5  # neither the broken nor the silent one
     separator = load_separator(config.separator.train.init_from)
     played = sounds(finished.page.read_text())
@@ -173,11 +188,23 @@ def test_a_complete_run_is_left_alone_and_other_recordings_are_refused(finished,
         (folder / "new.wav").unlink()
 
 
-def test_one_short_recording_is_shown_and_not_trained_on(tmp_path, config, eager):
+def test_the_index_names_its_models(finished, config):
+    models = read_rows(finished.index).models
+    for stage in ("encoder", "separator"):
+        assert models[stage] == config[stage].train.init_from
+
+
+def test_one_short_recording_is_shown_and_not_trained_on(tmp_path, config, eager, monkeypatch):
     soundfile.write(tmp_path / "one.wav", tone(1.2, 440), RATE)
     settings = config.copy_and_resolve_references()
-    settings.input = str(tmp_path / "one.wav")
+    settings.input = str(tmp_path)
+    # A folder of the run within that of the recordings; both named in another way when repeated.
     paths = quickstart(settings, tmp_path / "run", verbose=False)
+    before = paths.page.stat().st_mtime_ns
+    monkeypatch.chdir(tmp_path)
+    settings.input = "."
+    assert quickstart(settings, "run", verbose=False) == paths
+    assert paths.page.stat().st_mtime_ns == before
     page = paths.page.read_text()
     assert "A moment of training" not in page
     assert not paths.encoder.exists()

@@ -96,7 +96,11 @@ def test_names_are_resolved_and_files_come_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert weights.model_file("small", "Separator") == weights.FOLDER / "small.keras"
     assert weights.is_name("small", "Separator")
-    (tmp_path / "small").mkdir()
+    (tmp_path / "small").mkdir()  # as a run's folder may be called
+    assert weights.is_name("small", "Separator")
+    assert weights.model_file("small", "Separator") == weights.FOLDER / "small.keras"
+    (tmp_path / "small").rmdir()
+    (tmp_path / "small").touch()
     assert not weights.is_name("small", "Separator")
     with pytest.raises(InputError, match=r"^small: not a \.keras file; expected a \.keras file"):
         weights.model_file("small", "Separator")

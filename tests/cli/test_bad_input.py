@@ -319,15 +319,20 @@ def ids(cases):
     return [f"{command}-{i}" for i, (command, _, _) in enumerate(cases)]
 
 
+def files_in(folder):
+    """Without what Python stores of a configuration that it reads."""
+    return sorted(path for path in folder.rglob("*") if "__pycache__" not in path.parts)
+
+
 def require_one_line(call, folder, command, arguments, says):
-    before = sorted(folder.rglob("*"))
+    before = files_in(folder)
     result = call(command, *arguments)
     assert result.status == 1, result
     lines = result.stderr.splitlines()
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith(f"sepssl-{command.replace('_', '-')}: error: ")
     assert says in lines[0]
-    assert sorted(folder.rglob("*")) == before
+    assert files_in(folder) == before
     assert (folder / "there.npz").read_text() == "precious"
     return result
 

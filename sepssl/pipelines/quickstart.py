@@ -245,7 +245,8 @@ def write_excerpts(clips: Clips, folder: pathlib.Path, config: ConfigDict) -> li
     order = rng.permutation(len(clips))
     if clips.in_order:  # of which each step back costs a pass over all of them
         order = np.sort(order[: 2 * config.excerpts])
-    skipped, rows = [], []
+    skipped: list[Skipped] = []
+    rows: list[list[str]] = []
     with atomic_folder(folder) as temporary:
         for index in order.tolist():
             if len(rows) == config.excerpts:

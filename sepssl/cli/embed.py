@@ -12,7 +12,6 @@ A run that was stopped goes on when it is repeated; later, it adds what is new o
 file, FILE.journal/ holds all rows for that; it may be removed when the file is complete.
 """
 
-import os
 import sys
 
 from absl import flags
@@ -20,7 +19,7 @@ from absl import flags
 from sepssl.cli.main import run as run_command
 from sepssl.data.spec import FORMS, require_clips
 from sepssl.errors import InputError
-from sepssl.weights import is_name, model_file
+from sepssl.weights import model_file, reference
 
 _POOLS = ["window", "mean", "max", "mean_max"]
 
@@ -138,7 +137,7 @@ def main(values: flags.FlagValues) -> None:
         values.pool,
         values.audible_db,
         {
-            kind: path if is_name(path, kind.capitalize()) else os.path.abspath(path)
+            kind: reference(path, kind.capitalize())
             for kind, path in (("encoder", values.encoder), ("separator", values.separator))
             if path
         },

@@ -43,7 +43,7 @@ from sepssl.training.encoder import train_encoder
 from sepssl.training.monitors import read_metrics
 from sepssl.training.separator import train_separator
 from sepssl.version import __version__
-from sepssl.weights import is_name
+from sepssl.weights import reference
 
 SEARCHED_SECONDS = 60.0  # of a recording, for its loudest excerpt; our choice
 AUDIBLE_DB = -30.0  # below the excerpt: channels that are quieter are not shown; our choice
@@ -125,10 +125,8 @@ def quickstart(config: ConfigDict, workdir: str | os.PathLike, verbose: bool = T
         InputError: if the recordings cannot be opened or none can be read, or `workdir` holds a run
             of other recordings or another configuration, or something else.
     """
-    separator, encoder = (
-        load_separator(config.separator.train.init_from),
-        load_encoder(config.encoder.train.init_from),
-    )
+    separator = load_separator(config.separator.train.init_from)
+    encoder = load_encoder(config.encoder.train.init_from)
     clips = open_recordings(
         config.input, separator.sample_rate, exclude=workdir, data_dir=config.data_dir or None
     )
@@ -163,11 +161,8 @@ def quickstart(config: ConfigDict, workdir: str | os.PathLike, verbose: bool = T
             window_seconds=config.window_seconds,
             hop_seconds=config.window_seconds / 2,
             models={
-                kind.lower(): model if is_name(model, kind) else os.path.abspath(model)
-                for kind, model in (
-                    ("Encoder", config.encoder.train.init_from),
-                    ("Separator", config.separator.train.init_from),
-                )
+                kind: reference(config[kind].train.init_from, kind.capitalize())
+                for kind in ("encoder", "separator")
             },
             verbose=verbose,
         )

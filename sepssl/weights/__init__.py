@@ -32,6 +32,11 @@ def is_name(model: str | os.PathLike, kind: str) -> bool:
     return os.fspath(model) in registry()[kind] and not os.path.isfile(model)
 
 
+def reference(model: str | os.PathLike, kind: str) -> str:
+    """How a model is referred to from any folder: by its name, or a file by its absolute path."""
+    return os.fspath(model) if is_name(model, kind) else os.path.abspath(model)
+
+
 def model_file(
     model: str | os.PathLike,
     kind: str,

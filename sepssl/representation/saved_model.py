@@ -56,9 +56,9 @@ class SavedModelEmbedder:
             self._call = signatures[signature]
             inputs = self._call.structured_input_signature[1]
             if len(inputs) != 1:
+                taken = ", ".join(sorted(inputs)) or "nothing"  # TensorFlow's order varies
                 raise InputError(
-                    f"{folder}: signature {signature!r} takes {', '.join(inputs) or 'nothing'}; "
-                    "expected a waveform alone"
+                    f"{folder}: signature {signature!r} takes {taken}; expected a waveform alone"
                 )
             ((self._name, spec),) = inputs.items()
         else:

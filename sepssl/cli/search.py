@@ -91,6 +91,7 @@ def check(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
     from sepssl.audio.decoding import printable
     from sepssl.data.clips import report_truncated
+    from sepssl.files import together
     from sepssl.index.search import WindowIndex
     from sepssl.pipelines.search import embed_query, require_results, row_of, write_results
     from sepssl.reports.found import found_table
@@ -129,14 +130,15 @@ def main(values: flags.FlagValues) -> None:
     require_results(values.output, found)
     skipped: dict[str, None] = {}
     speed = (index.settings or {}).get("speed", 1.0)
+    separator = None
+    with_sound = any(not path.lower().endswith((".csv", ".txt")) for path in values.output)
+    if with_sound and any(window.channel for window in found):
+        path = values.separator or index.models.get("separator")
+        separator = _model(path, "separator") if path else None
+    with together(values.output) as places:
+        for place in places:
+            skipped |= dict.fromkeys(write_results(place, found, title, separator, speed))
     for output in values.output:
-        separator = None
-        if any(window.channel for window in found) and not output.lower().endswith(
-            (".csv", ".txt")
-        ):
-            path = values.separator or index.models.get("separator")
-            separator = _model(path, "separator") if path else None
-        skipped |= dict.fromkeys(write_results(output, found, title, separator, speed))
         print(f"written: {output}")
     for reason in skipped:
         print(f"not heard: {reason}")

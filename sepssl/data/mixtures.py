@@ -137,7 +137,7 @@ class Mixtures:
         config = dataclasses.replace(self.config, sample_rate=sounds.sample_rate)
         kinds = _kinds(sounds)
         groups = _groups(config, self.seed, sounds, kinds, title)
-        assigned = self._assigned(sounds, title)
+        assigned = self.assigned(sounds, title)
         parts = {}
         for split, count in self.counts.items():
             used = np.flatnonzero(assigned == split)
@@ -158,7 +158,16 @@ class Mixtures:
             )
         return next(iter(parts.values())) if len(parts) == 1 else Joined(parts)
 
-    def _assigned(self, sounds: Clips, title: str) -> np.ndarray:
+    def assigned(self, sounds: Clips, title: str) -> np.ndarray:
+        """The split whose scenes each recording is mixed into, "" for none: str [recordings].
+
+        Args:
+            sounds: the recordings.
+            title: of the recordings, for errors.
+
+        Raises:
+            InputError: if there is no such fold.
+        """
         if not set(self.counts) <= set(self.folds):
             assigned = assigned_splits(sounds, self.test_fold)
         else:

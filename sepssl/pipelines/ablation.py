@@ -1,9 +1,11 @@
 """A table of encoders, each trained and evaluated on several seeds, resumable cell by cell.
 
 A seed is everything that is drawn: the scenes to train on, the separator, the encoder's weights and
-batches, and the scenes to evaluate on. Rows are compared seed by seed.
+batches, and the scenes to evaluate on; of scenes mixed from sounds with folds also which folds are
+for training, validation and testing. Rows are compared seed by seed.
 """
 
+import dataclasses
 import functools
 import gc
 import hashlib
@@ -12,31 +14,46 @@ import os
 import pathlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import keras
+import numpy as np
 from ml_collections import ConfigDict
 
-from sepssl.data.clips import InMemory
-from sepssl.data.splits import scene_splits
+from sepssl.data.clips import Clips, InMemory, Subset
+from sepssl.data.mixtures import Mixtures
+from sepssl.data.sources import open_clips
+from sepssl.data.spec import mixed_sounds
+from sepssl.data.splits import SPLITS, scene_splits
 from sepssl.errors import InputError
 from sepssl.evaluation.baselines import baselines
 from sepssl.evaluation.protocol import evaluate_on_splits
+from sepssl.evaluation.scene_retrieval import draw_retrieval, evaluate_scene_retrieval
 from sepssl.files import atomic_file, lock_folder
+from sepssl.progress import Progress
 from sepssl.reports.comparison import write_table
 from sepssl.representation import load_encoder
 from sepssl.representation.build import make_encoder
 from sepssl.representation.embed import embed_recording
+from sepssl.separation import load_separator
 from sepssl.training.added_keys import without_added_keys
 from sepssl.training.checkpoints import RunFolder
-from sepssl.training.clips import scene_config
+from sepssl.training.clips import mixtures, scene_config
 from sepssl.training.encoder import TRUE_SOURCES, train_encoder
 from sepssl.training.monitors import read_metrics
 from sepssl.training.separator import train_separator
+from sepssl.training.start import file_digest
 from sepssl.version import __version__
+from sepssl.weights import model_file
 
 METRICS = {"qbe_map": "QbE mAP", "linear_map": "linear mAP", "mlp_map": "MLP mAP"}
+RETRIEVAL = {  # of scenes mixed from isolated sounds
+    "scene_map": "scene retrieval",
+    "scene_channels_map": "by mixture or channel",
+    "scene_sources_map": "by mixture or true source",
+}
+EVALUATION_SEED = 1000  # added to a seed: other scenes than those to train on
 
 
 class Results:
@@ -65,12 +82,15 @@ class Results:
         with atomic_file(self.path, overwrite=True) as temporary:
             temporary.write_text("".join(json.dumps(r) + "\n" for r in self.records))
 
-    def scores(self, cells: dict[str, dict[int, str]]) -> dict[str, dict[str, dict[int, float]]]:
+    def scores(
+        self, cells: dict[str, dict[int, str]], metrics: Iterable[str] = tuple(METRICS)
+    ) -> dict[str, dict[str, dict[int, float]]]:
         """Row -> metric -> seed -> score, in the order of `cells`.
 
         Args:
             cells: of every row, the settings of its cells by seed; other cells do not count, and
                 rows without any are left out.
+            metrics: which scores.
         """
         found = {}
         for row, settings in cells.items():
@@ -80,7 +100,7 @@ class Results:
                 if r["row"] == row and settings.get(r["seed"]) == r["settings"]
             ]
             if own:
-                found[row] = {metric: {r["seed"]: r[metric] for r in own} for metric in METRICS}
+                found[row] = {metric: {r["seed"]: r[metric] for r in own} for metric in metrics}
         return found
 
 
@@ -115,19 +135,20 @@ def run_ablation(
     for name in [*wanted, *(name for pair in config.comparisons for name in pair)]:
         if name not in rows:
             raise InputError(f"row {name!r}: expected one of {'; '.join(rows)}")
-    for key in ("sample_rate", "num_clips", "clip_seconds", "ambience_range_db"):
+    for key in ("directory", "sample_rate", "num_clips", "clip_seconds", "ambience_range_db"):
         if config.separator.data[key] != config.encoder.data[key]:
             raise InputError(
                 f"separator.data.{key}={config.separator.data[key]}, encoder.data.{key}="
                 f"{config.encoder.data[key]}: expected the same, since both see the same scenes"
             )
     cells = expected_cells(config)
+    metrics = METRICS | (RETRIEVAL if config.get("retrieval") else {})
     workdir.mkdir(parents=True, exist_ok=True)
     with lock_folder(workdir, wait=False):
         results = Results(config.results or workdir / "results.jsonl")
 
         def write() -> None:
-            write_table(results.scores(cells), METRICS, config.comparisons, workdir)
+            write_table(results.scores(cells, metrics), metrics, config.comparisons, workdir)
 
         for seed in config.seeds:
             missing = [
@@ -173,12 +194,35 @@ def _settings(config: ConfigDict, row: dict) -> str:
     """
     parts = {key: config[key].to_dict() for key in ("separator", "states", "encoder", "evaluation")}
     parts = without_added_keys(parts)
+    for key in ("folds", "retrieval"):
+        if config.get(key):
+            parts[key] = config.to_dict()[key]
+    if config.get("retrieval"):
+        parts["retrieval"]["separator"] = _separator_digest(config.retrieval.separator)
+    parts["states"] = {
+        name: _separator_digest(state) if isinstance(state, str) else state
+        for name, state in parts["states"].items()
+    }
     row = {key: value for key, value in row.items() if key not in ("name", "seeds")}
     return _digest(parts | {"row": row})
 
 
+def _separator_digest(reference: str) -> str:
+    return file_digest(model_file(reference, "Separator"))
+
+
 def _digest(values: dict) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def rotated_folds(folds: Sequence[str], seed: int) -> dict[str, tuple[str, ...]]:
+    """Folds for each split: for seed 0 the last for testing, the one before for validation.
+
+    For each further seed, the folds for testing and validation move on by one, cyclically.
+    """
+    turn = seed % len(folds)
+    turned = (*folds[turn:], *folds[:turn])
+    return {"train": turned[:-2], "validation": turned[-2:-1], "test": turned[-1:]}
 
 
 class Cells(Protocol):
@@ -207,9 +251,9 @@ class SeedCells(Cells):
         self._seed = seed
         self._folder = folder
         self._cache = folder / "cache"
-        counts = tuple(config.evaluation[split] for split in ("train", "validation", "test"))
-        splits = scene_splits(scene_config(config.encoder.data), seed, counts)
-        self._splits = [InMemory(clips) for clips in splits]
+        folds = config.get("folds")
+        self._folds = rotated_folds(folds, seed) if folds else {}
+        self._splits = [InMemory(clips) for clips in self._evaluation_clips()]
 
     @functools.cached_property
     def _separator(self) -> RunFolder:
@@ -221,7 +265,49 @@ class SeedCells(Cells):
         stage = part.copy_and_resolve_references()
         stage.seed = stage.data.seed = self._seed
         stage.data.cache = str(self._cache)
+        if self._folds:
+            stage.data.mix.folds = ",".join(self._folds["train"])
+            stage.data.mix.validation_folds = ",".join(self._folds["validation"])
         return stage
+
+    def _evaluation_clips(self) -> Sequence[Clips]:
+        data = self._config.encoder.data
+        counts = {split: self._config.evaluation[split] for split in SPLITS}
+        if not mixed_sounds(data.directory):
+            return scene_splits(scene_config(data), self._seed, tuple(counts.values()))
+        scenes = self._mixtures(counts)
+        clips = open_clips(data.directory, data.sample_rate, labels=True, mixtures=scenes)
+        return [
+            Subset(clips, np.flatnonzero(np.array(clips.splits) == split)) for split in SPLITS
+        ]
+
+    def _mixtures(self, counts: dict[str, int]) -> Mixtures:
+        seed = self._seed + EVALUATION_SEED
+        of_training = mixtures(self._stage(self._config.encoder).data)
+        return dataclasses.replace(of_training, counts=counts, seed=seed, folds=self._folds)
+
+    @functools.cached_property
+    def _retrieval(self) -> tuple[Clips, Clips]:
+        """Queries, and scenes in which they are not heard."""
+        data, retrieval = self._config.encoder.data, self._config.retrieval
+        folder = mixed_sounds(data.directory)
+        sounds = open_clips(folder, data.sample_rate, labels=True)
+        scenes = self._mixtures({"test": retrieval.scenes})
+        queries, mixed = draw_retrieval(sounds, scenes, folder, retrieval.recording)
+        return InMemory(queries), mixed
+
+    @functools.cached_property
+    def _channels(self) -> list[np.ndarray]:
+        """Of the scenes for retrieval, at half the precision: the files of a seed in memory."""
+        scenes = self._retrieval[1]
+        separator = load_separator(self._config.retrieval.separator)
+        with Progress("separating", len(scenes), "scene", verbose=self._verbose) as progress:
+            channels = []
+            for index in range(len(scenes)):
+                found = separator.separate(scenes.read(index), scenes.sample_rate)
+                channels.append(found.astype(np.float16))
+                progress.update()
+        return channels
 
     def cell(self, row: dict, settings: str) -> dict[str, float | None]:
         """Trains the encoder of a row, if it is trained, and evaluates it."""
@@ -234,7 +320,17 @@ class SeedCells(Cells):
         else:
             encoder = load_encoder(self._train(row, settings).final)
             embed = functools.partial(embed_recording, encoder)
-        scores, _ = evaluate_on_splits(embed, self._splits, self._seed, row["name"], self._verbose)
+        name = row["name"]
+        scores, _ = evaluate_on_splits(embed, self._splits, self._seed, name, self._verbose)
+        if self._config.get("retrieval"):
+            queries, scenes = self._retrieval
+            separated = {
+                "channels": lambda index: self._channels[index].astype(np.float32),
+                "sources": lambda index: scenes.read_with_sources(index)[1],
+            }
+            scores |= evaluate_scene_retrieval(
+                embed, queries, scenes, separated, self._seed, name, self._verbose
+            )
         keras.backend.clear_session()
         gc.collect()
         return scores
@@ -242,16 +338,18 @@ class SeedCells(Cells):
     def _train(self, row: dict, settings: str) -> RunFolder:
         stage = self._stage(self._config.encoder)
         stage.task = row.get("task", "encoder")
-        for part in ("views", "objective", "train"):
+        for part in ("data", "views", "encoder", "objective", "train"):
             stage[part].update(row.get(part, {}))
         stage.views.separators = ",".join(
-            TRUE_SOURCES
-            if state == TRUE_SOURCES
-            else str(self._separator.state(self._config.states[state]))
+            TRUE_SOURCES if state == TRUE_SOURCES else self._state(self._config.states[state])
             for state in row.get("separators", ())
         )
         folder = encoder_folder(self._folder.parent, row, self._seed, settings)
         return train_encoder(stage, folder, self._verbose)
+
+    def _state(self, state: int | str) -> str:
+        """A kept state of the seed's own separator, by its step, or another separator."""
+        return state if isinstance(state, str) else str(self._separator.state(state))
 
     def delete_cache(self) -> None:
         shutil.rmtree(self._cache, ignore_errors=True)

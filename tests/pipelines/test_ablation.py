@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import soundfile
 
 from sepssl.configs import paper_ablation
 from sepssl.errors import InputError
@@ -15,6 +16,7 @@ from sepssl.pipelines.ablation import (
     Results,
     encoder_folder,
     expected_cells,
+    rotated_folds,
     run_ablation,
 )
 from sepssl.reports.comparison import write_table
@@ -156,6 +158,53 @@ def test_what_the_settings_of_a_cell_depend_on():
         later = tiny()
         later.encoder.train.precision = value
         assert (expected_cells(later)["both"][3] == settings) == same
+
+
+def test_folds_move_on_with_the_seed():
+    folds = ("1", "2", "3", "4", "5")
+    assert rotated_folds(folds, 0) == {
+        "train": ("1", "2", "3"),
+        "validation": ("4",),
+        "test": ("5",),
+    }
+    assert rotated_folds(folds, 3)["train"] == ("4", "5", "1")
+    assert rotated_folds(folds, 3)["test"] == ("3",)
+    assert rotated_folds(folds, 8) == rotated_folds(folds, 3)
+
+
+def test_scenes_mixed_from_folds(tmp_path):
+    """Three tones an octave apart: statistics tell them from each other, whatever is beside."""
+    (tmp_path / "in").mkdir()
+    lines, t = ["filename,labels,fold"], np.arange(16000) / 16000
+    for fold in "12345":
+        for take in range(4):
+            for hz in (300, 1200, 4800):
+                name = f"{fold}-{hz}{take}.wav"
+                tone = 0.2 * np.sin(2 * np.pi * hz * (1 + 0.02 * take) * t)
+                soundfile.write(tmp_path / "in" / name, tone, 16000)
+                lines.append(f"{name},{hz},{fold}")
+    (tmp_path / "in" / "labels.csv").write_text("\n".join(lines))
+    config = tiny(seeds=(0,), rows=({"name": "statistics", "baseline": "log_mel_statistics"},))
+    config.comparisons = ()
+    with config.unlocked():
+        config.folds = ("1", "2", "3", "4", "5")
+        config.retrieval = {"scenes": 30, "recording": r"\d-(\d+)\.", "separator": "small"}
+    for part in (config.separator, config.encoder):
+        part.data.update(directory=f"mix:{tmp_path}/in", clip_seconds=1.0)
+        part.data.mix.source_count_probabilities = (0.4, 0.4, 0.2)
+        part.data.mix.part_seconds = (0.5, 1.0)
+    config.evaluation = {"train": 60, "validation": 30, "test": 40}
+    run_ablation(config, tmp_path / "out", verbose=False)
+    (record,) = Results(tmp_path / "out" / "results.jsonl").records
+    assert record["linear_map"] > 0.9
+    # Alone, each source is where its query is; in a mixture it may be faint.
+    assert record["scene_sources_map"] > 0.95
+    assert record["scene_sources_map"] > record["scene_map"] > record["scene_chance"]
+    table = (tmp_path / "out" / "table.md").read_text().splitlines()
+    assert table[0].endswith("| scene retrieval | by mixture or channel | by mixture or true source |")
+    settings = expected_cells(config)["statistics"][0]
+    config.retrieval.separator = "small-mixit"
+    assert expected_cells(config)["statistics"][0] != settings
 
 
 def test_the_table_of_known_numbers(tmp_path):

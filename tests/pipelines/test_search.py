@@ -252,6 +252,12 @@ def test_the_command(made, tmp_path, monkeypatch, capsys):
         assert status == 1
         assert message in err
     assert not (tmp_path / "h.csv").exists()
+    # All outputs or none: what was written alone would stand in the way of a second try.
+    status, _, err = run(
+        "--query_row=1", f"--output={tmp_path}/i.csv", f"--output={tmp_path}/f.csv/i.html"
+    )
+    assert (status, not err) == (1, False)
+    assert not (tmp_path / "i.csv").exists()
     assert json.dumps(WindowIndex(folder / "index").models) == json.dumps(
         {"sample_rate": RATE, "encoder": f"{folder}/e.keras", "separator": f"{folder}/s.keras"}
     )

@@ -17,6 +17,9 @@ TFLITE = ["ai-edge-quantizer>=0.10,<0.11"]
 # does not say so.
 ONNX = ["onnx>=1.16,!=1.19.0", "onnxruntime>=1.18"]
 
+# Finds models under hf://OWNER/REPOSITORY.
+HF = ["huggingface_hub>=0.26"]
+
 # Runs the notebook.
 NOTEBOOK = ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5.10"]
 
@@ -62,6 +65,7 @@ setup(
     ],
     extras_require={
         "test": [
+            *HF,
             *HUB,
             *NOTEBOOK,
             *TFLITE,
@@ -83,6 +87,7 @@ setup(
             "tensorflow-metadata<1.17",
             "pyarrow<22",  # newer ones need NumPy 2, which TensorFlow 2.17 does not take
         ],
+        "hf": HF,
         "hub": HUB,
         "tflite": TFLITE,
         "onnx": ONNX,

@@ -26,7 +26,10 @@ _POOLS = ["window", "mean", "max", "mean_max"]
 
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
-        "encoder", "small", "Encoder, a .keras file or a name (small).", flag_values=values
+        "encoder",
+        "small",
+        "Encoder: a .keras file, a name (small) or hf://OWNER/REPOSITORY.",
+        flag_values=values,
     )
     flags.DEFINE_string(
         "input",
@@ -63,8 +66,8 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "separator",
         "",
-        "Separator, a .keras file or a name (small), for rows of channels beside those of "
-        "recordings.",
+        "Separator (a .keras file, a name or hf://OWNER/REPOSITORY), for rows of channels beside "
+        "those of recordings.",
         flag_values=values,
     )
     flags.DEFINE_float(

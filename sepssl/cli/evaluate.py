@@ -47,10 +47,16 @@ _OF_SAVED_MODEL = ("sample_rate", "signature", "model_output")
 
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
-        "encoder", None, "Encoder, a .keras file or a name (small).", flag_values=values
+        "encoder",
+        None,
+        "Encoder: a .keras file, a name (small) or hf://OWNER/REPOSITORY.",
+        flag_values=values,
     )
     flags.DEFINE_string(
-        "separator", None, "Separator, a .keras file or a name (small).", flag_values=values
+        "separator",
+        None,
+        "Separator: a .keras file, a name (small) or hf://OWNER/REPOSITORY.",
+        flag_values=values,
     )
     flags.DEFINE_string(
         "dataset",

@@ -21,7 +21,8 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "separator",
         "small",
-        "Separator, a .keras file or the name of one that comes with the package.",
+        "Separator: a .keras file, the name of one that comes with the package, or "
+        "hf://OWNER/REPOSITORY.",
         flag_values=values,
     )
     flags.DEFINE_string(

@@ -1,9 +1,12 @@
-"""Models that are called by a name: trained ones that come with the package, or are fetched once.
+"""Where models are: in a file, in a folder, under a name, or in a repository on Hugging Face.
 
-`registry.json` lists them by kind ("Separator" or "Encoder") and name; a separator and an encoder
-may share one. An entry has the `sha256` of its `.keras` file, and either `file`, its name in this
-folder, or `url`, where it is: `https://...`, or `hf://OWNER/REPOSITORY/FILE` for a file on Hugging
-Face.
+A name is one of `registry.json`, which lists trained models by kind ("Separator" or "Encoder"); a
+separator and an encoder may share one. An entry has the `sha256` of its `.keras` file, its
+`license`, and either `file`, its name in this folder, or `url`, where it is: `https://...` or an
+address as below.
+
+An address on Hugging Face is `hf://OWNER/REPOSITORY[@REVISION][/FILE.keras]`, where the file is
+`model.keras` unless it is given, and the revision a branch, a tag or a commit.
 """
 
 import functools
@@ -12,6 +15,7 @@ import http.client
 import json
 import os
 import pathlib
+import re
 import urllib.request
 from collections.abc import Mapping
 
@@ -19,6 +23,8 @@ from sepssl.errors import InputError
 from sepssl.files import atomic_file
 
 FOLDER = pathlib.Path(__file__).parent
+MODEL_FILE = "model.keras"  # in a repository, or in a folder made for one
+_ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([^/@]+))?(?:/([^@]+\.keras))?")
 
 
 @functools.cache
@@ -33,8 +39,17 @@ def is_name(model: str | os.PathLike, kind: str) -> bool:
 
 
 def reference(model: str | os.PathLike, kind: str) -> str:
-    """How a model is referred to from any folder: by its name, or a file by its absolute path."""
-    return os.fspath(model) if is_name(model, kind) else os.path.abspath(model)
+    """How a model is referred to from any folder: by name or address, or by its absolute path."""
+    if is_name(model, kind) or _is_address(model):
+        return os.fspath(model)
+    return os.path.abspath(model)
+
+
+def license_of(model: str | os.PathLike, kind: str) -> str:
+    """The license of the weights that a name stands for, as an SPDX identifier; "" of a file's."""
+    if not is_name(model, kind):
+        return ""
+    return registry()[kind][os.fspath(model)].get("license", "")
 
 
 def model_file(
@@ -45,19 +60,27 @@ def model_file(
     """The `.keras` file of a model.
 
     Args:
-        model: the path of a file, or a name in the registry. A file of the same name comes first.
+        model: the path of a file, or of a folder with a `model.keras`; a name in the registry, for
+            which a file comes first, but not a folder; or an address on Hugging Face. What an
+            address leads to is kept in Hugging Face's cache, and looked for there alone if the
+            environment has HF_HUB_OFFLINE=1.
         kind: "Separator" or "Encoder".
         entries: those of the kind, by name, instead of this package's.
 
     Raises:
-        InputError: if there is no such file or name, the file does not end in `.keras`, the name is
-            that of another kind, or what it names cannot be fetched, or has another checksum.
+        InputError: if there is no such file, name or address, the file does not end in `.keras`,
+            the name is that of another kind, or what it names cannot be fetched, or has another
+            checksum; for an address also if huggingface_hub is not installed.
     """
+    if _is_address(model):
+        return _downloaded(os.fspath(model))
     path = pathlib.Path(model)
     entries = registry()[kind] if entries is None else entries
-    expected = f"expected a .keras file that holds a sepssl {kind}"
+    expected = f"expected a .keras file that holds a sepssl {kind}, hf://OWNER/REPOSITORY"
     if entries:
         expected += f", or {' or '.join(entries)}"
+    if os.fspath(model) not in entries and (path / MODEL_FILE).is_file():
+        return path / MODEL_FILE
     if path.is_file() or (path.exists() and os.fspath(model) not in entries):
         if path.is_dir() or path.suffix != ".keras":
             raise InputError(f"{path}: not a .keras file; {expected}")
@@ -72,15 +95,63 @@ def model_file(
     return file
 
 
+def _parts(address: str) -> tuple[str, str, str]:
+    """Repository, revision and file of an address on Hugging Face."""
+    match = _ADDRESS.fullmatch(address)
+    if not match:
+        raise InputError(f"{address}: expected hf://OWNER/REPOSITORY[@REVISION][/FILE.keras]")
+    repository, revision, file = match.groups()
+    return repository, revision or "main", file or MODEL_FILE
+
+
+def _is_address(model: str | os.PathLike) -> bool:
+    return os.fspath(model).startswith("hf://")
+
+
+def _downloaded(address: str) -> pathlib.Path:
+    """The file at an address, in Hugging Face's cache."""
+    repository, revision, file = _parts(address)
+    try:
+        import huggingface_hub
+        from huggingface_hub import errors
+    except ImportError as error:
+        raise InputError(
+            f"{address}: needs huggingface_hub; expected the extra 'hf': pip install 'sepssl[hf]'"
+        ) from error
+    try:
+        return pathlib.Path(huggingface_hub.hf_hub_download(repository, file, revision=revision))
+    except errors.LocalEntryNotFoundError as error:
+        raise InputError(
+            f"{address}: {file} is not in the cache of Hugging Face, and the network cannot be "
+            "reached or is switched off (HF_HUB_OFFLINE)"
+        ) from error
+    except errors.EntryNotFoundError as error:
+        raise InputError(
+            f"{address}: has no {file}; expected a repository of a folder that "
+            "sepssl-export --format=hub has written, or the path of its .keras file as well"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise InputError(
+            f"{address}: has no revision {revision}; expected a branch, a tag or a commit"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise InputError(
+            f"{address}: no such repository; expected a public one, or `hf auth login` with an "
+            "account that may read it"
+        ) from error
+    except Exception as error:  # of several HTTP libraries, and of the file system
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise InputError(f"{address}: cannot be fetched ({reason}); expected a model") from error
+
+
 def _fetched(entry: Mapping[str, str]) -> pathlib.Path:
-    """The file of an entry that has a URL; kept in the user's cache."""
+    """The file of an entry that has a URL; kept in the user's cache, or in Hugging Face's."""
+    if _is_address(entry["url"]):
+        return _downloaded(entry["url"])
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
     file = cache / "sepssl" / f"{entry['sha256']}.keras"
     if not file.exists():
         url = entry["url"]
-        if url.startswith("hf://"):
-            owner, repository, inside = url.removeprefix("hf://").split("/", 2)
-            url = f"https://huggingface.co/{owner}/{repository}/resolve/main/{inside}"
         print(f"fetching {url}", flush=True)
         try:
             with urllib.request.urlopen(url, timeout=60) as response:

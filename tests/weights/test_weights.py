@@ -113,6 +113,13 @@ def test_unknown_names_and_names_of_another_kind():
         weights.model_file("small-mixit", "Encoder")
 
 
+def test_models_of_the_package_have_a_license():
+    for kind, named in weights.registry().items():
+        for name in named:
+            assert weights.license_of(name, kind) == "Apache-2.0"
+    assert weights.license_of("other.keras", "Encoder") == ""
+
+
 def test_a_url_is_fetched_once_and_checked(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     source = tmp_path / "elsewhere.keras"
@@ -184,3 +191,6 @@ def test_a_shipped_separator_is_exported_by_its_name(call, tmp_path):
     card = json.loads((tmp_path / "exported" / "card.json").read_text())
     origin = {"file": "small.keras", "sha256": weights.registry()["Separator"]["small"]["sha256"]}
     assert card["training"] == [origin]
+    assert (card["license"], card["attribution"]) == ("Apache-2.0", ["ATTRIBUTION.csv"])
+    attribution = (tmp_path / "exported" / "ATTRIBUTION.csv").read_bytes()
+    assert attribution == (weights.FOLDER / "ATTRIBUTION.csv").read_bytes()

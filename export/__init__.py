@@ -1,5 +1,5 @@
 """Encoders and separators as files that other programs load: SavedModel, TF Lite, ONNX,
-HEAR.
+HEAR, and all of them in a folder for a hub.
 
 The names are resolved on first use, so that `python -m sepssl.export.check` can look at an export
 in a process that never imports the models it came from.
@@ -17,6 +17,8 @@ _HOMES = {
     "save_classifier": "sepssl.export.classifier",
     "save_encoder": "sepssl.export.saved_model",
     "save_hear": "sepssl.export.hear",
+    "save_hub_encoder": "sepssl.export.hub",
+    "save_hub_separator": "sepssl.export.hub",
     "save_onnx_classifier": "sepssl.export.onnx_model",
     "save_onnx_encoder": "sepssl.export.onnx_model",
     "save_onnx_separator": "sepssl.export.onnx_model",

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from sepssl.evaluation.window_classifier import WindowClassifier
-from sepssl.export.origin import Origin
+from sepssl.export.origin import ATTRIBUTION, Origin
 from sepssl.representation.encoder import Encoder
 from sepssl.separation.separator import Separator
 from sepssl.version import __version__
@@ -18,23 +18,23 @@ MANIFEST = "manifest.sha256"
 
 _SAVED_MODEL = """\
     import tensorflow as tf
-    loaded = tf.saved_model.load("DIRECTORY")
+    loaded = tf.saved_model.load("{path}")
     outputs = loaded.signatures["serving_default"](waveform=tf.zeros([1, {rate}]))
 
-In a Keras 3 model: `keras.layers.TFSMLayer("DIRECTORY", call_endpoint="serving_default")`.
+In a Keras 3 model: `keras.layers.TFSMLayer("{path}", call_endpoint="serving_default")`.
 """
 
 _TFLITE = """\
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter  # or tf.lite.Interpreter
-    run = Interpreter("DIRECTORY/{file}").get_signature_runner("serving_default")
+    run = Interpreter("{path}").get_signature_runner("serving_default")
     outputs = run({input}=np.zeros({shape}, np.{dtype}))
 """
 
 _ONNX = """\
     import numpy as np
     import onnxruntime
-    session = onnxruntime.InferenceSession("DIRECTORY/{file}")
+    session = onnxruntime.InferenceSession("{path}")
     outputs = session.run(None, {{"{input}": np.zeros({shape}, np.{dtype})}})
 """
 
@@ -47,11 +47,19 @@ _HEAR = """\
 It is a SavedModel as well: `tf.saved_model.load("DIRECTORY")(waveform)`.
 """
 
+_HUB = """\
+    import sepssl
+    {kind} = sepssl.load_{kind}("hf://OWNER/REPOSITORY")  # or "DIRECTORY"
+
+DIRECTORY is a copy of this repository. Without sepssl:
+"""
+
 _FORMATS = {
     "saved_model": "a SavedModel",
     "tflite": "TF Lite",
     "onnx": "ONNX",
     "hear": "a HEAR module",
+    "hub": "a Keras model, a SavedModel, TF Lite and ONNX",
 }
 _TITLES = {
     "encoder": "Audio encoder",
@@ -59,6 +67,33 @@ _TITLES = {
     "scene": "Separator and encoder",
     "classifier": "Sound classifier",
 }
+
+# What Hugging Face reads of a card: https://huggingface.co/docs/hub/model-cards
+_METADATA = """\
+---
+{license}
+library_name: sepssl
+pipeline_tag: {task}
+tags:
+- audio
+- {tag}
+- keras
+- tflite
+- onnx
+---
+
+"""
+_TASKS = {  # on Hugging Face, and what the model is there
+    "encoder": ("feature-extraction", "audio-embedding"),
+    "separator": ("audio-to-audio", "audio-source-separation"),
+}
+# Identifiers that Hugging Face knows; a card with any other is refused.
+_LICENSES = """
+    apache-2.0 mit bsd-2-clause bsd-3-clause isc unlicense mpl-2.0 gpl-2.0 gpl-3.0 lgpl-2.1
+    lgpl-3.0 agpl-3.0 openrail odbl cc cc0-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0
+    cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-sa-2.0
+    cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 unknown
+"""
 
 _README = """\
 # {title}
@@ -88,7 +123,7 @@ around one patch, samples that are not finite):
 
 sepssl {version}, Keras {keras}, TensorFlow {tensorflow}. {license}
 
-`card.json` has all of this for programs; `sha256sum -c {manifest}` checks the files.
+`{card}` has all of this for programs; `sha256sum -c {manifest}` checks the files.
 """
 
 
@@ -157,12 +192,16 @@ def write_card(
 ) -> dict:
     """Writes `README.md`, `card.json` and the manifest into an export's folder.
 
+    For a hub, `card.json` is called `config.json`, whose downloads Hugging Face counts, and the
+    README begins with the metadata that Hugging Face reads.
+
     Args:
         folder: holds the export, and nothing else.
-        file_format: `saved_model`, `tflite`, `onnx` or `hear`.
+        file_format: `saved_model`, `tflite`, `onnx`, `hear` or `hub`.
         about: what was exported, from `describe_encoder` and its like.
-        checks: `max_error`, `relative_error`, `cosine` of a SavedModel; of TF Lite and ONNX a
-            dict of such for each file, with `precision`, `input`, `bytes` and `milliseconds` too.
+        checks: `max_error`, `relative_error`, `cosine` of a SavedModel; of other formats a dict of
+            such for each file, with `precision`, `input` and `bytes` too, and `milliseconds` unless
+            it is a SavedModel's.
         origin: where the weights come from.
 
     Returns:
@@ -190,8 +229,14 @@ def write_card(
         },
         "checks": checks,
         "training": list(origin.models),
+        "attribution": [
+            ATTRIBUTION if i == 0 else ATTRIBUTION.replace(".", f"_{i + 1}.")
+            for i in range(len(origin.attributions))
+        ],
     }
-    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    for name, attribution in zip(card["attribution"], origin.attributions, strict=True):
+        (folder / name).write_bytes(attribution)
+    (folder / _card_name(card)).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(_readme(card), encoding="utf-8")
     lines = [
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n"
@@ -202,8 +247,22 @@ def write_card(
     return card
 
 
+def _card_name(card: dict) -> str:
+    return "config.json" if card["format"] == "hub" else "card.json"
+
+
+def _metadata(card: dict) -> str:
+    task, tag = _TASKS[card["kind"]]
+    license = f"license: {card['license'].lower() or 'unknown'}"
+    if license.removeprefix("license: ") not in _LICENSES.split():
+        # A JSON string is one of YAML, too.
+        license = f"license: other\nlicense_name: {json.dumps(card['license'])}"
+    return _METADATA.format(license=license, task=task, tag=tag)
+
+
 def _readme(card: dict) -> str:
-    return _README.format(
+    metadata = _metadata(card) if card["format"] == "hub" else ""
+    return metadata + _README.format(
         title=_TITLES[card["kind"]],
         version=card["sepssl"],
         format=_FORMATS[card["format"]],
@@ -213,7 +272,7 @@ def _readme(card: dict) -> str:
             f"`{name}`: float32 [{', '.join(map(str, output['shape']))}]"
             for name, output in card["outputs"].items()
         ),
-        training="\n\n".join(map(_trained, card["training"])) or "Not known.",
+        training=_training(card),
         checks=_checks(card["checks"]),
         keras=card["keras"],
         tensorflow=card["tensorflow"],
@@ -222,28 +281,50 @@ def _readme(card: dict) -> str:
             if card["license"]
             else "No licence was stated."
         ),
+        card=_card_name(card),
         manifest=MANIFEST,
     )
 
 
+_LOADING = {"saved_model": _SAVED_MODEL, "tflite": _TFLITE, "onnx": _ONNX, "hear": _HEAR}
+
+
 def _loading(card: dict) -> str:
-    texts = {"saved_model": _SAVED_MODEL, "tflite": _TFLITE, "onnx": _ONNX, "hear": _HEAR}
-    text = texts[card["format"]]
-    if "cosine" in card["checks"]:
-        return text.format(rate=card["sample_rate"])
-    file, check = next(iter(card["checks"].items()))
-    return text.format(
-        file=file,
+    rate, checks = card["sample_rate"], card["checks"]
+    if "cosine" in checks:
+        return _LOADING[card["format"]].format(path="DIRECTORY", rate=rate)
+    if card["format"] != "hub":
+        name, check = next(iter(checks.items()))
+        return _loading_file(card["format"], name, check, rate)
+    text = _HUB.format(kind=card["kind"])
+    for name, check in checks.items():
+        part = name.partition("/")[0]
+        text += f"\nAs {_FORMATS[part]}:\n\n{_loading_file(part, name, check, rate)}"
+    return text
+
+
+def _loading_file(file_format: str, name: str, check: dict, rate: int) -> str:
+    return _LOADING[file_format].format(
+        path=f"DIRECTORY/{name}",
+        rate=rate,
         input=check["input"],
-        shape=[(1, card["sample_rate"])[i] if n < 0 else n for i, n in enumerate(check["shape"])],
+        shape=[(1, rate)[i] if n < 0 else n for i, n in enumerate(check["shape"])],
         dtype=check["dtype"],
     )
+
+
+def _training(card: dict) -> str:
+    texts = [_trained(record) for record in card["training"]]
+    if card["attribution"]:
+        files = " and ".join(f"`{name}`" for name in card["attribution"])
+        texts.append(f"The sounds that it was trained on, and their authors, are in {files}.")
+    return "\n\n".join(texts) or "Not known."
 
 
 def _trained(record: dict) -> str:
     text = f"`{record['file']}`, SHA-256 {record['sha256']}"
     if "config" not in record:
-        return text + ": in no run's folder, so what it was trained on is not known."
+        return text + ": in no run's folder, so nothing more is known of its training."
     config, metrics = record["config"], record.get("metrics", {})
     data = config.get("data", {})
     sounds = data.get("directory") or f"{data.get('num_clips')} built-in scenes"
@@ -269,7 +350,7 @@ def _checks(checks: dict) -> str:
         rows.append(
             f"| `{name}` | `{check['input']}`, {check['dtype']} [{', '.join(map(str, shape))}] | "
             f"{check['bytes'] / 1e3:.0f} kB | {check['cosine']:.6f} | {check['max_error']:.2g} | "
-            f"{check['milliseconds']:.2g} ms |"
+            + (f"{check['milliseconds']:.2g} ms |" if "milliseconds" in check else "|")
         )
     rows += ["", "The clip timed is silence of one patch (of a separator: of one second)."]
     return "\n".join(rows)

@@ -9,6 +9,8 @@ from typing import Any
 
 from sepssl.errors import InputError
 
+ATTRIBUTION = "ATTRIBUTION.csv"
+
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
@@ -18,32 +20,34 @@ class Origin:
         models: one record for each model: `file`, `sha256`, and of the run that it lies in `config`
             and `metrics`, the last value of each; without them if it lies in none.
         license: of the weights; "" if not stated.
+        attributions: contents of `ATTRIBUTION.csv`, which names the sounds that the weights were
+            made from, and their authors; what passes on weights passes it on.
     """
 
     models: tuple[dict, ...] = ()
     license: str = ""
+    attributions: tuple[bytes, ...] = ()
 
 
 def origin_of(*paths: str | os.PathLike, license: str = "") -> Origin:
     """Reads what lies around `.keras` files.
 
     Of `RUN/final.keras` and `RUN/states/step-NNNNNNN.keras`, the run's configuration and metrics
-    are taken along. Absolute paths are cut to their last part: a card is for others to read.
+    are taken along, and so is an `ATTRIBUTION.csv` beside a file. Absolute paths are cut to their
+    last part: a card is for others to read.
 
     Raises:
         InputError: if a file cannot be read, or what lies beside it is damaged.
     """
-    return Origin(tuple(_record(pathlib.Path(path)) for path in paths), license)
+    models = tuple(_record(pathlib.Path(path)) for path in paths)
+    lists = dict.fromkeys(pathlib.Path(path).with_name(ATTRIBUTION) for path in paths)
+    found = dict.fromkeys(_content(path) for path in lists if path.is_file())
+    return Origin(models, license, tuple(found))
 
 
 def _record(path: pathlib.Path) -> dict:
-    try:
-        record: dict[str, Any] = {
-            "file": path.name,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        }
-    except OSError as error:
-        raise InputError(f"{path}: could not be read: {error.strerror}") from error
+    digest = hashlib.sha256(_content(path)).hexdigest()
+    record: dict[str, Any] = {"file": path.name, "sha256": digest}
     path = path.absolute()  # names of folders are looked at
     kept = path.parent.name == "states"
     run = path.parent.parent if kept else path.parent
@@ -63,6 +67,13 @@ def _record(path: pathlib.Path) -> dict:
             "of a run, or the .keras file in a folder of its own"
         ) from error
     return record
+
+
+def _content(path: pathlib.Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: could not be read: {error.strerror}") from error
 
 
 def _without_folders(value):

@@ -1,7 +1,7 @@
 """Writes an encoder, a separator, or both in one, in a format that other programs load.
 
-sepssl-export --encoder=PATH.keras --output=DIR [--format=saved_model|tflite|onnx|hear]
-sepssl-export --separator=PATH.keras --output=DIR [--format=saved_model|tflite|onnx]
+sepssl-export --encoder=PATH.keras --output=DIR [--format=saved_model|tflite|onnx|hear|hub]
+sepssl-export --separator=PATH.keras --output=DIR [--format=saved_model|tflite|onnx|hub]
 sepssl-export --separator=PATH.keras --encoder=PATH.keras --output=DIR
 sepssl-export --encoder=PATH.keras --classifier=PATH.npz --output=DIR \
     [--format=saved_model|tflite|onnx]
@@ -9,6 +9,8 @@ sepssl-export --encoder=PATH.keras --classifier=PATH.npz --output=DIR \
 TF Lite: a file for every --input and --precision. In int8 an encoder needs --calibration,
 recordings like those that it will meet. Less than float32 needs the extra `tflite`.
 ONNX: a file for every --input. Needs the extra `onnx`.
+A hub's folder has the model, a SavedModel, TF Lite and ONNX, and a card for Hugging Face. Needs the
+extra `onnx`.
 """
 
 import sys
@@ -21,7 +23,7 @@ from sepssl.data.spec import is_path, require_clips
 from sepssl.errors import InputError
 from sepssl.export.errors import require_onnx
 from sepssl.files import require_new_folder
-from sepssl.weights import model_file
+from sepssl.weights import license_of, model_file
 
 # The --formats and the models that a flag is about; with others it would be ignored in silence.
 _USES = {
@@ -36,10 +38,16 @@ _INPUTS = ("waveform", "patch", "log_mel")
 
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
-        "encoder", None, "Encoder, a .keras file or a name (small).", flag_values=values
+        "encoder",
+        None,
+        "Encoder: a .keras file, a name (small) or hf://OWNER/REPOSITORY.",
+        flag_values=values,
     )
     flags.DEFINE_string(
-        "separator", None, "Separator, a .keras file or a name (small).", flag_values=values
+        "separator",
+        None,
+        "Separator: a .keras file, a name (small) or hf://OWNER/REPOSITORY.",
+        flag_values=values,
     )
     flags.DEFINE_string(
         "classifier",
@@ -57,7 +65,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "format",
         "saved_model",
-        ["saved_model", "tflite", "onnx", "hear"],
+        ["saved_model", "tflite", "onnx", "hear", "hub"],
         "What to write.",
         flag_values=values,
     )
@@ -86,7 +94,10 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_string(
-        "license", "", "License of the weights, for the model card.", flag_values=values
+        "license",
+        "",
+        "License of the weights, for the model card, best as an SPDX identifier (CC-BY-4.0).",
+        flag_values=values,
     )
 
 
@@ -99,7 +110,7 @@ def check(values: flags.FlagValues) -> None:
             f"--format={values.format}: encoder and separator in one are written as saved_model "
             "only"
         )
-    if values.classifier and (models != ["encoder"] or values.format == "hear"):
+    if values.classifier and (models != ["encoder"] or values.format in ("hear", "hub")):
         raise InputError(
             "--classifier: applies to an encoder as saved_model, tflite or onnx; expected "
             "--encoder only"
@@ -134,7 +145,7 @@ def check(values: flags.FlagValues) -> None:
         model_file(getattr(values, name), name.capitalize())
     if values.calibration:
         require_clips(values.calibration)
-    if values.format == "onnx":
+    if values.format in ("onnx", "hub"):
         require_onnx()
     require_new_folder(values.output)
 
@@ -149,13 +160,18 @@ def main(values: flags.FlagValues) -> None:
     from sepssl.evaluation.window_classifier import load_classifier
     from sepssl.pipelines.classify import require_encoder_of
 
+    output = values.output
+    license = values.license or _license(values)
+    if values.format == "hub":
+        save = export.save_hub_encoder if values.encoder else export.save_hub_separator
+        _print_card(output, save(values.encoder or values.separator, output, license))
+        return
     encoder = sepssl.load_encoder(values.encoder) if values.encoder else None
     separator = sepssl.load_separator(values.separator) if values.separator else None
     origin = export.origin_of(
         *(model_file(getattr(values, name), name.capitalize()) for name in _models(values)),
-        license=values.license,
+        license=license,
     )
-    output = values.output
     shared = {"precisions": values.precision, "accept_errors": values.accept_errors}
     if values.classifier and encoder:
         classifier = load_classifier(values.classifier)
@@ -189,6 +205,18 @@ def main(values: flags.FlagValues) -> None:
         )
     else:
         card = export.convert_separator(separator, output, origin, **shared)
+    _print_card(output, card)
+
+
+def _license(values):
+    """That of models that come with the package, if they are all that is exported."""
+    if values.classifier:
+        return ""
+    stated = {license_of(getattr(values, name), name.capitalize()) for name in _models(values)}
+    return stated.pop() if len(stated) == 1 else ""
+
+
+def _print_card(output, card):
     print(f"{output}: {card['kind']} as {card['format']}, {card['sample_rate']} Hz in, out:")
     for name, details in card["outputs"].items():
         print(f"  {name} [{', '.join(map(str, details['shape']))}]")

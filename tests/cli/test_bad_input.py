@@ -218,7 +218,7 @@ EARLY = [  # command, arguments, what the line says
     ),
     ("export", ["--encoder=nothing.keras", "--output=out"], "nothing.keras: no such file"),
     ("export", [ENCODER, "--output=full"], "full: is not empty"),
-    ("export", [ENCODER, "--output=out", "--format=gguf"], "<saved_model|tflite|onnx|hear>"),
+    ("export", [ENCODER, "--output=out", "--format=gguf"], "<saved_model|tflite|onnx|hear|hub>"),
     ("export", [ENCODER, "--output=out", "tflite"], "unexpected argument"),
     ("export", [ENCODER, "--output=out", "--fromat=tflite"], "flag 'fromat'"),
     ("export", ["--output=out"], "expected --encoder, --separator, or both"),
@@ -259,6 +259,16 @@ EARLY = [  # command, arguments, what the line says
         "expected --calibration, recordings",
     ),
     ("export", [SEPARATOR, "--output=out", "--format=hear"], "applies to encoders only"),
+    (
+        "export",
+        [ENCODER, SEPARATOR, "--output=out", "--format=hub"],
+        "--format=hub: encoder and separator in one are written as saved_model only",
+    ),
+    (
+        "export",
+        ["--encoder=hf://birds", "--output=out"],
+        "hf://birds: expected hf://OWNER/REPOSITORY[@REVISION][/FILE.keras]",
+    ),
     (
         "train",
         [SEPARATOR_SMOKE, "--workdir=out", "--config.task=encoder"],

@@ -7,6 +7,9 @@ import pytest
 
 from sepssl.errors import InputError
 from sepssl.export import origin_of, save_encoder
+from sepssl.export.card import describe_encoder, write_card
+
+CHECKS = {"max_error": 0.0, "relative_error": 0.0, "cosine": 1.0}
 
 
 @pytest.fixture
@@ -59,6 +62,22 @@ def test_a_file_in_no_run_has_no_configuration(run):
     path.write_bytes(b"copied")
     (record,) = origin_of(path).models
     assert record == {"file": "copied.keras", "sha256": hashlib.sha256(b"copied").hexdigest()}
+
+
+def test_attributions_are_passed_on_once_each(run, encoder, tmp_path):
+    for folder, text in (("a", "one"), ("b", "one"), ("c", "two"), ("d", None)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "model.keras").write_text(folder)
+        if text:
+            (tmp_path / folder / "ATTRIBUTION.csv").write_text(text)
+    origin = origin_of(*(tmp_path / folder / "model.keras" for folder in "abcd"))
+    assert origin.attributions == (b"one", b"two")
+    (tmp_path / "out").mkdir()
+    card = write_card(tmp_path / "out", "saved_model", describe_encoder(encoder), CHECKS, origin)
+    assert card["attribution"] == ["ATTRIBUTION.csv", "ATTRIBUTION_2.csv"]
+    assert (tmp_path / "out" / "ATTRIBUTION_2.csv").read_text() == "two"
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "their authors, are in `ATTRIBUTION.csv` and `ATTRIBUTION_2.csv`." in text
 
 
 def test_what_cannot_be_read_is_named(run):

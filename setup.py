@@ -20,8 +20,8 @@ ONNX = ["onnx>=1.16,!=1.19.0", "onnxruntime>=1.18"]
 # Finds models under hf://OWNER/REPOSITORY.
 HF = ["huggingface_hub>=0.26"]
 
-# Runs the notebook.
-NOTEBOOK = ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5.10"]
+# Writes the notebooks from their sources, and runs them.
+NOTEBOOK = ["ipykernel>=6", "jupytext>=1.16", "nbclient>=0.10", "nbformat>=5.10"]
 
 setup(
     name="sepssl",

@@ -1,10 +1,11 @@
 """Writes a page on which the windows of an index are points; near ones sound alike.
 
-sepssl-map --index=DIR --output=map.html [--labels=FILE_OR_FOLDER]
+sepssl-map --index=DIR --output=map.html [--labels=FILE_OR_FOLDER] [--self_contained]
 
 A click on a point plays it. Points are coloured and filtered by folder, label and channel, and
 coloured by the time of day that recorders put into names. The page needs no network; it plays the
-recordings themselves, which it refers to by their place relative to its own.
+recordings themselves, which it refers to by their place relative to its own. With --self_contained
+it holds their sound, and can be moved and mailed.
 """
 
 import sys
@@ -50,6 +51,12 @@ def define_flags(values: flags.FlagValues) -> None:
         "limit", 20_000, "Of more rows, as many are drawn at random.", 2, flag_values=values
     )
     flags.DEFINE_integer("seed", 0, "Of the draw and the placement.", 0, flag_values=values)
+    flags.DEFINE_boolean(
+        "self_contained",
+        False,
+        "The page holds the sound of the recordings, of up to half an hour.",
+        flag_values=values,
+    )
 
 
 def check(values: flags.FlagValues) -> None:
@@ -75,6 +82,7 @@ def main(values: flags.FlagValues) -> None:
         values.method,
         values.limit,
         values.seed,
+        values.self_contained,
     )
     drawn = f", drawn at random from {total} rows (--limit)" if count < total else ""
     print(f"{values.output}: {count} points{drawn}")

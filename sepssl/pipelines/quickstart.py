@@ -30,7 +30,7 @@ from sepssl.files import atomic_folder, write_csv
 from sepssl.index.rows import StoredRows, read_rows
 from sepssl.index.search import Found, WindowIndex
 from sepssl.pipelines.embed import embed_recordings
-from sepssl.pipelines.map import write_map
+from sepssl.pipelines.map import SOUND_SECONDS, write_map
 from sepssl.pipelines.search import sounds_of
 from sepssl.pipelines.separate import open_recordings, separate_recordings
 from sepssl.reports.first_look import Group, write_first_look
@@ -167,7 +167,8 @@ def quickstart(config: ConfigDict, workdir: str | os.PathLike, verbose: bool = T
             verbose=verbose,
         )
         paths.map.unlink(missing_ok=True)
-        write_map(paths.index, paths.map, seed=config.seed)
+        seconds = len(excerpts) * config.excerpt_seconds
+        write_map(paths.index, paths.map, seed=config.seed, self_contained=seconds <= SOUND_SECONDS)
         separated = _separated(excerpts, separator, config.shown)
         groups = [
             Group("What is in them", SEPARATED, separated),

@@ -1,4 +1,6 @@
+import base64
 import http.server
+import io
 import json
 import os
 import pathlib
@@ -19,6 +21,7 @@ from sepssl.errors import InputError
 from sepssl.evaluation import projection
 from sepssl.index.store import Rows, WindowStore
 from sepssl.index.tables import write_table
+from sepssl.pipelines import map as pipeline
 
 RATE, DIM, WINDOWS = 8000, 6, 10
 NAMES = ["owl </script>/20240131_235957.wav", "fox/5E90A4D4.WAV", "x.wav"]
@@ -102,6 +105,35 @@ def test_the_same_under_a_seed_and_fewer_than_there_are(made, tmp_path, capsys):
     assert data_of(tmp_path / "mixture.html")["channel"] == [0] * 30
 
 
+def test_a_page_may_hold_its_sounds(made, tmp_path, capsys, monkeypatch):
+    assert run(made, f"--output={tmp_path}/map.html", "--method=pca", "--self_contained") == 0
+    data = data_of(tmp_path / "map.html")
+    for name, link in zip(data["names"], data["links"], strict=True):
+        head, content = link.split(",")
+        assert head == "data:audio/flac;base64"
+        found, rate = soundfile.read(io.BytesIO(base64.b64decode(content)))
+        expected, _ = soundfile.read(made / "in" / name)
+        np.testing.assert_array_equal(found, expected)
+        assert rate == RATE
+    # Of recordings that cannot be read there is no sound, nor of those without a point.
+    moved = made / "in" / "x.wav"
+    moved.rename(made / "in" / "y.wav")
+    try:
+        run(made, f"--output={tmp_path}/moved.html", "--method=pca", "--self_contained")
+    finally:
+        (made / "in" / "y.wav").rename(moved)
+    assert [bool(link) for link in data_of(tmp_path / "moved.html")["links"]] == [True, True, False]
+    run(made, f"--output={tmp_path}/few.html", "--method=pca", "--self_contained", "--limit=2")
+    few = data_of(tmp_path / "few.html")
+    there = [bool(link) for link in few["links"]]
+    assert there == [number in few["recording"] for number in range(3)]
+    monkeypatch.setattr(pipeline, "SOUND_SECONDS", 17.9)  # there are 18
+    capsys.readouterr()
+    assert run(made, f"--output={tmp_path}/long.html", "--self_contained") == 1
+    assert "its recordings last 0 minutes; expected at most 0" in capsys.readouterr().err
+    assert not (tmp_path / "long.html").exists()
+
+
 def test_projections():
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(60, 8))
@@ -162,8 +194,10 @@ HTMLElement.prototype.setPointerCapture = () => {};  // there is no such pointer
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no Chromium")
-def test_a_click_plays_and_a_filter_filters(made, tmp_path):
-    assert run(made, f"--output={made}/chromium.html", "--method=pca") == 0
+@pytest.mark.parametrize("sounds", ["--noself_contained", "--self_contained"])
+def test_a_click_plays_and_a_filter_filters(made, tmp_path, sounds):
+    place = made if sounds == "--noself_contained" else tmp_path
+    assert run(made, f"--output={place}/chromium.html", "--method=pca", sounds) == 0
     told = {}
 
     class Listener(http.server.BaseHTTPRequestHandler):
@@ -178,8 +212,8 @@ def test_a_click_plays_and_a_filter_filters(made, tmp_path):
     with http.server.HTTPServer(("127.0.0.1", 0), Listener) as server:
         server.timeout = 120
         act = ACT.replace("PORT", str(server.server_port))
-        page = made / "acted.html"
-        page.write_text((made / "chromium.html").read_text().replace("</body>", f"{act}</body>"))
+        page = place / "acted.html"
+        page.write_text((place / "chromium.html").read_text().replace("</body>", f"{act}</body>"))
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=500,800"]
         options += ["--autoplay-policy=no-user-gesture-required", "--remote-debugging-port=0"]
         options += [f"--user-data-dir={tmp_path}/profile"]

@@ -3,8 +3,9 @@
 import importlib
 import pkgutil
 
-# For where perch-hoplite is, and where the extra `onnx` is.
-ELSEWHERE = ("sepssl.export.sepssl_hoplite", "sepssl.export.onnx_graph")
+# For where perch-hoplite, X-ARES or MTEB is, and where the extra `onnx` is.
+ADAPTERS = {f"sepssl.export.sepssl_{name}" for name in ("hoplite", "xares", "mteb")}
+ELSEWHERE = ADAPTERS | {"sepssl.export.onnx_graph"}
 # The last two lie in folders of other names, where an editable installation does not walk.
 for package in ("sepssl", "sepssl.configs", "sepssl.export"):
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):

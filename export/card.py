@@ -44,7 +44,8 @@ _HEAR = """\
     embeddings = sepssl_hear.get_scene_embeddings(audio, model)
     embeddings, milliseconds = sepssl_hear.get_timestamp_embeddings(audio, model)
 
-It is a SavedModel as well: `tf.saved_model.load("DIRECTORY")(waveform)`.
+`sepssl_xares.SepsslEncoder` and `sepssl_mteb.SepsslEncoder` do the same for X-ARES and MTEB. It is
+a SavedModel as well: `tf.saved_model.load("DIRECTORY")(waveform)`.
 """
 
 _HUB = """\

@@ -1,6 +1,8 @@
-"""An encoder as a module with the interface of HEAR.
+"""An encoder as modules with the interfaces of benchmarks: HEAR, X-ARES and MTEB.
 
-Reference: Turian et al., HEAR: Holistic Evaluation of Audio Representations (2022).
+References: Turian et al., HEAR: Holistic Evaluation of Audio Representations (2022); Zhang et al.,
+X-ARES: A Comprehensive Framework for Assessing Audio Encoder Performance (2025); Muennighoff et
+al., MTEB: Massive Text Embedding Benchmark (2023), which has tasks of audio by now.
 """
 
 import dataclasses
@@ -23,7 +25,8 @@ def save_hear(encoder: Encoder, directory: str | os.PathLike, origin: Origin | N
 
     The folder is the SavedModel of `save_encoder` with one more signature, `timestamps`, like
     `patches` with a patch every 50 ms or less, and `sepssl_hear.py`, which has `load_model`,
-    `get_scene_embeddings` and `get_timestamp_embeddings` and needs TensorFlow only.
+    `get_scene_embeddings` and `get_timestamp_embeddings` and needs TensorFlow only. Beside it lie
+    `sepssl_xares.py` and `sepssl_mteb.py`, which put it behind the interfaces of X-ARES and MTEB.
 
     Args, Returns, Raises: as of `save_encoder`; InputError also if the encoder's sample rate is
     none of HEAR's.
@@ -59,6 +62,6 @@ def save_hear(encoder: Encoder, directory: str | os.PathLike, origin: Origin | N
         encoder_clips(encoder),
         describe_encoder(encoder) | facts,
         origin,
-        module="sepssl_hear.py",
+        modules=("sepssl_hear.py", "sepssl_xares.py", "sepssl_mteb.py"),
         file_format="hear",
     )

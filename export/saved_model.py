@@ -140,7 +140,8 @@ def save_scene(
 
     clips = encoder_clips(encoder)
     about = describe_scene(separator, encoder)
-    return save_graph(graph, scene, directory, clips, about, origin, "sepssl_hoplite.py")
+    modules = ("sepssl_hoplite.py",)
+    return save_graph(graph, scene, directory, clips, about, origin, modules)
 
 
 def save_graph(
@@ -150,7 +151,7 @@ def save_graph(
     clips: dict[str, np.ndarray],
     about: dict,
     origin: Origin | None,
-    module: str = "",
+    modules: Sequence[str] = (),
     file_format: str = "saved_model",
     labels: Sequence[str] = (),
 ) -> dict:
@@ -162,7 +163,7 @@ def save_graph(
         directory: a folder that does not exist or is empty.
         clips: name -> waveform.
         about, origin: for the card, as `write_card` takes them.
-        module: name of a Python module of this package to put beside it.
+        modules: names of Python modules of this package to put beside it.
         file_format: for the card.
         labels: names of classes to put beside it.
 
@@ -176,7 +177,7 @@ def save_graph(
         expected = expected_outputs(model, clips, next(iter(about["outputs"])))
         write_saved_model(graph, folder)
         (result,) = check_in_fresh_process([Check(os.fspath(directory), clips, expected, folder)])
-        if module:
+        for module in modules:
             shutil.copy(pathlib.Path(__file__).with_name(module), folder)
         if labels:
             write_labels(folder, labels)

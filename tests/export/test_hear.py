@@ -1,6 +1,10 @@
-"""What hear-validator checks, and what the embeddings are."""
+"""What HEAR, X-ARES and MTEB check of the modules made for them, and what the embeddings are.
+
+Of these X-ARES's check and hear-validator run in CI, MTEB only where somebody has installed it.
+"""
 
 import functools
+import importlib.util
 import json
 import os
 import subprocess
@@ -34,25 +38,94 @@ print(json.dumps({"sizes": sizes, "sepssl": sepssl}))
 """
 
 
+# What of a benchmark's own package runs in a process without sepssl.
+XARES = """
+import json, sys
+import numpy as np, sepssl_xares, torch
+from xares.audio_encoder_checker import check_audio_encoder
+
+encoder = sepssl_xares.SepsslEncoder()
+checked = check_audio_encoder(encoder)
+audio = torch.from_numpy(np.load(sys.argv[1])["audio"])
+embeddings = encoder(audio)
+one = encoder(audio[0])
+assert isinstance(embeddings, torch.Tensor) and embeddings.dtype == torch.float32
+np.savez(sys.argv[1] + ".found.npz", embeddings=embeddings.numpy(), one=one.numpy())
+sepssl = any(name.split(".")[0] == "sepssl" for name in sys.modules)
+about = [encoder.sampling_rate, encoder.output_dim, encoder.hop_size_in_ms]
+print(json.dumps({"checked": checked, "about": about, "sepssl": sepssl}))
+"""
+MTEB = """
+import json, sys
+import mteb, numpy as np, sepssl_mteb
+from datasets import Dataset, DatasetDict
+from mteb.abstasks.classification import AbsTaskClassification
+from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.models import EncoderProtocol
+from torch.utils.data import DataLoader
+
+
+def task(rows):
+    unknown = "reference date domains task_subtypes license annotations_creators dialect"
+    unknown += " sample_creation bibtex_citation"
+    metadata = TaskMetadata(
+        name="Tones", description="Low and high.", dataset={"path": "no/where", "revision": "1"},
+        type="AudioClassification", category="a2c", eval_splits=["test"], eval_langs=["zxx-Zxxx"],
+        main_score="accuracy", modalities=["audio"], **dict.fromkeys(unknown.split()),
+    )
+    tones = type("Tones", (AbsTaskClassification,), {"metadata": metadata})()
+    tones.input_column_name, tones.n_experiments, tones.data_loaded = "audio", 2, True
+    data = Dataset.from_list(rows).with_format("numpy")
+    tones.dataset = {"default": DatasetDict(train=data, test=data)}
+    return tones
+
+
+model = sepssl_mteb.SepsslEncoder()
+assert isinstance(model, EncoderProtocol)
+audio = np.load(sys.argv[1])["audio"]
+rows = [
+    {"audio": {"array": waveform[: 9000 * (i + 1)], "sampling_rate": 16000}}
+    for i, waveform in enumerate(audio)
+]
+embeddings = model.encode(DataLoader(rows, batch_size=2), task_metadata=None)
+tones = []
+for i in range(20):
+    rate, frequency = (16000, 22050)[i // 2 % 2], (300, 2000)[i % 2]
+    tone = 0.3 * np.sin(2 * np.pi * frequency * np.arange(rate) / rate + i)
+    tones.append({"audio": {"array": tone, "sampling_rate": rate}, "label": i % 2})
+results = mteb.evaluate(model, [task(tones)], cache=None, show_progress_bar=False)
+np.savez(sys.argv[1] + ".found.npz", embeddings=embeddings)
+about = [results.model_name, len(results.model_revision), results.task_results[0].get_score()]
+sepssl = any(name.split(".")[0] == "sepssl" for name in sys.modules)
+print(json.dumps({"about": about, "sepssl": sepssl}))
+"""
+
+
+@pytest.fixture(scope="module")
+def hear(encoder, forked_exports, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported") / "hear"
+    save_hear(encoder, folder)
+    return folder
+
+
 @pytest.fixture
 def look(forks, tmp_path):
     return functools.partial(look_at, forks, tmp_path)
 
 
-def look_at(forks, tmp_path, folder, audio, *arguments):
+def look_at(forks, tmp_path, folder, audio, *arguments, code=LOOK):
     np.savez(tmp_path / "audio.npz", audio=audio)
     file = str(tmp_path / "audio.npz")
-    process = forks.run(file, *arguments, code=LOOK, cwd=tmp_path, path=[folder])
+    process = forks.run(file, *arguments, code=code, cwd=tmp_path, path=[folder])
     assert process.returncode == 0, process.stderr[-3000:]
     told = json.loads(process.stdout.splitlines()[-1])
     return told, dict(np.load(tmp_path / "audio.npz.found.npz"))
 
 
-def test_embeddings_and_timestamps(encoder, look, tmp_path):
-    save_hear(encoder, tmp_path / "hear")
+def test_embeddings_and_timestamps(encoder, hear, look):
     samples = 37777
     audio = np.random.default_rng(0).uniform(-1, 1, [3, samples]).astype(np.float32)
-    told, found = look(tmp_path / "hear", audio)
+    told, found = look(hear, audio)
     assert told == {"sizes": [16000, 16, 16], "sepssl": False}
     expected = np.asarray(encoder(audio))
     np.testing.assert_allclose(found["scene"], expected, atol=1e-5 * expected.max())
@@ -67,10 +140,9 @@ def test_embeddings_and_timestamps(encoder, look, tmp_path):
         np.testing.assert_allclose(found["embeddings"][:, i], expected, atol=1e-5 * expected.max())
 
 
-def test_recordings_longer_than_what_is_embedded_at_once(encoder, look, tmp_path):
-    save_hear(encoder, tmp_path / "hear")
+def test_recordings_longer_than_what_is_embedded_at_once(encoder, hear, look):
     audio = np.random.default_rng(0).uniform(-1, 1, [1, 16000 * 20]).astype(np.float32)
-    _, found = look(tmp_path / "hear", audio, str(tmp_path / "hear"))
+    _, found = look(hear, audio, str(hear))
     assert found["embeddings"].shape == (1, 401, 16)
     for i in (255, 256, 400):
         patch = np.pad(audio, [[0, 0], [7800, 7800]])[:, 800 * i : 800 * i + 15600]
@@ -116,17 +188,47 @@ def test_timestamps_of_hours_are_exact():
     assert np.ptp(np.diff(times[0])) < 1e-3
 
 
-def test_hear_validator(encoder, tmp_path):
+def test_hear_validator(hear, tmp_path):
     """HEAR's own check, where it is installed: `pip install hearvalidator`, which needs PyTorch."""
     pytest.importorskip("hearvalidator")
-    save_hear(encoder, tmp_path / "hear")
     process = subprocess.run(
         [sys.executable, "-m", "hearvalidator.validate", "sepssl_hear"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path / "hear")},
+        env=os.environ | {"PYTHONPATH": str(hear)},
     )
     assert process.returncode == 0, process.stderr[-3000:]
     assert "Looks good!" in process.stdout
     assert "Interval between timestamps is 50.0ms" in process.stdout
+
+
+def installed(*packages) -> bool:
+    """Without an import: PyTorch's takes seconds, and another process will do it."""
+    return all(importlib.util.find_spec(package) for package in packages)
+
+
+@pytest.mark.skipif(not installed("xares", "loguru", "torch"), reason="X-ARES is not installed")
+def test_xares(encoder, hear, look):
+    """With X-ARES's own check: `pip install --no-deps xares loguru`, which need PyTorch."""
+    audio = np.random.default_rng(0).uniform(-1, 1, [2, 37777]).astype(np.float32)
+    told, found = look(hear, audio, code=XARES)
+    assert told == {"checked": True, "about": [16000, 16, 50.0], "sepssl": False}
+    padded = np.pad(audio, [[0, 0], [7800, 7800]])
+    assert found["embeddings"].shape == (2, 48, 16)
+    for i in (0, 11, 40):
+        expected = np.asarray(encoder(padded[:, 800 * i : 800 * i + 15600]))
+        np.testing.assert_allclose(found["embeddings"][:, i], expected, atol=1e-5 * expected.max())
+    np.testing.assert_array_equal(found["one"], found["embeddings"][:1])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not installed("mteb", "torchaudio"), reason="MTEB is not installed")
+def test_mteb(encoder, hear, look):
+    """With MTEB's own classification: `pip install mteb torchaudio`."""
+    audio = np.random.default_rng(0).uniform(-1, 1, [3, 30000]).astype(np.float32)
+    told, found = look(hear, audio, code=MTEB)
+    assert told == {"about": ["sepssl/encoder", 64, 1.0], "sepssl": False}
+    for i, embedding in enumerate(found["embeddings"]):
+        expected = np.asarray(encoder(audio[i : i + 1, : 9000 * (i + 1)]))[0]
+        np.testing.assert_allclose(embedding, expected, atol=1e-5 * expected.max())

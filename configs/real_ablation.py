@@ -1,4 +1,4 @@
-"""The paper's claims on scenes mixed from real sounds: the table of `paper_ablation`, with controls.
+"""The paper's claims on scenes mixed from real sounds: a table like that of `paper_ablation`.
 
     sepssl-train --config=real_ablation --config.directory=mix:ESC50 --workdir=/tmp/real \
         [--config.only='mixture/mixture;mixture/channel']

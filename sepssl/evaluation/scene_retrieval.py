@@ -86,7 +86,9 @@ def scene_retrieval(
     if not query_labels.any(axis=1).all():
         raise InputError("a query has no class; expected at least one each")
     absent = np.isnan(scenes).all(axis=-1)
-    if absent[:, 0].any() or not (np.isfinite(queries).all() and np.isfinite(scenes[~absent]).all()):
+    if absent[:, 0].any() or not (
+        np.isfinite(queries).all() and np.isfinite(scenes[~absent]).all()
+    ):
         raise InputError("embeddings hold NaN or infinity; expected finite numbers")
     mean = scenes[:, 0].mean(axis=0)
     similarity = np.einsum("qd,srd->qsr", _directions(queries - mean), _directions(scenes - mean))
@@ -139,18 +141,20 @@ def draw_retrieval(
     """
     if sounds.labels is None or sounds.class_names is None:
         raise InputError(f"{title}: has no labels; expected some, for scene retrieval")
-    sounds = Subset(sounds, np.flatnonzero(mixtures.assigned(sounds, title) == "test"))
+    tested = np.flatnonzero(mixtures.assigned(sounds, title) == "test")
+    labels = sounds.labels[tested]
+    sounds = Subset(sounds, tested)
     recordings = list(sounds.names if sounds.recordings is None else sounds.recordings)
     if recording:
         recordings = [_matched(recording, name, title) for name in recordings]
     by_class: dict[bytes, dict[str, None]] = collections.defaultdict(dict)
-    for name, row in zip(recordings, sounds.labels, strict=True):
+    for name, row in zip(recordings, labels, strict=True):
         by_class[row.tobytes()][name] = None
     rng = np.random.default_rng([mixtures.seed, 9])
     asked: set[str] = set()
-    for labels in sorted(by_class):
+    for of_class in sorted(by_class):
         # A recording that another class has taken stays there.
-        names = sorted(set(by_class[labels]) - asked)
+        names = sorted(set(by_class[of_class]) - asked)
         asked |= {names[i] for i in rng.permutation(len(names))[: len(names) // 2].tolist()}
     chosen = np.isin(np.array(recordings, dtype=object), sorted(asked))
     if not chosen.any():
@@ -203,7 +207,7 @@ def evaluate_scene_retrieval(
                 audible = _audible(channels_of(index), mixture)
                 rows[f"scene_{name}"].append(rows["scene"][-1] + [embed(c) for c in audible])
             progress.update()
-    results = {}
+    results: dict[str, float] = {}
     for name, embeddings in rows.items():
         result = scene_retrieval(asked, queries.labels, _padded(embeddings), scenes.labels, seed)
         results |= {f"{name}_map": result.map, "scene_chance": result.chance}

@@ -277,9 +277,7 @@ class SeedCells(Cells):
             return scene_splits(scene_config(data), self._seed, tuple(counts.values()))
         scenes = self._mixtures(counts)
         clips = open_clips(data.directory, data.sample_rate, labels=True, mixtures=scenes)
-        return [
-            Subset(clips, np.flatnonzero(np.array(clips.splits) == split)) for split in SPLITS
-        ]
+        return [Subset(clips, np.flatnonzero(np.array(clips.splits) == split)) for split in SPLITS]
 
     def _mixtures(self, counts: dict[str, int]) -> Mixtures:
         seed = self._seed + EVALUATION_SEED

@@ -201,7 +201,9 @@ def test_scenes_mixed_from_folds(tmp_path):
     assert record["scene_sources_map"] > 0.95
     assert record["scene_sources_map"] > record["scene_map"] > record["scene_chance"]
     table = (tmp_path / "out" / "table.md").read_text().splitlines()
-    assert table[0].endswith("| scene retrieval | by mixture or channel | by mixture or true source |")
+    assert table[0].endswith(
+        "| scene retrieval | by mixture or channel | by mixture or true source |"
+    )
     settings = expected_cells(config)["statistics"][0]
     config.retrieval.separator = "small-mixit"
     assert expected_cells(config)["statistics"][0] != settings

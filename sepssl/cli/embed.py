@@ -17,7 +17,8 @@ import sys
 from absl import flags
 
 from sepssl.cli.main import run as run_command
-from sepssl.data.spec import FORMS, require_clips
+from sepssl.cli.recordings import define_recording_flags
+from sepssl.data.spec import require_clips
 from sepssl.errors import InputError
 from sepssl.weights import model_file, reference
 
@@ -31,31 +32,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "Encoder: a .keras file, a name (small) or hf://OWNER/REPOSITORY.",
         flag_values=values,
     )
-    flags.DEFINE_string(
-        "input",
-        None,
-        f"The recordings: {FORMS}.",
-        required=True,
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "data_dir", "", "Folder of TFDS datasets; TFDS's default if empty.", flag_values=values
-    )
-    flags.DEFINE_enum(
-        "truncated",
-        "skip",
-        ["skip", "keep"],
-        "What is done with sound files that end early: they are left out, or what there is of them "
-        "is used.",
-        flag_values=values,
-    )
-    flags.DEFINE_float(
-        "speed",
-        1.0,
-        "Speed at which recordings are played to the encoder, as 0.1 for bats; what is written "
-        "keeps their own seconds and Hz.",
-        flag_values=values,
-    )
+    define_recording_flags(values, "encoder")
     flags.DEFINE_string(
         "output",
         None,

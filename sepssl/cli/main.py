@@ -204,6 +204,11 @@ def _stopped(command: ModuleType, number: int) -> str:
 
 
 def _help(command: ModuleType, values: flags.FlagValues, argv: Sequence[str]) -> str:
+    name = sys.argv[0] if command.__name__ == "__main__" else command.__name__  # as absl has it
+    for module, defined in values.flags_by_module_dict().items():
+        if module.startswith("sepssl.cli.") and module != name:  # flags of several commands
+            for flag in defined:
+                values.register_key_flag_for_module(name, flag)
     text = values.module_help(command).strip().partition("\n")[2]
     parts = [(command.__doc__ or "").strip(), "Flags:", text.replace("\n    (default: 'None')", "")]
     if "config" in values:

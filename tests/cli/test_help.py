@@ -24,6 +24,15 @@ def test_flags_and_how_to_see_a_configuration(call):
     assert "--config=FILE --help" in result.stdout
 
 
+def test_flags_that_several_commands_have(call):
+    for command, model in (("embed", "encoder"), ("separate", "separator")):
+        shown = call(command, "--help").stdout
+        names = re.findall(r"^  --(?:\[no\])?(\w+):", shown, re.MULTILINE)
+        assert {"input", "truncated", "speed", "output"} <= set(names)
+        assert names == sorted(names)
+        assert f"played to the {model}" in " ".join(shown.split())
+
+
 def test_all_keys_of_a_configuration_with_values_and_comments(call):
     result = call("train", "--help", f"--config={CONFIGS}/encoder_small.py")
     shown = dict(re.findall(r"^  ([a-z_.]+)=(.*)$", result.stdout, re.MULTILINE))

@@ -44,7 +44,7 @@ class SepsslEncoder(AbsEncoder):
 
         Args:
             inputs: its batches hold `audio`, a list of dicts with `array` and `sampling_rate`.
-            **kwargs: what MTEB tells of the task; makes no difference.
+            **kwargs: the task and split, which make no difference.
 
         Returns:
             float32 [recordings, embedding_size].

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import errno
+import itertools
 import os
 import pathlib
 import shutil
@@ -110,10 +111,11 @@ def together(paths: Sequence[str | os.PathLike]) -> Iterator[list[pathlib.Path]]
     repeated: some outputs alone would stand in its way.
 
     Raises:
-        InputError: if an output exists, except as an empty folder.
+        InputError: if an output exists, except as an empty folder; as `require_apart`.
         OutputError: if an output cannot be written.
     """
-    targets = [pathlib.Path(path).absolute() for path in paths]
+    require_apart(paths)
+    targets = [pathlib.Path(os.path.realpath(path)) for path in paths]  # not a link's place
     folders = [t.with_name(f".{t.name}.{uuid.uuid4().hex[:8]}.tmp") for t in targets]
     places = [folder / target.name for folder, target in zip(folders, targets, strict=True)]
     try:
@@ -176,6 +178,35 @@ def write_failure(error: Exception) -> str:
         return error.strerror
     text = " ".join(str(getattr(error, "message", None) or error).split())
     return text.rpartition("; ")[2].partition(" [Op:")[0]
+
+
+def require_apart(paths: Sequence[str | os.PathLike]) -> None:
+    """Raises InputError if two outputs are one place, however it is spelt, or one lies in another.
+
+    Args:
+        paths: files and folders, which need not exist.
+    """
+    places = [pathlib.Path(os.path.realpath(path)) for path in paths]
+    for (first, there), (second, here) in itertools.combinations(
+        zip(paths, places, strict=True), 2
+    ):
+        if here == there:
+            same = os.fspath(first) == os.fspath(second)
+            how = "is named twice" if same else f"is the same place as {first}"
+            raise InputError(f"{second}: {how}; expected another name")
+        if there.is_relative_to(here):
+            raise InputError(f"{first}: lies in {second}, another output; expected a place outside")
+        if here.is_relative_to(there):
+            raise InputError(f"{second}: lies in {first}, another output; expected a place outside")
+
+
+def require_new(path: str | os.PathLike) -> None:
+    """Raises InputError unless a new file can be at `path`; without a suffix, a new folder."""
+    path = pathlib.Path(path)
+    if path.suffix:
+        _refuse_existing(path, overwrite=False)
+    else:
+        require_new_folder(path)
 
 
 def require_new_folder(path: str | os.PathLike) -> None:

@@ -3,6 +3,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from sepssl.files import (
     atomic_file,
     atomic_folder,
     lock_folder,
+    require_apart,
     scratch_folder,
     together,
     write_failure,
@@ -281,3 +283,41 @@ def test_several_outputs_appear_together_or_not_at_all(tmp_path):
     # Left by the killed process, and by no other.
     hidden = [*tmp_path.glob(".*"), *(tmp_path / "new").glob(".*")]
     assert sorted(path.name[:6] for path in hidden) == [".a.b.c", ".track"]
+
+
+def test_outputs_that_are_links_appear_where_they_lead(tmp_path):
+    for name in ("empty", "elsewhere"):
+        (tmp_path / name).mkdir()
+    links = {"folder": "empty", "new": "elsewhere/new", "a.csv": "elsewhere/b.csv"}
+    for name, to in links.items():
+        (tmp_path / name).symlink_to(to)
+    with together([tmp_path / name for name in links]) as (folder, new, table):
+        for place in (folder, new):
+            place.mkdir()
+            (place / "x").write_text("inside")
+        table.write_text("table")
+    assert all((tmp_path / name).is_symlink() for name in links)
+    for path in ("empty/x", "elsewhere/new/x"):
+        assert (tmp_path / path).read_text() == "inside"
+    assert (tmp_path / "elsewhere" / "b.csv").read_text() == "table"
+
+
+def test_outputs_are_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for outputs, message in (
+        (["a.csv", tmp_path / "a.csv"], f"{tmp_path}/a.csv: is the same place as a.csv"),
+        (["./a.csv", "a.csv"], "a.csv: is the same place as ./a.csv"),
+        (["a.csv", "b", "x/../a.csv"], "x/../a.csv: is the same place as a.csv"),
+        (["real/a.csv", "link/a.csv"], "link/a.csv: is the same place as real/a.csv"),
+        (["a.csv", "a.csv"], "a.csv: is named twice; expected another name"),
+        (["link/a.html", "real"], "link/a.html: lies in real, another output; expected"),
+        (["real", "a.csv", "link/c/a.html"], "link/c/a.html: lies in real, another output"),
+    ):
+        with pytest.raises(InputError, match="^" + re.escape(message)):
+            require_apart(outputs)
+        with pytest.raises(InputError), together(outputs):
+            raise AssertionError("was entered")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+    require_apart(["real", "real.csv", "other/real", "a.csv"])

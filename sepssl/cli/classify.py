@@ -122,6 +122,7 @@ def check(values: flags.FlagValues) -> None:
         require_new_file(values.output, (".npz",))
         require_new_file(pathlib.Path(values.output).with_suffix(".json"), (".json",))
     elif task == "apply":
+        from sepssl.files import require_apart
         from sepssl.pipelines.classify import require_detections
 
         _require(values, "classifier")
@@ -132,8 +133,7 @@ def check(values: flags.FlagValues) -> None:
         if values.scores:
             require_new_file(values.scores, (".csv", ".parquet"))
         require_detections(values.detections)
-        if values.scores in values.detections:
-            raise InputError(f"{values.scores}: is named twice; expected another name")
+        require_apart([*([values.scores] if values.scores else []), *values.detections])
     else:
         from sepssl.pipelines.classify import require_suggestions
 

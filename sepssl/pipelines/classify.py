@@ -20,7 +20,14 @@ from sepssl.evaluation.window_classifier import (
     missing_windows,
     train_classifier,
 )
-from sepssl.files import atomic_file, atomic_folder, write_csv, write_text
+from sepssl.files import (
+    atomic_file,
+    atomic_folder,
+    require_apart,
+    require_new,
+    write_csv,
+    write_text,
+)
 from sepssl.index.output import is_index
 from sepssl.index.rows import StoredRows, joined, read_rows, require_same_rows
 from sepssl.index.search import WindowIndex
@@ -298,10 +305,9 @@ def require_detections(
     """
     paths = [pathlib.Path(output) for output in outputs]
     recordings = len({d.recording for d in found})
-    for number, path in enumerate(paths):
+    require_apart(outputs)
+    for path in paths:
         _require(path, (".csv", ".txt", ""), DETECTIONS)
-        if path in paths[:number]:
-            raise InputError(f"{path}: is named twice; expected another name")
         track = path.suffix and not path.name.lower().endswith((".csv", ".selections.txt"))
         if track and recordings > 1:
             raise InputError(
@@ -321,8 +327,7 @@ def _require(output: str | os.PathLike, suffixes: Sequence[str], expected: str) 
     path = pathlib.Path(output)
     if path.suffix.lower() not in suffixes:
         raise InputError(f"{path}: expected {expected}")
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise InputError(f"{path}: exists already; expected a new name")
+    require_new(path)
 
 
 def write_detections(output: str | os.PathLike, found: Sequence[Detection]) -> None:

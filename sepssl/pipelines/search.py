@@ -14,7 +14,7 @@ from sepssl.audio.decoding import printable
 from sepssl.audio.files import audio_info, played_rate, read_audio, read_blocks, write_audio
 from sepssl.audio.streaming import at_rate
 from sepssl.errors import InputError
-from sepssl.files import atomic_folder
+from sepssl.files import atomic_folder, require_apart, require_new
 from sepssl.index.search import Found, WindowIndex
 from sepssl.index.store import MIXTURE
 from sepssl.reports.found import (
@@ -248,16 +248,20 @@ def require_results(outputs: Sequence[str | os.PathLike], found: Sequence[Found]
         found: the results, if they are known.
     """
     faults = []
+    try:
+        require_apart(outputs)
+    except InputError as error:
+        faults.append(str(error))
     for path in map(pathlib.Path, outputs):
         if path.suffix.lower() not in ("", ".csv", ".txt", ".html"):
             faults.append(f"{path}: expected {OUTPUTS}")
-        elif path.is_dir() and any(path.iterdir()):
-            faults.append(f"{path}: is not empty; expected {OUTPUTS}")
-        elif path.is_file():
-            faults.append(f"{path}: exists already; expected a new name")
-        elif list(map(pathlib.Path, outputs)).count(path) > 1:
-            faults.append(f"{path}: is named twice; expected another name")
-        elif is_label_track(path) and (count := len({recording_of(row) for row in found})) > 1:
+            continue
+        try:
+            require_new(path)
+        except InputError as error:
+            faults.append(str(error))
+            continue
+        if is_label_track(path) and (count := len({recording_of(row) for row in found})) > 1:
             faults.append(
                 f"{path}: a label track belongs to one recording, windows of {count} were found; "
                 "expected a name that ends in .selections.txt, .csv or .html, or a folder"

@@ -151,10 +151,14 @@ def test_scores_and_detections_in_every_form(trained, capsys, tmp_path):
     assert len(read_annotations(tmp_path / "d")) == len(runs)
     assert (tmp_path / "d" / "odd" / "1.wav.txt").exists()
     # All outputs are checked before the first is written.
+    (tmp_path / "e.csv").mkdir()
     for first, second, message in (
         (f"--scores={tmp_path}/t.csv", "d.txt", "d.txt: a label track belongs to one recording, "),
         (f"--detections={tmp_path}/t.csv", "t.csv", "t.csv: is named twice"),
         (f"--scores={tmp_path}/t.csv", "t.csv", "t.csv: is named twice"),
+        (f"--scores={tmp_path}/t.csv", "d/../t.csv", "t.csv: is the same place as "),
+        (f"--scores={tmp_path}/t/t.csv", "t", "t.csv: lies in "),
+        (f"--scores={tmp_path}/t.csv", "e.csv", "e.csv: is a folder"),
     ):
         status, _, err = run(capsys, *common, first, f"--detections={tmp_path}/{second}")
         assert (status, message in err) == (1, True), err

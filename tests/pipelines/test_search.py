@@ -230,12 +230,15 @@ def test_the_command(made, tmp_path, monkeypatch, capsys):
     assert status == 0
     assert out.splitlines()[1].split() == ["1", "1.000", "0.960", "1.935", "b.wav"]
     assert (tmp_path / "f.html").exists()
+    for name in ("here", "e.csv"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     for arguments, message in (
         (
             [f"--query={folder}/in/b.wav"]
             + [f"--output={tmp_path}/{name}" for name in ("g.csv", "f.csv", "f.html", "g.csv")],
             f"g.csv: is named twice; expected another name; {tmp_path}/f.csv: exists already; "
-            f"expected a new name; {tmp_path}/f.html: exists already",
+            f"expected a new file name; {tmp_path}/f.html: exists already",
         ),
         (
             ["--query_row=1", f"--output={tmp_path}/h.csv", f"--output={tmp_path}/h.txt"],
@@ -244,6 +247,12 @@ def test_the_command(made, tmp_path, monkeypatch, capsys):
         ([f"--query={folder}/in/b.wav", "--start=nan"], "--start=nan: expected seconds, 0 or more"),
         ([f"--query={folder}/in/b.wav", "--end=nan"], "--end=nan: expected seconds, more than"),
         ([f"--query={folder}/in/b.wav", "--output=f.wav"], "f.wav: expected a name that ends in"),
+        ([f"--query={folder}/e.keras", "--output=."], ".: is the current folder; expected a"),
+        ([f"--query={folder}/e.keras", "--output=../e.csv"], "e.csv: is a folder; expected a file"),
+        (
+            [f"--query={folder}/e.keras", "--output=../e.csv", "--output=../e.csv/f"],
+            "../e.csv/f: lies in ../e.csv, another output",
+        ),
         (["--query=none.wav"], "none.wav: does not exist"),
         ([], "expected one of --query and --query_row"),
         (["--query_row=1", "--end=3"], "--start and --end are for --query"),

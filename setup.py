@@ -50,6 +50,7 @@ setup(
         "matplotlib>=3.8",
         "ml_collections>=1.0",
         "numpy>=1.26",
+        "pillow>=9.2",
         "pyarrow>=14",
         "scikit-learn>=1.4",
         "scipy>=1.12",

@@ -20,14 +20,15 @@ SOURCES = sorted((FOLDER / "sources").glob("*.py"))
 
 # The requirements of sepssl admit the TensorFlow of Colab's runtime, so pip leaves that as it is.
 INSTALL = """\
+import os
+
 try:
     import sepssl
 except ImportError:
     %pip install -q git+{repository}
 
-from sepssl.cli.main import import_quietly
-
-import_quietly("tensorflow")  # without what it says about the machine"""
+# What TensorFlow writes about the machine, past Python, is not shown; errors are.
+os.dup2(os.open(os.devnull, os.O_WRONLY), 2)"""
 
 
 def colab_link(name: str) -> str:

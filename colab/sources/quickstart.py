@@ -44,7 +44,7 @@ from sepssl.configs.quickstart import get_config
 from sepssl.pipelines.quickstart import quickstart
 
 config = get_config()
-config.update(input=str(recordings), excerpts=40, shown=3, queries=2)
+config.update(input=str(recordings), excerpts=40, shown=3, queries=3)
 paths = quickstart(config, output / "run")
 
 # %% [markdown]

@@ -1,10 +1,12 @@
 """Spectrograms as pictures."""
 
+import io
 import pathlib
 from typing import IO
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 LOWEST_DB = -70.0  # the dark end of the colour scale; 0 dB is the loudest point of an example
 COLOURS = "magma"
@@ -34,4 +36,9 @@ def draw_spectrogram(
     )
     axes.set_xlabel("time (s)")
     axes.set_ylabel("frequency (kHz)")
-    figure.savefig(target)
+    drawn = io.BytesIO()
+    figure.savefig(drawn)
+    with Image.open(drawn) as picture:
+        # 256 colours, as many as the scale has, in a quarter of the bytes.
+        colours = picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE)
+        colours.save(target, "PNG")

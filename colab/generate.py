@@ -22,13 +22,12 @@ SOURCES = sorted((FOLDER / "sources").glob("*.py"))
 INSTALL = """\
 import os
 
+# What TensorFlow writes about the machine, past Python, is not shown; errors are.
+os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 try:
     import sepssl
 except ImportError:
-    %pip install -q git+{repository}
-
-# What TensorFlow writes about the machine, past Python, is not shown; errors are.
-os.dup2(os.open(os.devnull, os.O_WRONLY), 2)"""
+    %pip install -q git+{repository}"""
 
 
 def colab_link(name: str) -> str:

@@ -57,7 +57,8 @@ print(f"{summary.rows} windows of {len(clips)} recordings")
 # without the class.
 #
 # If you have no labels yet, leave `LABELS` empty: the page below plays twenty windows that are
-# unlike each other. Click on what you hear, save the labels, and run this cell again with `upload`.
+# unlike each other. Click on what you hear, save the labels, and run this cell again with `upload`;
+# the files that you upload add up.
 
 # %%
 LABELS = ""  # @param {type: "string"}
@@ -72,15 +73,12 @@ from sepssl.pipelines.classify import suggest_windows, windows_of, write_suggest
 from sepssl.reports.notebook import show_page
 
 CLASSES = ("footsteps", "helicopter", "rain")  # of the built-in scenes
-if LABELS == "upload":
-    from google.colab import files
-
-    LABELS = next(iter(files.upload(target_dir=str(output))))
-elif not LABELS and not INPUT:
+folder = output / "labels"
+folder.mkdir(exist_ok=True)
+if not INPUT:
     # What is heard in the first half of the scenes, as somebody might have written it down.
-    LABELS = output / "labels.csv"
     heard = read_annotations(recordings / "annotations.csv")
-    with open(LABELS, "w", newline="") as text:
+    with open(folder / "scenes.csv", "w", newline="") as text:
         table = csv.writer(text)
         table.writerow(["file", "start", "end", "label"])
         for name in sorted(clips.names, key=lambda name: name.split("/")[1])[: len(clips) // 2]:
@@ -89,10 +87,17 @@ elif not LABELS and not INPUT:
             if not own:
                 table.writerow([name, 0, 5, "-"])
 
-annotations = read_annotations(LABELS) if LABELS else []
-if annotations:
-    print(*pathlib.Path(LABELS).read_text().splitlines()[:10], sep="\n")
+if LABELS == "upload":
+    from google.colab import files
+
+    files.upload(target_dir=str(folder))
+    LABELS = ""
+if LABELS or any(folder.iterdir()):
+    annotations = read_annotations(LABELS or folder)
+    for a in annotations[:8]:
+        print(f"{a.start:6.2f} to {a.end:5.2f} s  {a.label or '-':12} {a.recording}")
 else:
+    annotations = []
     windows = windows_of(read_rows(output / "index", "mixture"))
     page = output / "label.html"
     page.unlink(missing_ok=True)
@@ -157,7 +162,7 @@ for d in found[:8]:
 # ## What to label next
 #
 # Windows near to a threshold and unlike each other teach the classifier most. Label them, save the
-# file, and give it to the cell *Labels* above, beside the first labels (a folder holds both).
+# file, and upload it in the cell *Labels* above, from where you can run the rest again.
 
 # %%
 suggested = suggest_windows(windows, 10, scores, classifier.thresholds, annotations)

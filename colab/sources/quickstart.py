@@ -37,7 +37,7 @@ print(f"recordings: {recordings}")
 # ## One call
 #
 # Up to 40 excerpts of 5 s are used, the loudest part of each recording, or several of each if there
-# are few. A run that was stopped goes on where it was when you run the cell again.
+# are few. If the run is interrupted, run the cell again: it continues where it stopped.
 
 # %%
 from sepssl.configs.quickstart import get_config

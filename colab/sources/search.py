@@ -40,7 +40,7 @@ print(f"recordings: {recordings}")
 # %% [markdown]
 # ## Index
 #
-# If the session ends early, run this again: it goes on where it was. Repeated later, it adds
+# If the session ends early, run this again: it continues where it stopped. Repeated later, it adds
 # recordings that are new.
 
 # %%
@@ -62,8 +62,8 @@ print(f"{summary.rows} rows for {len(clips)} recordings")
 # %% [markdown]
 # ## Search by example
 #
-# The example is a place in a recording of the index, `NAME@SECONDS`, or a sound file of its own.
-# Left empty, it is rain in a built-in scene, or the beginning of your first recording.
+# The example is a place in an indexed recording, `NAME@SECONDS`, or the path of any other sound
+# file. Left empty, it is rain in a built-in scene, or the beginning of your first recording.
 
 # %%
 QUERY = ""  # @param {type: "string"}
@@ -100,11 +100,11 @@ show_sounds(*rows)
 
 # %% [markdown]
 # The score is the cosine of the angle between two vectors. Where a channel was found, it stands
-# beside its recording: that is the sound which resembles the example. Names of built-in scenes tell
-# what is in them.
+# beside its recording: that is the sound which resembles the example. Built-in scenes are named
+# after the sounds in them.
 #
-# The list goes along as a table, as selections for Raven, as labels for Audacity, or as a page with
-# players, whichever the name asks for.
+# The results can be saved as a table, as selections for Raven, as labels for Audacity, or as a page
+# with players; the suffix of the file decides.
 
 # %%
 for file in ("found.csv", "found.selections.txt", "found.html"):
@@ -116,9 +116,9 @@ for file in ("found.csv", "found.selections.txt", "found.html"):
 # ## Map
 #
 # Every row of the index is a point, placed by t-SNE. A click plays it, the wheel enlarges, and the
-# menus colour and filter; try *Channel*, and look for groups that a folder does not explain. The
-# page holds its sound. For more than half an hour of recordings, leave `self_contained` out: the
-# page then plays the files, beside which it has to stay.
+# menus colour and filter; try *Channel*, and look for groups that span several folders. The page
+# contains the sound. For more than half an hour of recordings, leave `self_contained` out: the page
+# then plays the files, beside which it has to stay.
 
 # %%
 from sepssl.pipelines.map import write_map

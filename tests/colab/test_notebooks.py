@@ -183,6 +183,12 @@ def test_classify(run, models):
         assert report.recordings <= counts[report.label]
         assert report.average_precision is not None
     assert pathlib.Path("classified/next.html").exists()
+    # Own recordings without labels: windows to label.
+    pathlib.Path("classified/labels/scenes.csv").unlink()
+    (cell,) = (cell for cell in committed("classify").cells if "label.html" in cell.source)
+    exec(cell.source, names | {"INPUT": "own"})
+    page = pathlib.Path("classified/label.html").read_text()
+    assert page.count("<section data-window") == 20
 
 
 def test_train(run):

@@ -48,7 +48,8 @@ def run(command: ModuleType) -> None:
     `InputError` is one line on stderr, `PROGRAM: error: ...`, and exit status 1; with
     `--verbosity=1` the traceback precedes it. Ctrl-C, SIGTERM and SIGHUP raise in the main thread,
     so that `finally` blocks run, and end in one line and the exit status of the signal: 130, 143,
-    129. Any other exception is a fault of the program, and keeps its traceback.
+    129. Where the reader of stdout has gone, as with `| head`, the exit status is 141, without a
+    word. Any other exception is a fault of the program, and keeps its traceback.
     """
     received = []
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -65,9 +66,16 @@ def run(command: ModuleType) -> None:
             signal.signal(number, stop)
     try:
         app.run(
-            lambda _: execute(command, flags.FLAGS),
+            lambda _: _flushed(execute(command, flags.FLAGS)),
             flags_parser=lambda argv: parse(command, flags.FLAGS, argv),
         )
+    except BrokenPipeError:
+        try:
+            os.write(sys.stdout.fileno(), b"\n")  # was it this pipe?
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again
+            sys.exit(141)
+        raise
     # Whatever the signal's exception became on its way: an interrupted import may fail otherwise.
     except BaseException:
         if not received:
@@ -78,6 +86,11 @@ def run(command: ModuleType) -> None:
             # A terminal has echoed ^C before it.
             print(f"\n{line}" if sys.stderr.isatty() else line, file=sys.stderr)
         sys.exit(128 + received[0])
+
+
+def _flushed(status: int) -> int:
+    sys.stdout.flush()
+    return status
 
 
 def parse(command: ModuleType, values: flags.FlagValues, argv: Sequence[str]) -> list[str]:

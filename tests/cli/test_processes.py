@@ -138,3 +138,24 @@ def test_sigterm_ends_a_training_in_one_line(tmp_path):
     assert lines[0].startswith(
         "sepssl-train: stopped by SIGTERM; the last checkpoint is that of step "
     )
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])  # less and more than Python's buffer
+def test_a_reader_that_goes_away(lines):
+    script = f"""
+import sys
+TENSORFLOW = False
+__file__ = "command.py"
+def define_flags(values): pass
+def check(values): input()
+def main(values): print("a line\\n" * {lines})
+from sepssl.cli.main import run
+run(sys.modules[__name__])
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    process.stdout.close()
+    _, stderr = process.communicate(b"\n")
+    assert (process.returncode, stderr) == (141, b"")

@@ -153,6 +153,7 @@ def describe_separator(separator: Separator) -> dict:
         "kind": "separator",
         "sample_rate": separator.sample_rate,
         "sources": separator.num_sources,
+        "hop_samples": separator.basis.hop,
         "parameters": separator.count_params(),
         "outputs": {"sources": ["batch", separator.num_sources, "samples"]},
     }

@@ -107,25 +107,31 @@ def _windows(
     return embeddings, tf.cast(starts, tf.int64)
 
 
-def separator_graph(separator: Separator, builtin_operators: bool = False) -> Graph:
+def separator_graph(
+    separator: Separator, builtin_operators: bool = False, samples: int | None = None
+) -> Graph:
     """`serving_default` -> `sources` [batch, sources, samples].
 
     Args:
         separator: a built separator.
         builtin_operators: whether to do without operations that TF Lite has no operator for.
+        samples: takes waveforms [1, samples] only; None for any batch and any length.
     """
     separator = _unrolled(separator, builtin_operators)
+    spec = WAVEFORM if samples is None else tf.TensorSpec([1, samples], tf.float32, "waveform")
 
     def call(waveform, training):
         return separator(usable(waveform), training=training)
 
-    signatures = {"serving_default": separator_signature(separator)}
-    return Graph(WAVEFORM, call, signatures, (separator,))
+    signatures = {"serving_default": separator_signature(separator, spec)}
+    return Graph(spec, call, signatures, (separator,))
 
 
-def separator_signature(separator: Separator) -> Callable:
+def separator_signature(separator: Separator, spec: tf.TensorSpec = WAVEFORM) -> Callable:
     """`waveform` -> `sources` [batch, sources, samples]."""
-    return _signature(lambda waveform: {"sources": separator(usable(waveform), training=False)})
+    return _signature(
+        lambda waveform: {"sources": separator(usable(waveform), training=False)}, spec
+    )
 
 
 def scene_graph(separator: Separator, encoder: Encoder) -> Graph:

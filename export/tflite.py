@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import pathlib
 import re
@@ -132,6 +133,7 @@ def convert_separator(
     origin: Origin | None = None,
     precisions: Sequence[str] = ("float32",),
     accept_errors: bool = False,
+    seconds: float | None = None,
 ) -> dict:
     """Writes a separator as TF Lite, as `convert_encoder` does an encoder.
 
@@ -139,13 +141,18 @@ def convert_separator(
     [batch, samples] -> `sources` [batch, sources, samples], any batch, any number of samples from
     1 up. Half precision is that of the mask network's weights.
 
-    Args, Returns, Raises: as of `convert_encoder`; `precisions` are float32 and float16.
+    Args, Returns, Raises: as of `convert_encoder`; `precisions` are float32 and float16. With
+    `seconds`, more than 0, the files take waveforms [1, samples] only, of that length rounded up to
+    whole frames of the separator's basis, for runtimes without dynamic shapes.
     """
-    graph = separator_graph(separator, builtin_operators=True)
+    samples = None if seconds is None else _whole_frames(seconds, separator)
+    graph = separator_graph(separator, builtin_operators=True, samples=samples)
     (copy,) = graph.models
     parts = f".*({re.escape(copy.tdcn.name)}|{re.escape(copy.mask.name)}).*"
     with atomic_folder(directory) as folder:
         clips = separator_clips(separator)
+        if samples is not None:
+            clips = {name: _of_length(clip[:1], samples) for name, clip in clips.items()}
         expected = expected_outputs(separator, clips, "sources")
         checks = convert_variant(
             "separator", graph, parts, clips, expected, folder, precisions, accept_errors
@@ -275,6 +282,19 @@ def _calibration_patches(encoder, waveforms):
     for waveform, start in (places[i] for i in (chosen if places else [])):
         patches.append(one_patch(encoder, np.nan_to_num(waveform[start : start + length])))
     return np.concatenate(patches).astype(np.float32)
+
+
+def _whole_frames(seconds: float, separator: Separator) -> int:
+    """Samples, a multiple of the basis's hop, so that recordings can be cut on its grid."""
+    if not 0 < seconds < math.inf:
+        raise InputError(f"seconds={seconds}: expected more than 0")
+    hop = separator.basis.hop
+    return math.ceil(seconds * separator.sample_rate / hop) * hop
+
+
+def _of_length(clip: np.ndarray, samples: int) -> np.ndarray:
+    """A clip [1, any] cut, or repeated to `samples`."""
+    return np.resize(clip, [1, samples])
 
 
 def _usable_calibration(waveforms: Iterable[np.ndarray]) -> list[np.ndarray]:

@@ -30,6 +30,7 @@ _USES = {
     "precision": (("tflite",), ("encoder", "separator")),
     "input": (("tflite", "onnx"), ("encoder",)),
     "calibration": (("tflite",), ("encoder",)),
+    "seconds": (("tflite",), ("separator",)),
     "accept_errors": (("tflite",), ("encoder", "separator")),
 }
 _PRECISIONS = ("float32", "float16", "dynamic", "int8")
@@ -76,6 +77,14 @@ def define_flags(values: flags.FlagValues) -> None:
         "input",
         ["waveform"],
         f"Encoder as TF Lite or ONNX: some of {','.join(_INPUTS)}.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "seconds",
+        None,
+        "Separator as TF Lite: takes this length only (rounded up to whole frames), for runtimes "
+        "without dynamic shapes; any length if not given.",
+        lower_bound=0.001,
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -204,7 +213,7 @@ def main(values: flags.FlagValues) -> None:
             encoder, output, origin, inputs=values.input, calibration=calibration, **shared
         )
     else:
-        card = export.convert_separator(separator, output, origin, **shared)
+        card = export.convert_separator(separator, output, origin, seconds=values.seconds, **shared)
     _print_card(output, card)
 
 

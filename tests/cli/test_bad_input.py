@@ -244,6 +244,11 @@ EARLY = [  # command, arguments, what the line says
     ),
     (
         "export",
+        [ENCODER, "--output=out", "--format=tflite", "--seconds=5"],
+        "--seconds: applies only to --format=tflite with --separator",
+    ),
+    (
+        "export",
         [ENCODER, "--output=out", "--format=tflite", "--precision=int8,int4", "--calibration=none"],
         "'int4': expected some of float32, float16, dynamic, int8",
     ),

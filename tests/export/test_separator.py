@@ -112,6 +112,28 @@ def test_tflite(name, waveforms, tmp_path):
             np.testing.assert_allclose(found, expected, rtol=0, atol=bound)
 
 
+def test_tflite_of_one_length(tmp_path):
+    separator = make_separator(STFTBasis(512, 256), dilations_per_repeat=2, repeats=1)
+    card = convert_separator(separator, tmp_path / "separator", seconds=0.5)
+    samples = 32 * 256  # half a second is 31.25 hops
+    assert card["hop_samples"] == 256
+    (check,) = card["checks"].values()
+    assert check["shape"] == [1, samples]
+    file = tmp_path / "separator" / "separator.tflite"
+    run = tf.lite.Interpreter(str(file)).get_signature_runner("serving_default")
+    (detail,) = run.get_input_details().values()
+    assert detail["shape_signature"].tolist() == [1, samples]
+    (detail,) = run.get_output_details().values()
+    assert detail["shape_signature"].tolist() == [1, 3, samples]
+    waveform = np.random.default_rng(4).uniform(-0.5, 0.5, [1, samples]).astype(np.float32)
+    expected = np.asarray(separator(waveform))
+    limit = 1e-4 * np.abs(expected).max()
+    np.testing.assert_allclose(run(waveform=waveform)["sources"], expected, rtol=0, atol=limit)
+    for seconds in (0.0, -1.0, np.inf, np.nan):
+        with pytest.raises(InputError, match=f"seconds={seconds}: expected more than 0"):
+            convert_separator(separator, tmp_path / "other", seconds=seconds)
+
+
 def test_scene(encoder, waveforms, saved_waveforms, run_python, tmp_path):
     # Without the loop, whose blocks XLA compiles in training; test_saved_model has it.
     separator = make_separator(STFTBasis(512, 256), unroll=True, dilations_per_repeat=2, repeats=1)

@@ -1,11 +1,13 @@
 import json
 import pathlib
+import runpy
 import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
+import soundfile
 import tensorflow as tf
 
 from sepssl.errors import InputError
@@ -22,6 +24,9 @@ from sepssl.export.check import TFLITE_LIMITS, compare
 from sepssl.export.processes import Check, check_in_fresh_process, run_script
 from sepssl.representation import Encoder, SmallBackbone
 from sepssl.representation.backbones.vggish import VggishBackbone
+
+LISTEN = pathlib.Path(__file__).parents[2] / "docs" / "listen.py"
+ALL = "--threshold=-1"
 
 # Both runtimes, ai_edge_litert first, while TensorFlow is not yet there to help it.
 LOOK = """
@@ -92,6 +97,37 @@ def test_any_batch_and_length(look, encoder, waveforms, runtime):
         embedding = np.array(told["embeddings"][name])
         assert embedding.shape == expected.shape
         np.testing.assert_allclose(embedding, expected, rtol=0, atol=1e-3 * expected.max())
+
+
+def test_listening_for_an_example(converted, encoder, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("ai_edge_litert")
+    random = np.random.default_rng(7)
+    recording = 0.1 * random.uniform(-1, 1, [4 * 16000 + 5000, 2])
+    chirp = np.sin(2 * np.pi * 700 * np.arange(16000) ** 1.05 / 16000)
+    recording[24000:40000] += 0.5 * chirp[:, None]
+    soundfile.write(tmp_path / "recording.wav", recording, 16000, "FLOAT")
+    soundfile.write(tmp_path / "example.wav", recording[24000:40000], 16000, "FLOAT")
+    soundfile.write(tmp_path / "fast.wav", recording, 44100)
+
+    def listen(*arguments):
+        model, example = converted[0] / "encoder.tflite", tmp_path / "example.wav"
+        arguments = [f"--model={model}", f"--example={example}", *arguments]
+        monkeypatch.setattr(sys, "argv", ["listen.py", *arguments])
+        runpy.run_path(str(LISTEN), run_name="__main__")
+        return capsys.readouterr().out.splitlines()
+
+    mono = np.pad(recording.mean(axis=1), (0, 3000)).astype(np.float32)
+    windows = np.stack([mono[at : at + 16000] for at in range(0, 4 * 16000 - 8000 + 1, 8000)])
+    embeddings = np.asarray(encoder(windows))
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    lines = [line.split(" s: ") for line in listen(f"--input={tmp_path}/recording.wav", ALL)]
+    assert [float(time) for time, _ in lines] == [0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5]
+    found = [float(value) for _, value in lines]
+    np.testing.assert_allclose(found, unit @ unit[3], atol=1e-3)
+    assert max(found) == found[3] == 1
+    assert listen(f"--input={tmp_path}/recording.wav", "--threshold=0.9995") == ["1.5 s: 1.000"]
+    with pytest.raises(SystemExit, match=r"fast\.wav: 44100 Hz; expected 16000 Hz"):
+        listen(f"--input={tmp_path}/fast.wav")
 
 
 def test_card(converted):

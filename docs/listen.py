@@ -1,0 +1,49 @@
+"""Reports sounds like an example, from the microphone or a recording, without TensorFlow.
+
+python listen.py --model=encoder.tflite --example=call.wav [--input=recording.wav] [--threshold=0.9]
+"""
+
+import argparse
+
+import numpy as np
+import soundfile
+from ai_edge_litert.interpreter import Interpreter
+
+RATE = 16000  # Hz, the encoder's
+
+
+def blocks(path):
+    """Half seconds, float32 [samples], of a file or else of the microphone."""
+    if path:
+        if (rate := soundfile.info(path).samplerate) != RATE:
+            raise SystemExit(f"{path}: {rate} Hz; expected {RATE} Hz")
+        settings = {"dtype": "float32", "always_2d": True, "fill_value": 0}
+        for block in soundfile.blocks(path, RATE // 2, **settings):
+            yield block.mean(axis=1)
+        return
+    import sounddevice
+
+    with sounddevice.InputStream(RATE, channels=1, dtype="float32") as stream:
+        while True:
+            yield stream.read(RATE // 2)[0][:, 0]
+
+
+def embed(waveform):
+    """[samples] -> [size], of length 1, so that products are cosines."""
+    vector = encode(waveform=waveform[None])["embedding"][0]
+    return vector / max(np.linalg.norm(vector), 1e-12)
+
+
+parser = argparse.ArgumentParser(usage=__doc__)
+for name in ("--model", "--example"):
+    parser.add_argument(name, required=True)
+parser.add_argument("--input")
+parser.add_argument("--threshold", type=float, default=0.9)
+flags = parser.parse_args()
+encode = Interpreter(flags.model).get_signature_runner("serving_default")
+example, second = embed(np.concatenate([*blocks(flags.example)])), np.zeros(RATE, np.float32)
+for count, block in enumerate(blocks(flags.input)):
+    second = np.concatenate([second[RATE // 2 :], block])  # the last one
+    similarity = embed(second) @ example
+    if count and similarity >= flags.threshold:
+        print(f"{(count - 1) / 2:.1f} s: {similarity:.3f}", flush=True)

@@ -291,9 +291,7 @@ class SeedCells(Cells):
         folder = mixed_sounds(data.directory)
         sounds = open_clips(folder, data.sample_rate, labels=True)
         scenes = self._mixtures({"test": retrieval.scenes})
-        rooms = scenes.config.rooms
-        room_responses = open_clips(rooms, data.sample_rate) if rooms else None
-        queries, mixed = draw_retrieval(sounds, scenes, folder, retrieval.recording, room_responses)
+        queries, mixed = draw_retrieval(sounds, scenes, folder, retrieval.recording)
         return InMemory(queries), mixed
 
     @functools.cached_property

@@ -5,7 +5,10 @@ import pathlib
 import re
 
 ROOT = pathlib.Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCS = ROOT / "docs"
+# In use, the folder of the page for browsers holds other packages and models.
+TEXTS = [path for path in DOCS.rglob("*.md") if DOCS / "browser" not in path.parents]
+PAGES = [ROOT / "README.md", *sorted(TEXTS)]
 
 _BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<reason>[^\n]*?) -->\n)?"

@@ -89,7 +89,8 @@ class LogMel(keras.layers.Layer):
         cover_end: bool = True,
         **kwargs,
     ):
-        super().__init__(**{"dtype": "float32", "trainable": False, **kwargs})
+        # Without autocast: a policy of half precision would round the waveform.
+        super().__init__(**{"dtype": "float32", "trainable": False, "autocast": False, **kwargs})
         if sample_rate <= 0 or high_hz > sample_rate / 2:
             raise ValueError(
                 f"sample_rate={sample_rate}, high_hz={high_hz}: expected a positive sample rate "

@@ -6,7 +6,7 @@ import os
 import pathlib
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -73,7 +73,8 @@ def read_annotations(path: str | os.PathLike, label_column: str = "") -> list[An
     """Reads a file of labels, or all `.txt` and `.csv` files in a folder.
 
     - `.csv`: columns `file`, `start`, `end`, `label` (several: `a;b`); with a column `window`,
-      labels are about that part alone.
+      labels are about that part alone. A column `path`, as tables of detections have it, tells
+      recordings of one name apart.
     - `.txt` with Raven's header: a selection table. The recording is in the column `Begin Path` or
       `Begin File`, else it has the table's name; times are those in the file where there is a
       `File Offset (s)`.
@@ -130,7 +131,15 @@ def _from_csv(path: pathlib.Path) -> Iterator[Annotation]:
             raise InputError(f"{where}: names no file; {_EXPECTED}")
         labels = {_on_one_line(part) for part in row["label"].split(";")}
         for label in sorted(labels - {"", NONE}) or [""] * (NONE in labels):
-            yield Annotation(row["file"].strip(), start, end, label, True, WINDOW in columns, where)
+            name = _named_in(row)
+            yield Annotation(name, start, end, label, True, WINDOW in columns, where)
+
+
+def _named_in(row: Mapping[str, str]) -> str:
+    """The recording: its path, as in tables of detections, if that is the file's."""
+    file, path = row["file"].strip(), (row.get("path") or "").strip()
+    last = path.rpartition("/")[2]
+    return path if last and file.rpartition("/")[2].startswith(last) else file
 
 
 def _from_raven(

@@ -117,7 +117,11 @@ def scene_retrieval(
 
 
 def draw_retrieval(
-    sounds: Clips, mixtures: Mixtures, title: str, recording: str = ""
+    sounds: Clips,
+    mixtures: Mixtures,
+    title: str,
+    recording: str = "",
+    rooms: Clips | None = None,
 ) -> tuple[Subset, Clips]:
     """Isolated sounds as queries, and scenes that are mixed from other recordings.
 
@@ -131,6 +135,7 @@ def draw_retrieval(
         recording: regular expression for the part of a sound's name that sounds cut from one
             recording share; "" where each is a recording of its own, or `sounds.recordings` is
             known.
+        rooms: room responses of the scenes, if `mixtures.config.rooms` names any.
 
     Returns:
         The queries, and the scenes, both labelled.
@@ -164,7 +169,7 @@ def draw_retrieval(
     of_others = dataclasses.replace(
         mixtures, counts={"test": mixtures.counts["test"]}, folds={"test": ("others",)}
     )
-    return Subset(sounds, np.flatnonzero(chosen)), of_others.open(others, title)
+    return Subset(sounds, np.flatnonzero(chosen)), of_others.open(others, title, rooms)
 
 
 def evaluate_scene_retrieval(

@@ -160,11 +160,13 @@ class WindowIndex:
         return annotations
 
     def row_at(self, recording: str, start: float, channel: int = MIXTURE) -> Found | None:
-        """The row of a recording whose window begins nearest to a time, no more than half a window.
+        """The row of a recording whose window begins nearest to a time.
+
+        The time lies in the window, or up to half a window before it.
 
         Args:
             recording: name in the index or, if it is none, path of the file.
-            start: in seconds from the beginning of the recording.
+            start: in seconds from the beginning of the file, as in what is found.
             channel: of the row.
 
         Raises:
@@ -188,10 +190,10 @@ class WindowIndex:
         ]
         if not rows:
             return None
-        nearest = min(rows, key=lambda row: abs(row.start - start))
-        if abs(nearest.start - start) > (nearest.end - nearest.start) / 2:
-            return None
-        return nearest
+        nearest = min(rows, key=lambda row: abs(row.offset + row.start - start))
+        length = nearest.end - nearest.start
+        within = -length / 2 <= start - nearest.offset - nearest.start <= length
+        return nearest if within else None
 
     def channel_of(self, number: int, channel: int) -> Found | None:
         """The row of a channel of the window that a row belongs to."""

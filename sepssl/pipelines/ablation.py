@@ -291,7 +291,9 @@ class SeedCells(Cells):
         folder = mixed_sounds(data.directory)
         sounds = open_clips(folder, data.sample_rate, labels=True)
         scenes = self._mixtures({"test": retrieval.scenes})
-        queries, mixed = draw_retrieval(sounds, scenes, folder, retrieval.recording)
+        rooms = scenes.config.rooms
+        room_responses = open_clips(rooms, data.sample_rate) if rooms else None
+        queries, mixed = draw_retrieval(sounds, scenes, folder, retrieval.recording, room_responses)
         return InMemory(queries), mixed
 
     @functools.cached_property

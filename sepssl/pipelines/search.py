@@ -41,7 +41,7 @@ def row_of(index: WindowIndex, query: str, channel: int = MIXTURE) -> Found:
     Args:
         index: the index.
         query: the id of a row, or "RECORDING@SECONDS": a name in the index or the path of a file,
-            and a time in it.
+            and a time in the file.
         channel: which row of its window, if not 0.
 
     Raises:
@@ -50,7 +50,7 @@ def row_of(index: WindowIndex, query: str, channel: int = MIXTURE) -> Found:
     """
     if query.isdecimal():
         row = index.row(int(query))
-        recording, start = row.recording, row.start
+        recording, start = row.recording, in_file(row)[0]
         same = channel in (MIXTURE, row.channel)
         found = row if same else index.channel_of(row.row, channel)
     else:
@@ -59,14 +59,15 @@ def row_of(index: WindowIndex, query: str, channel: int = MIXTURE) -> Found:
     if found is None:
         where = f"channel {channel} of a window" if channel else "a window"
         raise InputError(
-            f"{index.folder}: holds no row for {where} of {printable(recording)} that begins at "
-            f"{start:g} s; expected a recording of the index, by its path or by a name such as "
+            f"{index.folder}: holds no row for {where} of {printable(recording)} at {start:g} s; "
+            f"expected a recording of the index, by its path or by a name such as "
             f"{printable(index.any_name())}, and a time in it"
         )
     if not index.vector(found.row).any():
+        begin, end = in_file(found)
         raise InputError(
-            f"{index.folder}: row {found.row}, {printable(recording)} from {found.start:g} to "
-            f"{found.end:g} s, is a window without sound; expected one with sound"
+            f"{index.folder}: row {found.row}, {printable(recording)} from {begin:g} to "
+            f"{end:g} s, is a window without sound; expected one with sound"
         )
     return found
 

@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from sepssl.audio.log_mel import LogMel
+from sepssl.audio.panns_log_mel import PannsLogMel
 
 
 def yamnet_log_mel(waveform):
@@ -54,6 +55,15 @@ def test_patches_are_stretches_of_the_spectrogram():
     before = LogMel.from_config(config)
     assert before.compute_output_shape(waveform.shape) == (2, 4, 96, 64)
     np.testing.assert_array_equal(before(waveform), patches[:, :4])
+
+
+@pytest.mark.parametrize("kind", [LogMel, PannsLogMel])
+def test_waveforms_are_not_rounded_under_any_policy(kind):
+    waveform = np.random.default_rng(2).normal(size=(1, 20000)).astype(np.float32)
+    expected = np.asarray(kind(sample_rate=16000, high_hz=7500.0)(waveform))
+    for policy in ("mixed_float16", "bfloat16"):
+        half = kind(sample_rate=16000, high_hz=7500.0, dtype=policy)
+        np.testing.assert_array_equal(half(waveform), expected)
 
 
 def test_every_sample_counts():

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from sepssl.data.annotations import Annotation, label_windows, read_annotations
+from sepssl.data.annotations import Annotation, RecordingMatch, label_windows, read_annotations
 from sepssl.errors import InputError
 
 HEAD = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)"
@@ -136,3 +136,18 @@ def test_recordings_by_what_they_are_called():
         labelled(Annotation("d.wav", 0.0, 2.0, "y"))
     found = labelled(Annotation("c.wav", 50.0, 52.0, "x"))
     assert len(found.outside) == 1
+
+
+def test_a_path_tells_recordings_of_one_name_apart(tmp_path):
+    match = RecordingMatch(["a.wav", "sub/a.wav"], ["/r/a.wav", "/r/sub/a.wav"])
+    table = tmp_path / "t.csv"
+    for path, found in (("/r/a.wav", "/r/a.wav"), ("/r/sub/a.wav", "/r/sub/a.wav")):
+        table.write_text(f"file,start,end,label,path\na.wav,0,1,owl,{path}\n")
+        assert [match.find(a) for a in read_annotations(table)] == [found]
+    # Of a column that has something else, such as the folder, nothing is taken.
+    for path in ("", "/r/sub", "/r/sub/", "elsewhere"):
+        table.write_text(f"file,start,end,label,path\nsub/a.wav,0,1,owl,{path}\n")
+        assert [match.find(a) for a in read_annotations(table)] == ["/r/sub/a.wav"]
+    table.write_text("file,start,end,label,path\na.wav,0,1,owl,\n")
+    with pytest.raises(InputError, match="may be"):
+        match.find(read_annotations(table)[0])

@@ -119,7 +119,7 @@ def sounds(tmp_path_factory):
     return folder
 
 
-def drawn(sounds, seed=0, recording=r"(\w+-\d+)-", folds=None):
+def drawn(sounds, seed=0, recording=r"(\w+-\d+)-", folds=None, rooms=None):
     mixtures = Mixtures(
         {"test": 20},
         seed,
@@ -127,7 +127,7 @@ def drawn(sounds, seed=0, recording=r"(\w+-\d+)-", folds=None):
         folds=folds or {"test": ("2",)},
     )
     clips = open_clips(sounds, RATE, labels=True)
-    return draw_retrieval(clips, mixtures, str(sounds), recording)
+    return draw_retrieval(clips, mixtures, str(sounds), recording, rooms)
 
 
 def test_queries_are_of_other_recordings_than_scenes(sounds):
@@ -144,6 +144,19 @@ def test_queries_are_of_other_recordings_than_scenes(sounds):
     assert not {"low-5", "high-5"} & (recordings(heard) | recordings(queries.names))
     assert set(queries.names) != set(drawn(sounds, seed=1)[0].names)
     np.testing.assert_array_equal(drawn(sounds)[1].read(3), scenes.read(3))
+
+
+def test_scenes_are_heard_in_rooms(sounds, tmp_path):
+    """An echo half as loud, 0.1 s after the direct sound."""
+    response = np.zeros(RATE, np.float32)
+    response[[0, RATE // 10]] = 1.0, 0.5
+    soundfile.write(tmp_path / "room.wav", response, RATE, "FLOAT")
+    dry, rooms = drawn(sounds)[1], open_clips(tmp_path, RATE)
+    wet = drawn(sounds, rooms=rooms)[1]
+    for index in range(3):
+        assert wet.scene(index).names == dry.scene(index).names
+        assert (wet.scene(index).room, dry.scene(index).room) == ("room.wav", "")
+        assert not np.allclose(wet.read(index), dry.read(index))
 
 
 def test_what_cannot_be_drawn(sounds):

@@ -8,6 +8,7 @@ from sepssl.index.search import WindowIndex
 from sepssl.index.store import Rows, WindowStore, time_in
 from sepssl.index.vectors import CONFIG_KEY, update_vectors, vectors_config
 from sepssl.pipelines.search import row_of, write_results
+from sepssl.reports.found import in_file
 
 WINDOWS, CHANNELS, DIM = 200, 4, 16
 
@@ -111,18 +112,25 @@ def test_recordings_of_one_name_have_names_that_differ(tmp_path):
 def test_rows_by_number_and_by_time(made):
     folder, vectors = made
     index = WindowIndex(folder)
-    row = index.row_at("b.wav", 10.2, 2)
+    row = index.row_at("b.wav", 12.7, 2)  # in the file, of which b.wav begins at 2.5 s
     assert (row.recording, row.start, row.end, row.channel) == ("b.wav", 10.0, 11.0, 2)
     np.testing.assert_array_equal(index.vector(row.row), np.float16(vectors[120, 2]))
     assert index.row(row.row) == row
-    assert index.row_at("/data/b.wav", 10.2, 2) == row
+    assert index.row_at("/data/b.wav", 12.7, 2) == row
     assert index.row_at("b.wav", 200.0) is None
+    # Any time in a.wav, whose last window is from 49.5 to 50.5 s.
+    assert index.row_at("a.wav", 50.4).start == index.row_at("a.wav", 50.5).start == 49.5
+    assert index.row_at("a.wav", 50.51) is index.row_at("a.wav", -0.51) is None
+    # What is found is found again by what is shown of it.
+    for found in index.search(vectors[120, 2], 5):
+        shown = (found.recording, in_file(found)[0], found.channel)
+        assert index.row_at(*shown)._replace(score=found.score) == found
     assert index.row_at("c.wav", 0.0) is None
     for number in (9999, 10**22):
         with pytest.raises(InputError, match=f"has no row {number}"):
             index.row(number)
     assert row_of(index, str(row.row)) == row_of(index, str(row.row), 2) == row
-    assert row_of(index, str(row.row), 1) == index.row_at("b.wav", 10.0, 1)
+    assert row_of(index, str(row.row), 1) == index.row_at("b.wav", 12.5, 1)
     with pytest.raises(InputError, match=r"no row for channel 9 of a window of b\.wav"):
         row_of(index, str(row.row), 9)
 

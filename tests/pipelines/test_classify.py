@@ -13,7 +13,7 @@ from absl import flags
 
 from sepssl.cli import classify
 from sepssl.cli.main import execute, parse
-from sepssl.data.annotations import read_annotations
+from sepssl.data.annotations import RecordingMatch, read_annotations
 from sepssl.errors import InputError
 from sepssl.evaluation.window_classifier import load_classifier
 from sepssl.index.rows import StoredRows, read_rows
@@ -185,6 +185,12 @@ def test_parts_of_files_and_files_elsewhere(tmp_path):
         (names[3], 0.0, 1.0),
     ]
     np.testing.assert_allclose([d.score for d in found], [0.95, 0.9, 0.6, 0.6])
+    # A table of detections is read again, where several recordings have the end of a path too.
+    write_detections(tmp_path / "found.csv", found)
+    match = RecordingMatch(names, [*paths[:2], "/near/a.wav", "/near/c/b/a.wav"])
+    again = [match.find(a) for a in read_annotations(tmp_path / "found.csv")]
+    assert again == [paths[0], paths[0], "/near/a.wav", "/near/c/b/a.wav"]
+    (tmp_path / "found.csv").unlink()
     write_detections(tmp_path / "out" / "tracks", found)
     written = sorted(p for p in tmp_path.rglob("*") if p.is_file())
     assert len(written) == 4

@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
                 "scenes": 600,
                 # The part of a name that sounds cut from one recording share.
                 "recording": r"\d-(\d+)-[A-Z]-\d+",
-                "separator": "small-mixit",  # of the scenes' channels
+                "state": "step 3000",  # of the separator that makes the scenes' channels
             },
             "seeds": (0, 1, 2, 3, 4),
             "evaluation": {"train": 1500, "validation": 600, "test": 1000},  # scenes

@@ -197,8 +197,6 @@ def _settings(config: ConfigDict, row: dict) -> str:
     for key in ("folds", "retrieval"):
         if config.get(key):
             parts[key] = config.to_dict()[key]
-    if config.get("retrieval"):
-        parts["retrieval"]["separator"] = _separator_digest(config.retrieval.separator)
     parts["states"] = {
         name: _separator_digest(state) if isinstance(state, str) else state
         for name, state in parts["states"].items()
@@ -300,7 +298,7 @@ class SeedCells(Cells):
     def _channels(self) -> list[np.ndarray]:
         """Of the scenes for retrieval, at half the precision: the files of a seed in memory."""
         scenes = self._retrieval[1]
-        separator = load_separator(self._config.retrieval.separator)
+        separator = load_separator(self._state(self._config.retrieval.state))
         with Progress("separating", len(scenes), "scene", verbose=self._verbose) as progress:
             channels = []
             for index in range(len(scenes)):
@@ -341,14 +339,15 @@ class SeedCells(Cells):
         for part in ("data", "views", "encoder", "objective", "train"):
             stage[part].update(row.get(part, {}))
         stage.views.separators = ",".join(
-            TRUE_SOURCES if state == TRUE_SOURCES else self._state(self._config.states[state])
+            TRUE_SOURCES if state == TRUE_SOURCES else self._state(state)
             for state in row.get("separators", ())
         )
         folder = encoder_folder(self._folder.parent, row, self._seed, settings)
         return train_encoder(stage, folder, self._verbose)
 
-    def _state(self, state: int | str) -> str:
-        """A kept state of the seed's own separator, by its step, or another separator."""
+    def _state(self, name: str) -> str:
+        """The file of a kept state of the seed's own separator, or what another is called."""
+        state = self._config.states[name]
         return state if isinstance(state, str) else str(self._separator.state(state))
 
     def delete_cache(self) -> None:

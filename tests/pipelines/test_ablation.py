@@ -188,7 +188,8 @@ def test_scenes_mixed_from_folds(tmp_path):
     config.comparisons = ()
     with config.unlocked():
         config.folds = ("1", "2", "3", "4", "5")
-        config.retrieval = {"scenes": 30, "recording": r"\d-(\d+)\.", "separator": "small"}
+        config.states.small = "small"
+        config.retrieval = {"scenes": 30, "recording": r"\d-(\d+)\.", "state": "small"}
     for part in (config.separator, config.encoder):
         part.data.update(directory=f"mix:{tmp_path}/in", clip_seconds=1.0)
         part.data.mix.source_count_probabilities = (0.4, 0.4, 0.2)
@@ -205,7 +206,7 @@ def test_scenes_mixed_from_folds(tmp_path):
         "| scene retrieval | by mixture or channel | by mixture or true source |"
     )
     settings = expected_cells(config)["statistics"][0]
-    config.retrieval.separator = "small-mixit"
+    config.states.small = "small-mixit"
     assert expected_cells(config)["statistics"][0] != settings
 
 

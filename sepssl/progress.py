@@ -2,9 +2,15 @@
 
 import sys
 import time
+import warnings
 
-from tqdm.auto import tqdm
-from tqdm.notebook import tqdm_notebook
+from tqdm import TqdmWarning
+
+with warnings.catch_warnings():
+    # Of a notebook without ipywidgets, where the bar is made of text.
+    warnings.simplefilter("ignore", TqdmWarning)
+    from tqdm.auto import tqdm
+    from tqdm.notebook import tqdm_notebook
 
 LINE_SECONDS = 30.0  # between lines where the output is not a terminal; our choice
 

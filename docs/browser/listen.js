@@ -32,25 +32,52 @@ async function load(folder, file) {
 async function separate({card, samples: chunk, run}, recording, progress) {
   const grid = card.hop_samples, channels = card.sources, end = recording.length;
   const [context, fade] = [0.1, 0.02].map(share => Math.round(share * chunk / grid) * grid);
-  const hop = chunk - 2 * context - fade;
+  const overlap = 2 * context + fade, hop = chunk - overlap;
   const last = Math.max(0, Math.ceil((end - chunk) / grid) * grid);
   const result = Array.from({length: channels}, () => new Float32Array(end));
+  let before = null; // the previous chunk's channels, from where they overlap with this one's
   for (let next = 0, done = 0; done < end; next += hop) {
     const start = Math.min(next, last);
     const input = new Float32Array(chunk);
     input.set(recording.subarray(start, start + chunk));
-    const sources = await run(input);
+    const values = await run(input);
+    let sources = result.map((_, c) => values.subarray(c * chunk, (c + 1) * chunk));
+    if (before) {
+      const after = sources.map(source => source.subarray(next - start, next - start + overlap));
+      sources = matched(before, after).map(c => sources[c]);
+    }
     const from = next ? next + context : 0; // before it, the previous chunk alone counts
     for (let c = 0; c < channels; c++)
       for (let t = from; t < start + chunk && t < end; t++) {
         const weight = next ? Math.min(1, (t - from + 0.5) / fade) : 1;
-        result[c][t] += weight * (sources[c * chunk + t - start] - result[c][t]);
+        result[c][t] += weight * (sources[c][t - start] - result[c][t]);
       }
+    before = sources.map(source => source.subarray(hop));
     done = Math.min(start + chunk, end);
     progress(done / end);
     await pause();
   }
   return result;
+}
+
+// The order of the channels `after` that makes them most like `before`, if it removes nine tenths of
+// the difference; else their own. As sepssl does it, so that a channel keeps its identity.
+function matched(before, after) {
+  const product = (a, b) => a.reduce((sum, x, i) => sum + x * b[i], 0);
+  const table = before.map(a => after.map(b => product(a, b)));
+  let best = {sum: -Infinity, order: null};
+  const extend = (order, sum) => {
+    if (order.length === after.length && sum > best.sum) best = {sum, order};
+    after.forEach((_, c) => {
+      if (!order.includes(c)) extend([...order, c], sum + table[order.length][c]);
+    });
+  };
+  extend([], 0);
+  // |a - b|^2 = |a|^2 + |b|^2 - 2 ab, of which an order changes the last term alone.
+  const own = after.map((_, c) => c);
+  const powers = [...before, ...after].reduce((sum, a) => sum + product(a, a), 0);
+  const kept = powers - 2 * own.reduce((sum, c) => sum + table[c][c], 0);
+  return powers - 2 * best.sum < 0.1 * kept ? best.order : own;
 }
 
 // The windows of `WindowEmbedder`: one every hop, and one that ends with the recording.

@@ -93,9 +93,7 @@ def query_by_example(
             f"num_same, num_other, num_queries are {num_same}, {num_other}, {num_queries}; "
             "expected 1 or more"
         )
-    # Scaled by the largest value first: squares of tiny or huge values under- or overflow.
-    embeddings = _divided(embeddings, np.abs(embeddings).max(axis=1, keepdims=True))
-    embeddings = _divided(embeddings, np.linalg.norm(embeddings, axis=1, keepdims=True))
+    embeddings = directions(embeddings)
 
     rng = np.random.default_rng(seed)
     classes = labels.shape[1]
@@ -150,6 +148,17 @@ def queryable_classes(labels: np.ndarray) -> np.ndarray:
             "expected one that at least two clips have and at least one does not"
         )
     return queryable
+
+
+def directions(vectors: np.ndarray) -> np.ndarray:
+    """Vectors of length 1, over the last axis; of zeros and of NaN, zeros.
+
+    Args:
+        vectors: float64 `[..., dim]`.
+    """
+    # Scaled by the largest value first: squares of tiny or huge values under- or overflow.
+    vectors = _divided(vectors, np.abs(vectors).max(axis=-1, keepdims=True))
+    return _divided(vectors, np.linalg.norm(vectors, axis=-1, keepdims=True))
 
 
 def expected_random_ap(relevant: int, total: int) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 from sepssl.data.clips import Clips, Subset
 from sepssl.data.mixtures import Mixtures
 from sepssl.errors import InputError
-from sepssl.evaluation.retrieval import expected_random_ap
+from sepssl.evaluation.retrieval import directions, expected_random_ap
 from sepssl.evaluation.scores import average_precision, centred_interval, check_multi_hot
 from sepssl.progress import Progress
 
@@ -91,7 +91,7 @@ def scene_retrieval(
     ):
         raise InputError("embeddings hold NaN or infinity; expected finite numbers")
     mean = scenes[:, 0].mean(axis=0)
-    similarity = np.einsum("qd,srd->qsr", _directions(queries - mean), _directions(scenes - mean))
+    similarity = np.einsum("qd,srd->qsr", directions(queries - mean), directions(scenes - mean))
     similarity = np.where(absent, -np.inf, similarity).max(axis=-1)
     similarity = np.round(similarity, 9)  # equal ones count as one step of the ranking
 
@@ -231,12 +231,6 @@ def _padded(embeddings: list[list[np.ndarray]]) -> np.ndarray:
     most = max(map(len, embeddings))
     absent = np.full_like(embeddings[0][0], np.nan)
     return np.stack([np.stack(rows + [absent] * (most - len(rows))) for rows in embeddings])
-
-
-def _directions(vectors: np.ndarray) -> np.ndarray:
-    """Of length 1 over the last axis; zeros and NaN stay."""
-    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.divide(vectors, length, out=vectors.copy(), where=length > 0)
 
 
 def _matched(expression: str, name: str, title: str) -> str:

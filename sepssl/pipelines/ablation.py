@@ -292,7 +292,7 @@ class SeedCells(Cells):
         rooms = scenes.config.rooms
         room_responses = open_clips(rooms, data.sample_rate) if rooms else None
         queries, mixed = draw_retrieval(sounds, scenes, folder, retrieval.recording, room_responses)
-        return InMemory(queries), mixed
+        return InMemory(queries), InMemory(mixed)
 
     @functools.cached_property
     def _channels(self) -> list[np.ndarray]:

@@ -41,6 +41,9 @@ def test_the_mean_of_the_scenes_is_subtracted():
     first = scene_retrieval(queries, asked, scenes, labels)
     second = scene_retrieval(queries + 100, asked, scenes + 100, labels)
     np.testing.assert_allclose(first.precisions, second.precisions)
+    for scale in (1e-200, 1e200):  # whose squares under- and overflow
+        scaled = scene_retrieval(queries * scale, asked, scenes * scale, labels)
+        np.testing.assert_allclose(first.precisions, scaled.precisions)
 
 
 @settings(max_examples=25, deadline=None)

@@ -17,6 +17,7 @@ _HOMES = {
     "save_classifier": "sepssl.export.classifier",
     "save_encoder": "sepssl.export.saved_model",
     "save_hear": "sepssl.export.hear",
+    "save_hub_classifier": "sepssl.export.hub",
     "save_hub_encoder": "sepssl.export.hub",
     "save_hub_separator": "sepssl.export.hub",
     "save_onnx_classifier": "sepssl.export.onnx_model",

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from sepssl.evaluation.window_classifier import WindowClassifier
+from sepssl.export.kaggle import write_kaggle_metadata
 from sepssl.export.origin import ATTRIBUTION, Origin
 from sepssl.representation.encoder import Encoder
 from sepssl.separation.separator import Separator
@@ -51,8 +52,11 @@ a SavedModel as well: `tf.saved_model.load("DIRECTORY")(waveform)`.
 _HUB = """\
     import sepssl
     {kind} = sepssl.load_{kind}("hf://OWNER/REPOSITORY")  # or "DIRECTORY"
-
+{more}
 DIRECTORY is a copy of this repository. Without sepssl:
+"""
+_HUB_CLASSIFIER = """
+`classifier.npz` is for `sepssl-classify apply`, on an index of this encoder.
 """
 
 _FORMATS = {
@@ -87,6 +91,7 @@ tags:
 _TASKS = {  # on Hugging Face, and what the model is there
     "encoder": ("feature-extraction", "audio-embedding"),
     "separator": ("audio-to-audio", "audio-source-separation"),
+    "classifier": ("audio-classification", "sound-event-detection"),
 }
 # Identifiers that Hugging Face knows; a card with any other is refused.
 _LICENSES = """
@@ -194,8 +199,8 @@ def write_card(
 ) -> dict:
     """Writes `README.md`, `card.json` and the manifest into an export's folder.
 
-    For a hub, `card.json` is called `config.json`, whose downloads Hugging Face counts, and the
-    README begins with the metadata that Hugging Face reads.
+    For a hub, `card.json` is called `config.json`, whose downloads Hugging Face counts, the README
+    begins with the metadata that Hugging Face reads, and there is what Kaggle reads.
 
     Args:
         folder: holds the export, and nothing else.
@@ -240,6 +245,8 @@ def write_card(
         (folder / name).write_bytes(attribution)
     (folder / _card_name(card)).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(_readme(card), encoding="utf-8")
+    if file_format == "hub":
+        write_kaggle_metadata(folder, _TITLES[card["kind"]], _text(card), card["license"])
     lines = [
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n"
         for path in sorted(folder.rglob("*"))
@@ -263,8 +270,11 @@ def _metadata(card: dict) -> str:
 
 
 def _readme(card: dict) -> str:
-    metadata = _metadata(card) if card["format"] == "hub" else ""
-    return metadata + _README.format(
+    return (_metadata(card) if card["format"] == "hub" else "") + _text(card)
+
+
+def _text(card: dict) -> str:
+    return _README.format(
         title=_TITLES[card["kind"]],
         version=card["sepssl"],
         format=_FORMATS[card["format"]],
@@ -298,7 +308,10 @@ def _loading(card: dict) -> str:
     if card["format"] != "hub":
         name, check = next(iter(checks.items()))
         return _loading_file(card["format"], name, check, rate)
-    text = _HUB.format(kind=card["kind"])
+    classifies = card["kind"] == "classifier"
+    text = _HUB.format(
+        kind="encoder" if classifies else card["kind"], more=_HUB_CLASSIFIER if classifies else ""
+    )
     for name, check in checks.items():
         part = name.partition("/")[0]
         text += f"\nAs {_FORMATS[part]}:\n\n{_loading_file(part, name, check, rate)}"

@@ -4,15 +4,27 @@ import json
 import os
 import pathlib
 import shutil
+import types
 import zipfile
 from collections.abc import Callable, Mapping
 
 import keras
 
 from sepssl.errors import InputError
-from sepssl.export.card import describe_encoder, describe_separator, write_card
+from sepssl.evaluation.window_classifier import load_classifier
+from sepssl.export.card import (
+    describe_classifier,
+    describe_encoder,
+    describe_separator,
+    write_card,
+)
+from sepssl.export.classifier import convert_classifier, save_classifier
 from sepssl.export.errors import require_onnx
-from sepssl.export.onnx_model import save_onnx_encoder, save_onnx_separator
+from sepssl.export.onnx_model import (
+    save_onnx_classifier,
+    save_onnx_encoder,
+    save_onnx_separator,
+)
 from sepssl.export.origin import origin_of
 from sepssl.export.saved_model import save_encoder, save_separator
 from sepssl.export.tflite import convert_encoder, convert_separator
@@ -21,6 +33,8 @@ from sepssl.representation.encoder import load_encoder
 from sepssl.separation.separator import load_separator
 from sepssl.serialization import CONFIG
 from sepssl.weights import MODEL_FILE, model_file
+
+CLASSIFIER_FILE = "classifier.npz"
 
 
 def save_hub_encoder(
@@ -34,6 +48,8 @@ def save_hub_encoder(
       a variation on Kaggle Models.
     - `README.md`: a model card with the metadata that Hugging Face reads.
     - `config.json`: the card for programs, with the network's configuration.
+    - `model-metadata.json` and, in each folder, `model-instance-metadata.json`, which Kaggle's
+      commands read.
     - `manifest.sha256`, and an `ATTRIBUTION.csv` from beside the file.
 
     Args:
@@ -75,6 +91,42 @@ def save_hub_separator(
     return _save(file, separator, describe_separator(separator), writers, directory, license)
 
 
+def save_hub_classifier(
+    file: str | os.PathLike,
+    classifier_file: str | os.PathLike,
+    directory: str | os.PathLike,
+    license: str = "",
+) -> dict:
+    """Writes an encoder's file and a classifier of its embeddings, as `save_hub_encoder` does.
+
+    `classifier.npz` is the classifier's file, to the byte; the formats are those of
+    `save_classifier`, `convert_classifier` and `save_onnx_classifier`.
+
+    Args:
+        file: of the encoder, or how `sepssl.load_encoder` finds it otherwise.
+        classifier_file: as sepssl-classify writes it.
+        directory, license: as of `save_hub_encoder`.
+
+    Returns, Raises: as of `save_hub_encoder`; InputError also if the classifier is of another
+        embedding.
+    """
+    require_onnx()
+    file = model_file(file, "Encoder")
+    encoder, classifier = load_encoder(file), load_classifier(classifier_file)
+    saves = {
+        "saved_model": save_classifier,
+        "tflite": convert_classifier,
+        "onnx": save_onnx_classifier,
+    }
+    writers = {
+        name: lambda encoder, folder, origin, save=save: save(encoder, classifier, folder, origin)
+        for name, save in saves.items()
+    }
+    about = describe_classifier(encoder, classifier)
+    files = {CLASSIFIER_FILE: pathlib.Path(classifier_file)}
+    return _save(file, encoder, about, writers, directory, license, files)
+
+
 def _save(
     file: pathlib.Path,
     model: keras.Model,
@@ -82,7 +134,9 @@ def _save(
     writers: Mapping[str, Callable[..., dict]],
     directory: str | os.PathLike,
     license: str,
+    others: Mapping[str, pathlib.Path] = types.MappingProxyType({}),
 ) -> dict:
+    """Writes the folder; `others` are files that are copied into it, by name."""
     require_new_folder(directory)
     origin = origin_of(file, license=license)
     about = about | {
@@ -91,7 +145,8 @@ def _save(
         "network": _network(file),
     }
     with atomic_folder(directory) as folder:
-        shutil.copyfile(file, folder / MODEL_FILE)
+        for name, copied in {MODEL_FILE: file, **others}.items():
+            shutil.copyfile(copied, folder / name)
         checks: dict[str, dict] = {}
         for name, write in writers.items():
             try:

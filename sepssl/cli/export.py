@@ -4,13 +4,22 @@ sepssl-export --encoder=PATH.keras --output=DIR [--format=saved_model|tflite|onn
 sepssl-export --separator=PATH.keras --output=DIR [--format=saved_model|tflite|onnx|hub]
 sepssl-export --separator=PATH.keras --encoder=PATH.keras --output=DIR
 sepssl-export --encoder=PATH.keras --classifier=PATH.npz --output=DIR \
-    [--format=saved_model|tflite|onnx]
+    [--format=saved_model|tflite|onnx|hub]
 
 TF Lite: a file for every --input and --precision. In int8 an encoder needs --calibration,
 recordings like those that it will meet. Less than float32 needs the extra `tflite`.
 ONNX: a file for every --input. Needs the extra `onnx`.
-A hub's folder has the model, a SavedModel, TF Lite and ONNX, and a card for Hugging Face. Needs the
-extra `onnx`.
+A hub's folder has the model, a SavedModel, TF Lite and ONNX, a card for Hugging Face, and what
+Kaggle's commands read. Needs the extra `onnx`.
+
+Example:
+  sepssl-export --encoder=encoder/final.keras --format=tflite --output=tflite
+
+Results: DIR, with card.json, which describes inputs, outputs, sizes and how far they are from the
+original; every file was loaded and checked in a process of its own.
+
+Next:
+  sepssl-evaluate --saved_model=saved_model --dataset=labelled --protocol=folds --output=scores.json
 """
 
 import sys
@@ -119,9 +128,9 @@ def check(values: flags.FlagValues) -> None:
             f"--format={values.format}: encoder and separator in one are written as saved_model "
             "only"
         )
-    if values.classifier and (models != ["encoder"] or values.format in ("hear", "hub")):
+    if values.classifier and (models != ["encoder"] or values.format == "hear"):
         raise InputError(
-            "--classifier: applies to an encoder as saved_model, tflite or onnx; expected "
+            "--classifier: applies to an encoder as saved_model, tflite, onnx or hub; expected "
             "--encoder only"
         )
     if values.classifier:
@@ -172,8 +181,7 @@ def main(values: flags.FlagValues) -> None:
     output = values.output
     license = values.license or _license(values)
     if values.format == "hub":
-        save = export.save_hub_encoder if values.encoder else export.save_hub_separator
-        _print_card(output, save(values.encoder or values.separator, output, license))
+        _print_card(output, _save_hub(values, license))
         return
     encoder = sepssl.load_encoder(values.encoder) if values.encoder else None
     separator = sepssl.load_separator(values.separator) if values.separator else None
@@ -215,6 +223,22 @@ def main(values: flags.FlagValues) -> None:
     else:
         card = export.convert_separator(separator, output, origin, seconds=values.seconds, **shared)
     _print_card(output, card)
+
+
+def _save_hub(values, license):
+    import sepssl
+    from sepssl import export
+    from sepssl.evaluation.window_classifier import load_classifier
+    from sepssl.pipelines.classify import require_encoder_of
+
+    if values.classifier:
+        encoder = sepssl.load_encoder(values.encoder)
+        require_encoder_of(load_classifier(values.classifier), encoder)
+        classifier = values.classifier
+        return export.save_hub_classifier(values.encoder, classifier, values.output, license)
+    if values.encoder:
+        return export.save_hub_encoder(values.encoder, values.output, license)
+    return export.save_hub_separator(values.separator, values.output, license)
 
 
 def _license(values):
@@ -270,6 +294,10 @@ def _print_checks(checks):
         for name, check in checks.items():
             size, cosine = check["bytes"] / 1e3, check["cosine"]
             print(f"{name}: {size:.0f} kB, lowest cosine on fixed clips: {cosine:.6f}")
+
+
+def stopped(_: flags.FlagValues) -> str:
+    return "nothing was written"
 
 
 def run() -> None:

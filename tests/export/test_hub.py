@@ -10,29 +10,42 @@ import keras
 import numpy as np
 import pytest
 from absl import flags
+from scipy import special
 
 import sepssl
 from sepssl.cli import export
 from sepssl.cli.main import execute, parse
 from sepssl.errors import InputError
-from sepssl.export import ExportError, card, hub, save_hub_encoder, save_hub_separator
+from sepssl.evaluation.window_classifier import WindowClassifier
+from sepssl.export import (
+    ExportError,
+    card,
+    hub,
+    save_hub_classifier,
+    save_hub_encoder,
+    save_hub_separator,
+)
 from sepssl.separation import TDCN, LearnedBasis, Separator
 from sepssl.serialization import save_model
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+KAGGLE = ("model-metadata.json", "model-instance-metadata.json")
 # Without anything of ours.
 LOOK = """
 import json, pathlib, sys
 import numpy as np, onnxruntime, tensorflow as tf
 
 folder, kind, waveform = pathlib.Path(sys.argv[1]), sys.argv[2], np.load(sys.argv[3])
-saved = tf.saved_model.load(str(folder / "saved_model"))(waveform).numpy()
+saved = tf.saved_model.load(str(folder / "saved_model"))(waveform)
+name = "scores" if kind == "classifier" else ""
+saved = saved[name].numpy() if name else saved.numpy()
 lite = tf.lite.Interpreter(str(folder / "tflite" / f"{kind}.tflite"))
-(lite,) = lite.get_signature_runner("serving_default")(waveform=waveform).values()
+lite = lite.get_signature_runner("serving_default")(waveform=waveform)
+lite = lite[name] if name else next(iter(lite.values()))
 onnx = onnxruntime.InferenceSession(str(folder / "onnx" / f"{kind}.onnx"))
-(onnx,) = onnx.run(None, {"waveform": waveform})
+onnx = onnx.run([name] if name else None, {"waveform": waveform})[0]
 np.savez(sys.argv[3] + ".found.npz", saved_model=saved, tflite=lite, onnx=onnx)
 print(json.dumps(any(name.split(".")[0] == "sepssl" for name in sys.modules)))
 """
@@ -90,7 +103,7 @@ def assert_formats_agree(model, folder, kind, run_python, tmp_path):
 def test_what_is_in_the_folder(folder, files):
     assert {path.name for path in folder.iterdir()} == {
         *("README.md", "config.json", "manifest.sha256", "model.keras", "ATTRIBUTION.csv"),
-        *("saved_model", "tflite", "onnx"),
+        *("saved_model", "tflite", "onnx", *KAGGLE),
     }
     assert (folder / "model.keras").read_bytes() == (files / "encoder.keras").read_bytes()
     for part in (".", "saved_model", "tflite", "onnx"):  # any of them may be passed on alone
@@ -117,6 +130,27 @@ def test_configuration_for_programs(folder, encoder):
     for check in config["checks"].values():
         assert check["cosine"] > 0.9999
         assert check["bytes"] > 1000
+
+
+def test_what_kaggle_reads(folder):
+    model = json.loads((folder / "model-metadata.json").read_text())
+    assert model["ownerSlug"] == "INSERT_OWNER_SLUG_HERE"  # all that is left to fill in
+    assert (model["title"], model["slug"]) == ("Audio encoder", "audio-encoder")
+    assert model["isPrivate"] is True
+    assert model["description"].startswith("# Audio encoder")  # without Hugging Face's head
+    frameworks = {".": "keras", "saved_model": "tensorFlow2", "tflite": "tfLite", "onnx": "onnx"}
+    for part, framework in frameworks.items():
+        variation = json.loads((folder / part / "model-instance-metadata.json").read_text())
+        assert (variation["ownerSlug"], variation["modelSlug"]) == (
+            model["ownerSlug"],
+            "audio-encoder",
+        )
+        assert (variation["framework"], variation["instanceSlug"]) == (framework, "float32")
+        assert variation["licenseName"] == "Attribution 4.0 International (CC BY 4.0)"
+        assert "${PATH}" in variation["usage"]
+        assert "DIRECTORY" not in variation["usage"]
+        assert isinstance(variation["fineTunable"], bool)
+        assert variation["trainingData"] == []
 
 
 def test_hugging_face_reads_the_card(folder):
@@ -182,3 +216,34 @@ def test_bad_input_is_refused(files, tmp_path):
         save_hub_encoder(files / "encoder.keras", tmp_path / "full")
     with pytest.raises(InputError, match="holds a Separator; expected"):
         save_hub_encoder(files / "separator.keras", tmp_path / "new")
+
+
+@pytest.mark.slow
+def test_a_classifier(files, encoder, run_python, tmp_path):
+    rng = np.random.default_rng(0)
+    size = encoder.embedding_size
+    weights = rng.normal(size=[size, 2]).astype(np.float32)
+    zeros = np.zeros(2, np.float32)
+    made = WindowClassifier(
+        ("bird", "rain"), np.zeros(size, np.float32), weights, zeros, zeros + 0.5, {}
+    )
+    made.save(tmp_path / "made.npz")
+    folder = tmp_path / "hub"
+    config = save_hub_classifier(
+        files / "encoder.keras", tmp_path / "made.npz", folder, license="MIT"
+    )
+    assert (config["kind"], config["classes"]) == ("classifier", ["bird", "rain"])
+    assert (folder / "classifier.npz").read_bytes() == (tmp_path / "made.npz").read_bytes()
+    text = (folder / "README.md").read_text()
+    assert "pipeline_tag: audio-classification" in text
+    assert "license: mit" in text
+    assert 'encoder = sepssl.load_encoder("hf://OWNER/REPOSITORY")' in text
+    variation = json.loads((folder / "onnx" / "model-instance-metadata.json").read_text())
+    assert (variation["licenseName"], variation["modelSlug"]) == ("MIT", "sound-classifier")
+    model = sepssl.load_encoder(folder).with_patches(cover_end=True)
+
+    def scores(waveform):
+        vectors = np.asarray(model(waveform))
+        return special.expit(vectors / np.linalg.norm(vectors, axis=1, keepdims=True) @ weights)
+
+    assert_formats_agree(scores, folder, "classifier", run_python, tmp_path)

@@ -2,9 +2,12 @@
 
 import math
 
+import matplotlib
 import numpy as np
 from scipy import signal
 
+LOWEST_DB = -70.0  # the dark end of the colour scale; 0 dB is the loudest point of an example
+COLOURS = "magma"
 _WINDOW_SECONDS, _HOP_SECONDS = 0.032, 0.008
 
 
@@ -32,3 +35,15 @@ def spectrogram_db(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     padded = np.pad(np.asarray(waveform, np.float64), (before, max(after, 0)))
     magnitude = np.abs(transform.stft(padded, first, first + frames))
     return (20 * np.log10(np.maximum(magnitude, 1e-10))).astype(np.float32)
+
+
+def spectrogram_picture(level: np.ndarray) -> np.ndarray:
+    """Colours of levels, one pixel each, the highest frequency at the top.
+
+    Args:
+        level: [bins, frames], in dB relative to the loudest point.
+
+    Returns:
+        uint8 [bins, frames, 3].
+    """
+    return matplotlib.colormaps[COLOURS](1 - level[::-1] / LOWEST_DB, bytes=True)[..., :3]

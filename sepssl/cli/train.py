@@ -6,6 +6,17 @@ FILE is a configuration in Python, or the name of one that comes with the packag
 "separator_small" or "encoder_small".
 
 A run that was stopped continues where its last checkpoint was written when the command is repeated.
+
+Example:
+  sepssl-train --config=separator_small --workdir=separator --config.data.directory=recordings
+
+Results: DIR/final.keras, the model; DIR/states, what it was on the way; DIR/report.html, to open in
+a browser; DIR/metrics.jsonl and DIR/tensorboard.
+
+Next:
+  sepssl-train --config=encoder_small --workdir=encoder --config.views.separators=small
+  sepssl-separate --separator=separator/final.keras --input=recordings --output=channels
+  sepssl-embed --encoder=encoder/final.keras --input=recordings --output=index
 """
 
 import pathlib
@@ -49,7 +60,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def expanded(argv: Sequence[str]) -> list[str]:
     """The arguments, with the file of a configuration in the place of its name."""
-    arguments = list(argv)
+    arguments = [argv[0], *flags.FLAGS.read_flags_from_files(list(argv[1:]), force_gnu=False)]
     for i, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
         if flag not in ("--config", "-config"):
@@ -87,13 +98,15 @@ def main(values: flags.FlagValues) -> None:
         folder = run_ablation(config, workdir)
         print(f"table: {folder / 'table.md'}; figure: {folder / 'figure.svg'}")
         return
+    from sepssl.reports.training import write_training_report
     from sepssl.training.encoder import train_encoder
     from sepssl.training.separator import train_separator
 
     finished = (train_separator if config.task == "separator" else train_encoder)(config, workdir)
     print(f"{config.task}: {finished.final}")
     print(f"states: {finished.path / 'states'}; metrics: {finished.path / 'metrics.jsonl'}")
-    print(f"curves: tensorboard --logdir={finished.path / 'tensorboard'}")
+    print(f"report, to open in a browser: {write_training_report(finished)}")
+    print(f"sounds and curves: tensorboard --logdir={finished.path / 'tensorboard'}")
 
 
 def stopped(values: flags.FlagValues) -> str:

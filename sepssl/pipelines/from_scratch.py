@@ -4,7 +4,6 @@ A run that is continued trains on from where it stopped; evaluation, export and 
 short, are done again.
 """
 
-import dataclasses
 import functools
 import json
 import os
@@ -25,7 +24,10 @@ from sepssl.evaluation.baselines import baselines
 from sepssl.evaluation.protocol import evaluate_on_splits
 from sepssl.export import convert_encoder, origin_of, save_encoder
 from sepssl.files import atomic_file
-from sepssl.reports.page import Example, write_report
+from sepssl.pipelines.quickstart_folder import QuickstartFolder
+from sepssl.reports.found import Sound
+from sepssl.reports.page import Section, write_page
+from sepssl.reports.training import encoder_curves, separator_curves, state_sounds
 from sepssl.representation import Encoder, load_encoder
 from sepssl.representation.build import make_encoder
 from sepssl.representation.embed import embed_recording
@@ -53,45 +55,16 @@ INTRODUCTION = [
     " classifier and of one with a hidden layer of 512 on frozen embeddings; 95 %: bootstrap"
     " interval of that mAP over the test clips.",
 ]
-
-
-@dataclasses.dataclass(frozen=True)
-class Paths:
-    """Where everything lies in the run's folder."""
-
-    root: pathlib.Path
-
-    @property
-    def cache(self) -> pathlib.Path:
-        return self.root / "cache"
-
-    @property
-    def separator(self) -> pathlib.Path:
-        return self.root / "separator"
-
-    def encoder(self, pairing: str) -> pathlib.Path:
-        return self.root / "encoders" / pairing.replace("/", "_")
-
-    @property
-    def saved_model(self) -> pathlib.Path:
-        return self.root / "export" / "saved_model"
-
-    @property
-    def tflite(self) -> pathlib.Path:
-        return self.root / "export" / "tflite"
-
-    @property
-    def report(self) -> pathlib.Path:
-        return self.root / "report"
-
-    @property
-    def metrics(self) -> pathlib.Path:
-        return self.root / "metrics.json"
+SCENES = "Scenes that nothing was trained on, their true sources, and the separator's channels."
+STATES = (
+    "A clip that was not trained on, and the channels of every kept state of the separator, from"
+    " the untrained network to the last."
+)
 
 
 def train_from_scratch(
     config: ConfigDict, workdir: str | os.PathLike, verbose: bool = True
-) -> Paths:
+) -> QuickstartFolder:
     """Runs the whole pipeline, or what is left of it.
 
     Args:
@@ -105,8 +78,8 @@ def train_from_scratch(
     Raises:
         InputError: if `workdir` holds a run of another configuration, or something else.
     """
-    paths = Paths(RunFolder(workdir, config.to_dict(), verbose).path)
-    if paths.metrics.exists() and (paths.report / "index.html").exists():
+    paths = QuickstartFolder(RunFolder(workdir, config.to_dict(), verbose).path)
+    if paths.metrics.exists() and paths.page.exists():
         if verbose:
             print(f"{paths.root}: complete already", flush=True)
         return paths
@@ -144,27 +117,29 @@ class _Steps:
         return result
 
 
-def _train_separator(config: ConfigDict, paths: Paths, verbose: bool) -> None:
+def _train_separator(config: ConfigDict, paths: QuickstartFolder, verbose: bool) -> None:
     stage = config.separator.copy_and_resolve_references()
     stage.data.cache = str(paths.cache)
     train_separator(stage, paths.separator, verbose)
 
 
-def _train_encoder(config: ConfigDict, paths: Paths, pairing: str, verbose: bool) -> None:
+def _train_encoder(
+    config: ConfigDict, paths: QuickstartFolder, pairing: str, verbose: bool
+) -> None:
     stage = config.encoder.copy_and_resolve_references()
     stage.data.cache = str(paths.cache)
     stage.views.update(PAIRINGS[pairing])
     stage.views.separators = ",".join(str(path) for path in _view_separators(config, paths))
-    train_encoder(stage, paths.encoder(pairing), verbose)
+    train_encoder(stage, _encoder(paths, pairing), verbose)
 
 
-def _view_separators(config: ConfigDict, paths: Paths) -> list[pathlib.Path]:
+def _view_separators(config: ConfigDict, paths: QuickstartFolder) -> list[pathlib.Path]:
     states = paths.separator / "states"
     return [states / f"step-{step:07d}.keras" for step in config.view_states]
 
 
 def _evaluate(
-    config: ConfigDict, paths: Paths, verbose: bool
+    config: ConfigDict, paths: QuickstartFolder, verbose: bool
 ) -> dict[str, dict[str, float | None]]:
     evaluation = config.evaluation
     counts = tuple(evaluation.clips[split] for split in ("train", "validation", "test"))
@@ -177,7 +152,7 @@ def _evaluate(
     )
     representations = {"log-mel statistics": statistics, "untrained encoder": untrained}
     for pairing in PAIRINGS:
-        encoder = load_encoder(paths.encoder(pairing) / "final.keras")
+        encoder = load_encoder(_encoder(paths, pairing) / "final.keras")
         representations[pairing] = functools.partial(embed_recording, encoder)
     return {
         name: evaluate_on_splits(embed, splits, evaluation.seed, name, verbose)[0]
@@ -185,10 +160,10 @@ def _evaluate(
     }
 
 
-def _export(paths: Paths, results: dict[str, dict]) -> dict:
+def _export(paths: QuickstartFolder, results: dict[str, dict]) -> dict:
     """Exports the encoder with the higher query-by-example score."""
     best = max(PAIRINGS, key=lambda pairing: results[pairing]["qbe_map"])
-    path = paths.encoder(best) / "final.keras"
+    path = _encoder(paths, best) / "final.keras"
     encoder = load_encoder(path)
     cards = []
     for folder, write in ((paths.saved_model, save_encoder), (paths.tflite, convert_encoder)):
@@ -203,8 +178,9 @@ def _export(paths: Paths, results: dict[str, dict]) -> dict:
     }
 
 
-def _report(config: ConfigDict, paths: Paths, results, exported: dict, seconds: dict) -> None:
-    shutil.rmtree(paths.report, ignore_errors=True)
+def _report(
+    config: ConfigDict, paths: QuickstartFolder, results, exported: dict, seconds: dict
+) -> None:
     chance = next(iter(results.values()))["qbe_chance"]
     facts = {
         "preset": config.preset,
@@ -213,19 +189,21 @@ def _report(config: ConfigDict, paths: Paths, results, exported: dict, seconds: 
         "seconds": ", ".join(f"{name}: {value:.0f}" for name, value in seconds.items()),
         "versions": f"sepssl {__version__}, TensorFlow {tf.__version__}, Keras {keras.__version__}",
     }
-    write_report(
-        paths.report,
-        title="sepssl quickstart",
-        introduction=[*INTRODUCTION, f"Chance of QbE is {chance:.3f}."],
-        rows=[{"representation": name} | _shown(row) for name, row in results.items()],
-        separator_metrics=read_metrics(paths.separator / "metrics.jsonl"),
-        encoder_metrics={
-            pairing: read_metrics(paths.encoder(pairing) / "metrics.jsonl") for pairing in PAIRINGS
-        },
-        examples=_examples(config, paths),
-        class_examples=_class_examples(config),
-        facts=facts,
-    )
+    rows = [{"representation": name} | _shown(row) for name, row in results.items()]
+    encoders = {
+        pairing: read_metrics(_encoder(paths, pairing) / "metrics.jsonl") for pairing in PAIRINGS
+    }
+    sections = [
+        Section("Results", table=rows),
+        Section("Scenes, and their channels", SCENES, sounds=_scenes(config, paths)),
+        Section("States of the separator", STATES, sounds=state_sounds(paths.separator)),
+        *separator_curves(read_metrics(paths.separator / "metrics.jsonl")),
+        *encoder_curves(encoders, "Training of the encoders"),
+        Section("Sound classes", sounds=_classes(config), folded=True),
+        Section("Facts about this run", facts=facts),
+    ]
+    introduction = [*INTRODUCTION, f"Chance of QbE is {chance:.3f}."]
+    write_page(paths.page, "sepssl from scratch", introduction, sections)
 
 
 def _shown(row: dict[str, float | None]) -> dict[str, float | str | None]:
@@ -237,29 +215,32 @@ def _shown(row: dict[str, float | None]) -> dict[str, float | str | None]:
     return shown
 
 
-def _examples(config: ConfigDict, paths: Paths) -> list[Example]:
-    """Two test scenes: the true sources, and the channels of the last separator."""
+def _scenes(config: ConfigDict, paths: QuickstartFolder) -> list[list[Sound]]:
+    """Two test scenes: the mixture, its true sources, and the channels of the last separator."""
     data = config.encoder.data
     separator = load_separator(paths.separator / "final.keras")
     test = scene_splits(scene_config(data), config.evaluation.seed, (0, 0, 100))[2]
-    examples = []
+    rows = []
     for count in (2, 3):
         scene = test.scene(int(np.argmax(test.labels.sum(axis=1) == count)))
         channels = np.asarray(separator.predict_on_batch(scene.mixture[None]))[0]
-        tracks = [("mixture", scene.mixture)]
-        tracks += [
+        sounds = [(f"{scene.scene_type}: {', '.join(scene.class_names)}", scene.mixture)]
+        sounds += [
             (f"source: {name}", source)
             for name, source in zip(scene.class_names, scene.sources, strict=False)
         ]
-        tracks += [(f"channel {i + 1}", channel) for i, channel in enumerate(channels)]
-        title = f"{scene.scene_type}: {', '.join(scene.class_names)}"
-        examples.append(Example(title, data.sample_rate, tracks))
-    return examples
+        sounds += [(f"channel {i + 1}", channel) for i, channel in enumerate(channels)]
+        rows.append([Sound(label, sound, data.sample_rate) for label, sound in sounds])
+    return rows
 
 
-def _class_examples(config: ConfigDict) -> list[Example]:
+def _classes(config: ConfigDict) -> list[list[Sound]]:
     rate = config.encoder.data.sample_rate
     return [
-        Example(name, rate, [(name, render_source(name, np.random.default_rng(0), 2 * rate, rate))])
+        [Sound(name, render_source(name, np.random.default_rng(0), 2 * rate, rate), rate)]
         for name in CLASS_NAMES
     ]
+
+
+def _encoder(paths: QuickstartFolder, pairing: str) -> pathlib.Path:
+    return paths.encoder / pairing.replace("/", "_")

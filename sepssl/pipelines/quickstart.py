@@ -3,7 +3,7 @@
 Everything is done with the models that come with the package.
 """
 
-import dataclasses
+import csv
 import hashlib
 import itertools
 import os
@@ -29,12 +29,15 @@ from sepssl.errors import InputError
 from sepssl.files import atomic_folder, write_csv
 from sepssl.index.rows import StoredRows, read_rows
 from sepssl.index.search import Found, WindowIndex
+from sepssl.pipelines.channel_record import channel_files
 from sepssl.pipelines.embed import embed_recordings
 from sepssl.pipelines.map import SOUND_SECONDS, write_map
+from sepssl.pipelines.quickstart_folder import QuickstartFolder
 from sepssl.pipelines.search import sounds_of
-from sepssl.pipelines.separate import open_recordings, separate_recordings
-from sepssl.reports.first_look import Group, write_first_look
+from sepssl.pipelines.separate import open_recordings, output_names, separate_recordings
 from sepssl.reports.found import Sound
+from sepssl.reports.page import Section, write_page
+from sepssl.reports.training import encoder_curves, separator_curves
 from sepssl.representation import load_encoder
 from sepssl.separation import Separator, load_separator
 from sepssl.training.checkpoints import RunFolder
@@ -51,6 +54,7 @@ LOUD_DB = -12.0  # a channel that is searched for is no quieter than this; our c
 FRAMES = 20  # parts of a window; our choice, as the share of them that has to hold sound
 FILLED = 0.8
 HITS = 3  # shown for every query
+SKIPPED_FILE = "skipped.csv"
 MIN_BATCH = 2  # the smallest batch that either stage can learn from
 
 SEPARATED = (
@@ -68,44 +72,35 @@ STATES = (
     "One excerpt, as three states of the separator split it: untrained, as shipped, and after the"
     " moment of training above. So short a training changes little; it shows how it is done."
 )
+INTRODUCTION = "Made with the models that come with sepssl."
+NOTHING = (
+    "Nothing to show: there are too few recordings, or none has channels that are loud and long"
+    " enough."
+)
+MAP = (
+    "Every window of every excerpt, and its channels: near points sound alike, and a click plays"
+    " one."
+)
+EXPECTED = (
+    "Measured on scenes of 4 s, mixed from sounds of ESC-50 that no model has heard (fold 5). How"
+    " the numbers were made, and what they do not say: the documentation's pages Models and Find"
+    " sounds."
+)
+_WHOLE, _IMPROVED = (
+    "a sound on its own stays whole, SI-SNR",
+    "improvement in scenes of 2 to 4 sounds, SI-SNRi",
+)
+EXPECTED_SCORES = [
+    {"separator": "small", _WHOLE: "43.4 dB", _IMPROVED: "6.6 dB"},
+    {"separator": "small-mixit", _WHOLE: "14.8 dB", _IMPROVED: "7.7 dB"},
+    {"separator": "best possible mask, which knows the sounds", _WHOLE: "", _IMPROVED: "19.5 dB"},
+]
+GO_ON = "The same on all of the recordings, and training in earnest:"
 
 
-@dataclasses.dataclass(frozen=True)
-class Paths:
-    """Where everything lies in the run's folder."""
-
-    root: pathlib.Path
-
-    @property
-    def page(self) -> pathlib.Path:
-        return self.root / "index.html"
-
-    @property
-    def map(self) -> pathlib.Path:
-        return self.root / "map.html"
-
-    @property
-    def recordings(self) -> pathlib.Path:
-        return self.root / "recordings"
-
-    @property
-    def separated(self) -> pathlib.Path:
-        return self.root / "separated"
-
-    @property
-    def index(self) -> pathlib.Path:
-        return self.root / "index"
-
-    @property
-    def separator(self) -> pathlib.Path:
-        return self.root / "separator"
-
-    @property
-    def encoder(self) -> pathlib.Path:
-        return self.root / "encoder"
-
-
-def quickstart(config: ConfigDict, workdir: str | os.PathLike, verbose: bool = True) -> Paths:
+def quickstart(
+    config: ConfigDict, workdir: str | os.PathLike, verbose: bool = True
+) -> QuickstartFolder:
     """Shows what the shipped models make of recordings, and trains both on them for a moment.
 
     Of recordings, excerpts are used: the loudest seconds of up to a minute of each, of as many
@@ -133,7 +128,7 @@ def quickstart(config: ConfigDict, workdir: str | os.PathLike, verbose: bool = T
     record = config.to_dict() | {"recordings": _identity(clips)}
     del record["input"], record["data_dir"]  # how they were named; what they are is recorded
     run = RunFolder(workdir, record, verbose)
-    paths = Paths(run.path.resolve())
+    paths = QuickstartFolder(run.path.resolve())
     if paths.page.exists():
         if verbose:
             print(f"{paths.root}: complete already", flush=True)
@@ -148,7 +143,8 @@ def quickstart(config: ConfigDict, workdir: str | os.PathLike, verbose: bool = T
         step(f"1/4 excerpts of {len(clips)} recordings")
         skipped = list(clips.skipped)
         if not paths.recordings.exists():
-            skipped += write_excerpts(clips, paths.recordings, config)
+            write_excerpts(clips, paths.recordings, config)
+        skipped += _passed_over(paths.recordings)
         step("2/4 separate, embed, search, map")
         excerpts = open_clips(paths.recordings, separator.sample_rate)
         separation = separate_recordings(separator, excerpts, paths.separated, verbose=verbose)
@@ -169,45 +165,56 @@ def quickstart(config: ConfigDict, workdir: str | os.PathLike, verbose: bool = T
         paths.map.unlink(missing_ok=True)
         seconds = len(excerpts) * config.excerpt_seconds
         write_map(paths.index, paths.map, seed=config.seed, self_contained=seconds <= SOUND_SECONDS)
-        separated = _separated(excerpts, separator, config.shown)
-        groups = [
-            Group("What is in them", SEPARATED, separated),
-            Group("Find this sound", FOUND, _found(paths, separator, config.queries)),
+        separated = _separated(excerpts, paths.separated, separator.num_sources, config.shown)
+        found = _found(paths, separator, config.queries)
+        sections = [
+            Section("What is in them", SEPARATED, sounds=separated, otherwise=NOTHING),
+            Section("Find this sound", FOUND, sounds=found, otherwise=NOTHING),
+            Section("Map", MAP, frame=paths.map.name),
         ]
-        enough = len(excerpts) >= 2 * MIN_BATCH
-        if enough:
+        if len(excerpts) >= 2 * MIN_BATCH:
             step("3/4 train the separator on them for a moment")
             _train(config, "separator", paths, len(excerpts), verbose)
             step("4/4 train the encoder on them for a moment")
             _train(config, "encoder", paths, len(excerpts), verbose)
-            states = _states(config, separated[0][0], paths)
-            groups.append(Group("States of the separator", STATES, states))
-            shutil.rmtree(paths.root / "cache", ignore_errors=True)
+            sections += _training(paths)
+            if separated:
+                states = _states(config, separated[0], separator, paths)
+                sections.append(Section("States of the separator", STATES, sounds=states))
+            shutil.rmtree(paths.cache, ignore_errors=True)
         elif verbose:
             few = f"{len(excerpts)} excerpts are too few to train on"
             print(f"{few}; expected {2 * MIN_BATCH} or more")
-        write_first_look(
-            paths.page,
-            groups=groups,
-            map_page=paths.map.name,
-            separator_metrics=read_metrics(paths.separator / "metrics.jsonl") if enough else [],
-            encoder_metrics=read_metrics(paths.encoder / "metrics.jsonl") if enough else [],
-            commands=_commands(config.input),
-            facts={
-                "recordings": printable(f"{config.input}: {len(clips)}, {len(skipped)} skipped"),
-                "excerpts": f"{len(excerpts)} of {config.excerpt_seconds:g} s",
-                "models": f"separator {config.separator.train.init_from}, "
-                f"encoder {config.encoder.train.init_from}",
-                "seconds": f"{time.monotonic() - began:.0f}",
-                "versions": f"sepssl {__version__}, TensorFlow {tf.__version__}, "
-                f"Keras {keras.__version__}",
-            },
-        )
+        facts = {
+            "recordings": printable(f"{config.input}: {len(clips)}, {len(skipped)} skipped"),
+            "excerpts": f"{len(excerpts)} of {config.excerpt_seconds:g} s",
+            "models": f"separator {config.separator.train.init_from}, "
+            f"encoder {config.encoder.train.init_from}",
+            "seconds": f"{time.monotonic() - began:.0f}",
+            "versions": f"sepssl {__version__}, TensorFlow {tf.__version__}, "
+            f"Keras {keras.__version__}",
+        }
+        sections += [
+            Section("What to expect", EXPECTED, table=EXPECTED_SCORES),
+            Section("Go on", GO_ON, commands=_commands(config.input)),
+            Section("Facts about this run", facts=facts),
+        ]
+        write_page(paths.page, "A first look at your recordings", [INTRODUCTION], sections)
     if verbose:
         report_skipped(skipped)
         for line in dict.fromkeys([*separation.warnings, *embedding.warnings]):
             print(f"warning: {printable(line)}")
     return paths
+
+
+def _training(paths: QuickstartFolder) -> list[Section]:
+    """Curves of both trainings."""
+    separator = read_metrics(paths.separator / "metrics.jsonl")
+    encoder = read_metrics(paths.encoder / "metrics.jsonl")
+    return [
+        *separator_curves(separator, "A moment of training: the separator"),
+        *encoder_curves({"": encoder}, "A moment of training: the encoder"),
+    ]
 
 
 def _identity(clips: Clips) -> str:
@@ -218,18 +225,17 @@ def _identity(clips: Clips) -> str:
     return f"{len(clips)}, of digest {digest.hexdigest()[:16]}"
 
 
-def write_excerpts(clips: Clips, folder: pathlib.Path, config: ConfigDict) -> list[Skipped]:
+def write_excerpts(clips: Clips, folder: pathlib.Path, config: ConfigDict) -> None:
     """Writes excerpts of recordings as wav files, mono at the clips' sample rate.
 
-    `excerpts.csv` among them tells which recording each is of, and where it begins in it.
+    `excerpts.csv` among them tells which recording each is of, and where it begins in it;
+    `skipped.csv` which recordings were passed over, since they cannot be read, or are silent or too
+    short there, and why.
 
     Args:
         clips: the recordings.
         folder: new; appears whole.
         config: `seed`, `excerpts`, how many, and `excerpt_seconds`, how long.
-
-    Returns:
-        Recordings that were passed over: they cannot be read, or are silent or too short there.
 
     Raises:
         InputError: if nothing is left.
@@ -262,7 +268,13 @@ def write_excerpts(clips: Clips, folder: pathlib.Path, config: ConfigDict) -> li
                 f"{skipped[-1].reason}"
             )
         write_csv(temporary / "excerpts.csv", ["excerpt", "recording", "start"], rows)
-    return skipped
+        write_csv(temporary / SKIPPED_FILE, Skipped._fields, skipped)
+
+
+def _passed_over(folder: pathlib.Path) -> list[Skipped]:
+    """The recordings that `write_excerpts` passed over."""
+    with open(folder / SKIPPED_FILE, newline="", encoding="utf-8") as text:
+        return [Skipped(*row) for row in csv.reader(text)][1:]
 
 
 def _excerpts(
@@ -305,14 +317,21 @@ def _loudest(waveform: np.ndarray, length: int, step: int) -> int:
     return int(starts[np.argmax(energy[starts + length] - energy[starts])])
 
 
-def _separated(excerpts: Clips, separator: Separator, count: int) -> list[list[Sound]]:
+def _separated(
+    excerpts: Clips, folder: pathlib.Path, num_sources: int, count: int
+) -> list[list[Sound]]:
     """The excerpts with the most channels that can be heard: the mixture, then the channels."""
     shown = []
-    for index, name in enumerate(excerpts.names):
-        mixture = excerpts.read(index)
-        channels = separator.separate(mixture, excerpts.sample_rate)
-        sounds = _audible(mixture, channels, excerpts.sample_rate)
-        shown.append([Sound(pathlib.PurePath(name).stem, mixture, excerpts.sample_rate), *sounds])
+    for index, (name, output) in enumerate(
+        zip(excerpts.names, output_names(excerpts), strict=True)
+    ):
+        files = channel_files(folder, output, num_sources)
+        if not all(file.exists() for file in files):
+            continue
+        mixture, rate = excerpts.read(index), excerpts.sample_rate
+        channels = np.stack([soundfile.read(file, dtype="float32")[0] for file in files])
+        title = Sound(pathlib.PurePath(name).stem, mixture, rate)
+        shown.append([title, *_audible(mixture, channels, rate)])
     return sorted(shown, key=len, reverse=True)[:count]  # stable: by name among equals
 
 
@@ -328,7 +347,7 @@ def _audible(mixture: np.ndarray, channels: np.ndarray, rate: int) -> list[Sound
     ]
 
 
-def _found(paths: Paths, separator: Separator, count: int) -> list[list[Sound]]:
+def _found(paths: QuickstartFolder, separator: Separator, count: int) -> list[list[Sound]]:
     """For each of some channels, the channel and the nearest windows of other recordings."""
     index = WindowIndex(paths.index)
     rows = read_rows(paths.index)
@@ -382,33 +401,46 @@ def _labelled(window: Found, sound: Sound, what: str) -> Sound:
 
 
 def _train(
-    config: ConfigDict, stage: str, paths: Paths, num_clips: int, verbose: bool
+    config: ConfigDict, stage: str, paths: QuickstartFolder, num_clips: int, verbose: bool
 ) -> RunFolder:
     """Trains the separator or the encoder on the excerpts."""
     settings = config[stage].copy_and_resolve_references()
-    settings.data.update(directory=str(paths.recordings), cache=str(paths.root / "cache"))
+    settings.data.update(directory=str(paths.recordings), cache=str(paths.cache))
     settings.train.batch_size = min(settings.train.batch_size, num_clips // 2 * 2)
     train = train_separator if stage == "separator" else train_encoder
     return train(settings, paths.separator if stage == "separator" else paths.encoder, verbose)
 
 
-def _states(config: ConfigDict, excerpt: Sound, paths: Paths) -> list[list[Sound]]:
-    """One excerpt, split by the separator untrained, as it came, and as it was trained on."""
+def _states(
+    config: ConfigDict, shown: list[Sound], separator: Separator, paths: QuickstartFolder
+) -> list[list[Sound]]:
+    """One excerpt, split by the separator untrained, as it came, and as it was trained on.
+
+    Args:
+        config: for the seed.
+        shown: the excerpt, then the channels of the separator as it came.
+        separator: as it came.
+        paths: of the run.
+    """
+    excerpt, *channels = shown
     keras.utils.set_random_seed(config.seed)
-    separator = load_separator(config.separator.train.init_from)
     untrained = Separator.from_config(separator.get_config())
     untrained.build()
+
+    def split(state: Separator) -> list[Sound]:
+        # Once each: compiling for it would take longer.
+        found = np.asarray(state(excerpt.waveform[None]))[0]
+        return _audible(excerpt.waveform, found, excerpt.sample_rate)
+
     states = {
-        "untrained": untrained,
-        "as it came": separator,
-        "trained on": load_separator(paths.separator / "final.keras"),
+        "untrained": split(untrained),
+        "as it came": channels,
+        "trained on": split(load_separator(paths.separator / "final.keras")),
     }
-    shown = []
-    for name, separator in states.items():
-        channels = separator.separate(excerpt.waveform, excerpt.sample_rate)
-        sounds = _audible(excerpt.waveform, channels, excerpt.sample_rate)
-        shown.append([sound._replace(label=f"{name}: {sound.label}") for sound in sounds])
-    return shown
+    return [
+        [sound._replace(label=f"{name}: {sound.label}") for sound in sounds]
+        for name, sounds in states.items()
+    ]
 
 
 def _commands(source: str) -> list[str]:

@@ -1,5 +1,7 @@
 """Metrics over training steps, as pictures."""
 
+import html
+import io
 import math
 import numbers
 import os
@@ -7,15 +9,38 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 
 from sepssl.errors import InputError
 from sepssl.files import atomic_file
 from sepssl.training.monitors import read_metrics
 
 _LOG_RATIO = 20  # last over first step from which the axis of steps is logarithmic
-_MEAN_LOOK: dict[str, Any] = {"color": "#222222", "linestyle": "--"}
+
+# Of pictures in a page, which has a light and a dark look: what is neither curve nor grid takes the
+# page's own colour of text, in the place of this one.
+_TEXT = "#010203"
+_PAGE_LOOK: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "sepssl",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.parse_math": False,  # a name may hold a dollar sign
+    "text.color": _TEXT,
+    "axes.edgecolor": _TEXT,
+    "axes.labelcolor": _TEXT,
+    "axes.titlecolor": _TEXT,
+    "xtick.color": _TEXT,
+    "ytick.color": _TEXT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": cycler(  # told apart on white as on black
+        color=["#2b88c9", "#d55e00", "#009e73", "#c76ba0", "#b08800", "#56b4e9", "#80868f"]
+    ),
+}
 
 Curve = tuple[list[int], list[float]]  # steps, values
 
@@ -62,16 +87,8 @@ def draw_panels(panels: Sequence[Panel], dpi: int = 150) -> Figure:
     columns = 2 if len(panels) in (2, 4) else min(len(panels), 3)
     lines = math.ceil(len(panels) / columns)
     figure = Figure((10.8 if columns > 1 else 5.4, 2.9 * lines), dpi, layout="constrained")
-    for i, (title, unit, curves) in enumerate(panels, start=1):
-        axes = figure.add_subplot(lines, columns, i)
-        for label, (x, y) in curves.items():  # an empty curve uses up its colour all the same
-            look = _MEAN_LOOK if label == "mean" else {}
-            dots = "o" if len(x) <= 20 else ""
-            axes.plot(x, y, marker=dots, markersize=3.5, linewidth=1.3, label=label, **look)
-        axes.set_title(title, fontsize=10, loc="left")
-        axes.set_ylabel(unit)
-        axes.grid(alpha=0.25)
-        _step_axis(axes, steps)
+    for i, panel in enumerate(panels, start=1):
+        _draw(figure.add_subplot(lines, columns, i), panel, steps)
     # One legend below for panels that all show the same runs; else one inside each panel.
     if all(list(curves) == list(panels[0].curves) and "" not in curves for _, _, curves in panels):
         names = figure.axes[0].get_legend_handles_labels()
@@ -81,6 +98,32 @@ def draw_panels(panels: Sequence[Panel], dpi: int = 150) -> Figure:
             if "" not in curves:
                 axes.legend(frameon=False, fontsize=8)
     return figure
+
+
+def curve_svgs(panels: Sequence[Panel]) -> list[str]:
+    """Panels over a common axis of steps, each as an SVG element for a page.
+
+    Args:
+        panels: those without a point are left out.
+    """
+    panels = [panel for panel in panels if any(x for x, _ in panel.curves.values())]
+    steps, drawn = steps_of(panels), []
+    with matplotlib.rc_context(_PAGE_LOOK):
+        for panel in panels:
+            figure = Figure((4.8, 2.9), layout="constrained")
+            axes = figure.add_subplot()
+            _draw(axes, panel, steps)
+            if "" not in panel.curves:
+                axes.legend(frameon=False, fontsize=9)
+            text = io.StringIO()
+            nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+            figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+            _, start, svg = text.getvalue().partition("<svg ")
+            title = html.escape(f"{panel.title} over training steps")
+            drawn.append(
+                f'{start}role="img" aria-label="{title}" {svg}'.replace(_TEXT, "currentColor")
+            )
+    return drawn
 
 
 def draw_curves(
@@ -114,6 +157,18 @@ def draw_curves(
         panels.append(Panel(metric.removeprefix("validation/"), "", curves))
     with atomic_file(output) as temporary:
         draw_panels(panels).savefig(temporary)
+
+
+def _draw(axes: Axes, panel: Panel, steps: list[int]) -> None:
+    for label, (x, y) in panel.curves.items():  # an empty curve uses up its colour all the same
+        mean = {"color": matplotlib.rcParams["text.color"], "linestyle": "--"}
+        look = mean if label == "mean" else {}
+        dots = "o" if len(x) <= 20 else ""
+        axes.plot(x, y, marker=dots, markersize=3.5, linewidth=1.3, label=label, **look)
+    axes.set_title(panel.title, fontsize=10, loc="left")
+    axes.set_ylabel(panel.unit)
+    axes.grid(alpha=0.25)
+    _step_axis(axes, steps)
 
 
 def _step_axis(axes: Axes, steps: list[int]) -> None:

@@ -109,8 +109,8 @@ def write_found_page(
         sounds: of each window: the recording's, and the channel's if that was found.
     """
     # Matplotlib and SciPy's signals take a second.
+    from sepssl.audio.spectrogram import LOWEST_DB
     from sepssl.reports.html import TEMPLATES
-    from sepssl.reports.spectrogram_picture import LOWEST_DB
 
     cards = []
     for rank, (window, tracks) in enumerate(zip(found, sounds, strict=True), start=1):
@@ -149,8 +149,13 @@ def shown_sounds(tracks: Sequence[Sound]) -> list[dict]:
         shown.append(
             {
                 "label": sound.label,
-                "picture": base64.b64encode(picture.getvalue()).decode(),
-                "wav": base64.b64encode(wav.getvalue()).decode(),
+                "picture": as_base64(picture.getvalue()),
+                "wav": as_base64(wav.getvalue()),
             }
         )
     return shown
+
+
+def as_base64(content: bytes) -> str:
+    """Bytes as pages hold them, after `data:TYPE;base64,`."""
+    return base64.b64encode(content).decode()

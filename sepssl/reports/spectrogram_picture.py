@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-LOWEST_DB = -70.0  # the dark end of the colour scale; 0 dB is the loudest point of an example
-COLOURS = "magma"
+from sepssl.audio.spectrogram import COLOURS, LOWEST_DB
+
+_GREY = "#7a828c"  # of numbers and lines: readable on white and on black
 
 
 def draw_spectrogram(
@@ -34,11 +35,13 @@ def draw_spectrogram(
         origin="lower",
         extent=(0, seconds, 0, rate / 2000),
     )
-    axes.set_xlabel("time (s)")
-    axes.set_ylabel("frequency (kHz)")
+    axes.set_xlabel("time (s)", color=_GREY)
+    axes.set_ylabel("frequency (kHz)", color=_GREY)
+    axes.tick_params(colors=_GREY)
+    axes.spines[:].set_color(_GREY)
     drawn = io.BytesIO()
-    figure.savefig(drawn)
+    figure.savefig(drawn, transparent=True)
     with Image.open(drawn) as picture:
         # 256 colours, as many as the scale has, in a quarter of the bytes.
-        colours = picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE)
+        colours = picture.quantize(256, Image.Quantize.FASTOCTREE)
         colours.save(target, "PNG")

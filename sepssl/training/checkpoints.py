@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
+import soundfile
 import tensorflow as tf
 from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
@@ -37,8 +39,8 @@ class RunFolder:
     """A run directory, new or to be continued.
 
     Contains `config.json`, `versions.json`, `metrics.jsonl`, `checkpoints/` (to resume from),
-    `states/step-NNNNNNN.keras` with their metrics beside them (the convergence states kept),
-    `final.keras`, `tensorboard/`.
+    `states/step-NNNNNNN.keras` (the convergence states kept; beside each its metrics and, of a
+    separator, an example: a wav file of a clip and its channels), `final.keras`, `tensorboard/`.
 
     The folder belongs to a configuration from the first checkpoint on: a start that failed before
     leaves it to the next one.
@@ -168,6 +170,11 @@ class RunFolder:
         save_model(model, self.state(step), overwrite=True)
         with atomic_file(self.state(step).with_suffix(".json"), overwrite=True) as temporary:
             temporary.write_text(plain_json({"step": step} | metrics, indent=2) + "\n")
+
+    def keep_sounds(self, tracks: np.ndarray, sample_rate: int, step: int) -> None:
+        """Saves what a state makes of an example, float32 [tracks, samples], as one wav file."""
+        with atomic_file(self.state(step).with_suffix(".wav"), overwrite=True) as temporary:
+            soundfile.write(temporary, tracks.T, sample_rate, "FLOAT")
 
 
 class Resume:

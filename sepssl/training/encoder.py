@@ -181,9 +181,8 @@ def train_encoder(
                 f"{100 * share:.1f} % of a clip's negatives are other parts of its own recording",
                 flush=True,
             )
-        draw_views(
-            front_end, batches.load(0), batches.names(0), list(separators), run.path / "views.png"
-        )
+        views = run.path / "views.png"
+        draw_views(front_end, batches.load(0), batches.names(0), list(separators), views)
 
         train(
             run,
@@ -194,6 +193,7 @@ def train_encoder(
             evaluate_every=config.train.probe_every,
             warnings=() if supervised else _warnings(config),
             verbose=verbose,
+            picture=views.read_bytes(),
             **settings,
         )
     return run

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 from ml_collections import ConfigDict
@@ -86,6 +87,8 @@ def train(
     evaluate_every: int = 0,
     warnings: Iterable[Callable[[dict[str, float]], str | None]] = (),
     verbose: bool = True,
+    example: Callable[[keras.Model], dict[str, np.ndarray]] | None = None,
+    picture: bytes | None = None,
 ) -> keras.Model:
     """Trains a learner, from the start or from where the run stopped.
 
@@ -108,6 +111,9 @@ def train(
         warnings: logged metrics -> a problem, or None; called after the warm-up. The first problem
             that each reports is printed.
         verbose: whether to show progress and warnings.
+        example: product -> sounds, name -> float32 [samples] at the product's sample rate; they are
+            written to TensorBoard and beside every kept state.
+        picture: a PNG for TensorBoard, of what is trained on.
 
     Returns:
         The trained product, in float32.
@@ -135,6 +141,8 @@ def train(
         run.record_versions(done)
         log = MetricsLog(run.path, done)
         guard = FiniteGuard(batches.names)
+        if picture and done == 0:
+            log.write_picture(0, "views", picture)
 
         # XLA fails under strategies that replicate.
         single = not isinstance(strategy, tf.distribute.MirroredStrategy)
@@ -149,6 +157,10 @@ def train(
             metrics = {f"validation/{k}": v for k, v in metrics.items()}
             if step in state_steps:
                 run.keep_state(product(), step, metrics)
+                if example:
+                    sounds, rate = example(product()), product().sample_rate
+                    run.keep_sounds(np.stack(list(sounds.values())), rate, step)
+                    log.write_sounds(step, sounds, rate)
             if metrics:
                 log.write(step, metrics)
 

@@ -7,8 +7,10 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from sepssl.audio.spectrogram import spectrogram_db, spectrogram_picture
 from sepssl.errors import InputError
 from sepssl.files import atomic_file
 
@@ -39,6 +41,29 @@ class MetricsLog:
         with self._writer.as_default():
             for name, value in metrics.items():
                 tf.summary.scalar(name, value, step=step)
+        self._writer.flush()
+
+    def write_sounds(self, step: int, tracks: dict[str, np.ndarray], sample_rate: int) -> None:
+        """Writes sounds and their spectrograms, on one scale of levels, to TensorBoard.
+
+        Args:
+            step: number of updates done.
+            tracks: name -> float32 [samples].
+            sample_rate: in Hz.
+        """
+        levels = {name: spectrogram_db(track, sample_rate) for name, track in tracks.items()}
+        loudest = max(float(level.max()) for level in levels.values())
+        with self._writer.as_default():
+            for name, track in tracks.items():
+                tf.summary.audio(name, track[None, :, None], sample_rate, step)
+                picture = spectrogram_picture(levels[name] - loudest)
+                tf.summary.image(f"{name}, spectrogram", picture[None], step)
+        self._writer.flush()
+
+    def write_picture(self, step: int, name: str, png: bytes) -> None:
+        """Writes a picture to TensorBoard."""
+        with self._writer.as_default():
+            tf.summary.image(name, tf.io.decode_png(png)[None], step)
         self._writer.flush()
 
 

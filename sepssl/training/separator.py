@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -96,8 +97,19 @@ def train_separator(
             stored.recordings,
             num_sources if _remixes(config.train) else 0,
         )
-        evaluate = _evaluator(config, stored, recordings, held_out, crop)
-        train(run, strategy, make_learner, batches, evaluate, verbose=verbose, **settings)
+        scenes, validation = _validation(config, stored, recordings, held_out, crop)
+        several = (mixture for mixture, sources in scenes if np.sum(sources.any(axis=1)) > 1)
+        heard = [*several, *validation, recordings.read(int(used[0]), 0, crop)[0]]
+        train(
+            run,
+            strategy,
+            make_learner,
+            batches,
+            _evaluator(scenes, validation),
+            verbose=verbose,
+            example=_example(heard[0]),
+            **settings,
+        )
     return run
 
 
@@ -217,10 +229,10 @@ def _hold_out(config: ConfigDict, stored: Clips, verbose: bool) -> tuple[np.ndar
     return used, held_out
 
 
-def _evaluator(
+def _validation(
     config: ConfigDict, stored: Clips, store: ClipStore, held_out: np.ndarray, crop: int
-):
-    """Scores validation scenes, or held-out recordings, with sources if they have any."""
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[np.ndarray]]:
+    """What to validate on: mixtures with sources, if there are any, and mixtures alone."""
     kept = [store.read(i, 0, crop) for i in held_out.tolist()]
     recordings = [clip[0] for clip in kept]
     clips = [(clip[0], clip[1:]) for clip in kept if len(clip) > 1]
@@ -233,6 +245,13 @@ def _evaluator(
     elif mixed_sounds(config.data.directory):  # stored without their sources, to save space
         clips = [stored.read_with_sources(i) for i in held_out.tolist()]
         recordings = [mixture for mixture, _ in clips]
+    return clips, recordings
+
+
+def _evaluator(
+    clips: list[tuple[np.ndarray, np.ndarray]], recordings: list[np.ndarray]
+) -> Callable[[Separator], dict[str, float]]:
+    """Scores what `_validation` returns."""
 
     def evaluate(separator: Separator) -> dict[str, float]:
         scores = SeparationScores()
@@ -244,3 +263,13 @@ def _evaluator(
         return result
 
     return evaluate
+
+
+def _example(mixture: np.ndarray) -> Callable[[Separator], dict[str, np.ndarray]]:
+    """A clip and its channels."""
+
+    def example(separator: Separator) -> dict[str, np.ndarray]:
+        channels = np.asarray(separator(mixture[None]), np.float32)[0]
+        return {"clip": mixture} | {f"channel {i + 1}": c for i, c in enumerate(channels)}
+
+    return example

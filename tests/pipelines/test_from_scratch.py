@@ -1,9 +1,12 @@
 """The quickstart: what it leaves, and that a killed run goes on."""
 
+import base64
 import contextlib
 import io
 import json
 import pathlib
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,12 +19,15 @@ import tensorflow as tf
 from absl import flags
 
 import sepssl
+from sepssl.audio.spectrogram import spectrogram_db
 from sepssl.cli import quickstart as command
 from sepssl.cli.main import execute, parse
 from sepssl.configs.from_scratch import get_config
 from sepssl.data.scenes import CLASS_NAMES
 from sepssl.errors import InputError
 from sepssl.pipelines.from_scratch import train_from_scratch
+from sepssl.reports.training import write_training_report
+from sepssl.training.checkpoints import RunFolder
 
 
 def smaller(preset):
@@ -68,7 +74,7 @@ def test_killed_and_continued(tmp_path):
     ]
     first = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
-    while not list(folder.glob("encoders/*/metrics.jsonl")) and time.monotonic() < deadline:
+    while not list(folder.glob("encoder/*/metrics.jsonl")) and time.monotonic() < deadline:
         assert first.poll() is None, "ended before an encoder was trained"
         time.sleep(0.2)
     separator = (folder / "separator" / "final.keras").stat().st_mtime_ns
@@ -77,12 +83,12 @@ def test_killed_and_continued(tmp_path):
     second = subprocess.run(argv, capture_output=True, text=True, timeout=250, check=False)
     assert second.returncode == 0, second.stderr[-3000:]
     assert (folder / "separator" / "final.keras").stat().st_mtime_ns == separator
-    assert str(folder / "report" / "index.html") in second.stdout
+    assert str(folder / "index.html") in second.stdout
 
 
 def test_everything_is_there_and_said(finished):
     folder, said = finished
-    for name in ("report/index.html", "metrics.json", "export/saved_model",
+    for name in ("index.html", "metrics.json", "export/saved_model",
                  "export/tflite/encoder.tflite", "separator/final.keras"):  # fmt: skip
         assert (folder / name).exists()
         assert str(folder / name) in said
@@ -100,22 +106,33 @@ def test_everything_is_there_and_said(finished):
 
 def test_the_report_shows_and_plays(finished):
     folder, _ = finished
-    page = (folder / "report" / "index.html").read_text()
-    for words in ("mixture/channel", "demonstration", "<audio"):
+    page = (folder / "index.html").read_text()
+    for words in ("mixture/channel", "demonstration", "Share of pairs found"):
         assert words in page
-    assert len(CLASS_NAMES) == (folder / "report" / "classes.html").read_text().count("<audio")
-    sounds = list((folder / "report" / "audio").glob("*.wav"))
-    mixtures = [s for s in sounds if "mixture" in s.name]
-    assert mixtures
-    for mixture in mixtures:
-        assert np.std(soundfile.read(mixture)[0]) > 1e-3
+    assert page.count("<svg") == 8  # of a separator, its states and the encoders
+    labels = re.findall("<figcaption>(.*?)</figcaption>", page)
+    files = re.findall('data:audio/wav;base64,([^"]*)', page)
+    sounds = [soundfile.read(io.BytesIO(base64.b64decode(file)))[0] for file in files]
+    played = list(zip(labels, sounds, strict=True))
+    assert set(CLASS_NAMES) <= set(labels)
+    for label, sound in played:
+        if label == "the clip" or ": " in label:
+            assert np.std(sound) > 1e-3, label
+    # The states of the separator: channels that add up to the clip, scaled alike in a row.
+    clip = played[labels.index("the clip")][1]
+    for step in (0, 2, 4):
+        channels = [sound for label, sound in played if label.startswith(f"step {step}, ")]
+        assert len(channels) == 4
+        total = np.sum(channels, axis=0)
+        scale = np.dot(total, clip) / np.dot(clip, clip)
+        np.testing.assert_allclose(total, scale * clip, atol=1e-3)
 
 
 def test_the_exported_encoder_is_one_that_was_trained(finished):
     folder, _ = finished
     best = json.loads((folder / "metrics.json").read_text())["export"]["encoder"]
     encoder = sepssl.load_encoder(
-        pathlib.Path(folder) / "encoders" / best.replace("/", "_") / "final.keras"
+        pathlib.Path(folder) / "encoder" / best.replace("/", "_") / "final.keras"
     )
     waveform = np.random.default_rng(0).normal(size=(2, 20000)).astype(np.float32) * 0.1
     card = json.loads((folder / "export" / "saved_model" / "card.json").read_text())
@@ -135,3 +152,49 @@ def test_a_complete_run_is_left_alone_and_another_one_refused(finished, capsys):
     with pytest.raises(InputError, match="expected the same configuration"):
         train_from_scratch(get_config("default"), folder)
     assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*")) == files
+
+
+def run_of(folder):
+    return RunFolder(folder, json.loads((folder / "config.json").read_text()), verbose=False)
+
+
+def test_a_stage_has_a_report_of_its_own(finished, tmp_path):
+    folder, _ = finished
+    for name in ("separator", "encoder/mixture_channel"):
+        copied = shutil.copytree(folder / name, tmp_path / name)
+        page = write_training_report(run_of(copied))
+        assert page == copied / "report.html"
+        text = page.read_text()
+        assert not re.search(r'(src|href)="(?!data:|#)', text)  # self-contained
+        assert str(copied / "final.keras") in text
+        assert "from step 0: sepssl" in text
+    assert text.count("data:image/png") == 1  # views
+    sounds = re.findall(
+        'data:audio/wav;base64,([^"]*)', (tmp_path / "separator" / "report.html").read_text()
+    )
+    assert len(sounds) == 1 + 3 * 4  # the clip, and the channels of three states
+
+
+def test_tensorboard_gets_sounds_and_spectrograms(finished):
+    folder, _ = finished
+    (events,) = (folder / "separator" / "tensorboard").glob("events*")
+    found = {}
+    for record in tf.compat.v1.train.summary_iterator(str(events)):
+        for value in record.summary.value:
+            found[value.tag, record.step] = tf.make_ndarray(value.tensor)
+    kept, rate = soundfile.read(folder / "separator" / "states" / "step-0000002.wav")
+    for track, name in enumerate(["clip", *(f"channel {n}" for n in (1, 2, 3, 4))]):
+        heard, heard_rate = soundfile.read(io.BytesIO(found[name, 2][0, 0]))
+        assert heard_rate == rate
+        np.testing.assert_allclose(heard, kept[:, track], atol=1 / 32767)
+        picture = tf.io.decode_png(found[f"{name}, spectrogram", 2][2]).numpy()
+        level = spectrogram_db(kept[:, track], rate)
+        assert picture.shape == (*level.shape, 3)
+        # The louder, the brighter; the highest frequency at the top.
+        brightness = picture.astype(float).sum(axis=-1)[::-1]
+        assert np.corrcoef(brightness.ravel(), level.ravel())[0, 1] > 0.8
+    (events,) = (folder / "encoder" / "mixture_channel" / "tensorboard").glob("events*")
+    tags = [
+        v.tag for r in tf.compat.v1.train.summary_iterator(str(events)) for v in r.summary.value
+    ]
+    assert "views" in tags

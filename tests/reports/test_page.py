@@ -1,5 +1,8 @@
+import base64
 import html.parser
+import io
 import math
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +11,9 @@ import soundfile
 from sepssl.audio.spectrogram import spectrogram_db
 from sepssl.errors import InputError
 from sepssl.reports.curves import curve
-from sepssl.reports.page import Example, write_report
+from sepssl.reports.found import Sound
+from sepssl.reports.page import Section, write_page
+from sepssl.reports.training import encoder_curves, separator_curves
 
 RATE = 8000
 
@@ -38,18 +43,9 @@ class Page(html.parser.HTMLParser):
             self.cells[-1][0] += data.strip()
 
 
-def write(folder, **arguments):
-    empty = {
-        "title": "Title",
-        "introduction": [],
-        "rows": [],
-        "separator_metrics": [],
-        "encoder_metrics": {},
-        "examples": [],
-        "class_examples": [],
-        "facts": {},
-    }
-    return write_report(folder, **(empty | arguments))
+def write(path, *sections, title="Title", introduction=()):
+    write_page(path, title, introduction, sections)
+    return path
 
 
 def cells(path):
@@ -76,65 +72,82 @@ ENCODER = [
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory):
-    """A report with all that it can hold, and names that need care."""
-    folder = tmp_path_factory.mktemp("report") / "report"
+    """A page with all that it can hold, and names that need care."""
     tracks = [("Mixture", noise(1)), ("Channel <1>", noise(2, 0.01)), ("Silence", np.zeros(RATE))]
     loud = [("Loud", noise(3, peak=2.0)), ("Quiet", noise(4, peak=0.2))]
-    index = write(
-        folder,
+    rows = [[Sound(label, sound, RATE) for label, sound in row] for row in (tracks, loud)]
+    classes = [[Sound(name, noise(i), RATE)] for i, name in enumerate(["dog/bark", "雨"])]
+    curves = encoder_curves({"a$b$ & <c>": ENCODER, "without records": []})
+    return write(
+        tmp_path_factory.mktemp("page") / "index.html",
+        Section("Results", table=[{"name": "<i>a</i>", "m&m": 0.5}]),
+        *separator_curves(SEPARATOR),
+        *curves,
+        Section("Scenes", "Text < & so on", sounds=rows),
+        Section("Classes", sounds=classes, folded=True),
+        Section("Picture", picture=(b"PNG", "What < shows")),
+        Section("Map", frame="map.html"),
+        Section("Go on", commands=["sepssl-separate --input='a < b'"]),
+        Section("Facts", facts={"a < b": "<b>c</b>"}),
+        Section("Without anything", "Text alone"),
+        Section("Without sounds", otherwise="Too few."),
         title="<script>alert(1)</script>",
         introduction=["5 < 6 & 7", "Second."],
-        rows=[{"name": "<i>a</i>", "m&m": 0.5}],
-        separator_metrics=SEPARATOR,
-        encoder_metrics={"a$b$ & <c>": ENCODER, "without records": []},
-        examples=[Example("Scene <1>", RATE, tracks), Example("Scene 2", RATE, loud)],
-        class_examples=[
-            Example(name, RATE, [("sound", noise(i))]) for i, name in enumerate(["dog/bark", "雨"])
-        ],
-        facts={"a < b": "<b>c</b>"},
     )
-    assert index == folder / "index.html"
-    return folder
 
 
-def test_pages_refer_to_all_files_and_to_nothing_else(full):
-    pages = [Page(full / "index.html"), Page(full / "classes.html")]
-    links = {link for page in pages for link in page.links if not link.startswith("#")}
-    files = {str(f.relative_to(full)) for f in full.rglob("*") if f.is_file()}
-    assert links == files
-    assert "classes.html" in pages[0].links
-    assert {"figures/separator-training.png", "figures/separator-validation.png"} <= files
-    assert "figures/encoders.png" in files
-    assert all(page.missing_alt == 0 for page in pages)
-    assert all((full / file).read_bytes()[:4] == b"\x89PNG" for file in files if "figures" in file)
-    index = (full / "index.html").read_text(encoding="utf-8")
-    assert all(f'id="{link[1:]}"' in index for link in pages[0].links if link.startswith("#"))
+def test_a_page_needs_no_other_file_but_a_frame(full):
+    page = Page(full)
+    inner = {link for link in page.links if link.startswith("#")}
+    others = {link for link in page.links if not link.startswith(("#", "data:"))}
+    assert others == {"map.html"}
+    assert list(full.parent.iterdir()) == [full]
+    assert all(f'id="{link[1:]}"' in full.read_text(encoding="utf-8") for link in inner)
+    assert len(inner) == 11
+    assert page.missing_alt == 0
+    assert "http" not in full.read_text(encoding="utf-8").replace("http://www.w3.org/", "")
 
 
 def test_text_is_escaped(full):
-    for page in (Page(full / "index.html"), Page(full / "classes.html")):
-        assert not {"script", "i", "c"} & set(page.tags)
-        assert "<script>alert(1)</script>" in page.text
-    text = Page(full / "index.html").text
-    for shown in ("5 < 6 & 7", "<i>a</i>", "m&m", "a < b", "<b>c</b>", "Scene <1>", "Channel <1>"):
-        assert shown in text
+    page = Page(full)
+    assert not {"script", "i", "c"} & set(page.tags)
+    for shown in ("<script>alert(1)</script>", "5 < 6 & 7", "<i>a</i>", "m&m", "a < b", "<b>c</b>",
+                  "Channel <1>", "Text < & so on", "a$b$ & <c>", "--input='a < b'"):  # fmt: skip
+        assert shown in page.text, shown
+    assert "Text alone" not in page.text
+    assert "Too few." in page.text
+
+
+def test_curves_take_the_colours_of_the_page(full):
+    text = full.read_text(encoding="utf-8")
+    pictures = re.findall("<svg .*?</svg>", text, re.DOTALL)
+    # Loss and SNR; by number of sources, alone, MoMi; loss, accuracy, alignment, uniformity.
+    assert len(pictures) == 9
+    for picture in pictures:
+        assert "currentColor" in picture
+        assert not re.search("#(000000|ffffff|010203)", picture)
+
+
+def sounds(path):
+    """(waveform, rate) of every sound of a page."""
+    files = [
+        link.partition(",")[2] for link in Page(path).links if link.startswith("data:audio/wav")
+    ]
+    return [soundfile.read(io.BytesIO(base64.b64decode(file))) for file in files]
 
 
 def test_audio_holds_the_waveforms(full):
-    first = sorted((full / "audio").glob("example-1-*.wav"))
     expected = [noise(1), noise(2, 0.01), np.zeros(RATE)]
-    for path, waveform in zip(first, expected, strict=True):
-        assert soundfile.info(path).subtype == "PCM_16"
-        read, rate = soundfile.read(path)
+    for (read, rate), waveform in zip(sounds(full)[:3], expected, strict=True):
         assert rate == RATE
         np.testing.assert_allclose(read, waveform, atol=1 / 32767)
 
 
 def test_tracks_are_scaled_alike_only_where_one_would_clip(full):
-    loud, quiet = sorted((full / "audio").glob("example-2-*.wav"))
-    np.testing.assert_allclose(soundfile.read(loud)[0], noise(3, peak=1.0), atol=1 / 32767)
-    np.testing.assert_allclose(soundfile.read(quiet)[0], noise(4, peak=0.1), atol=1 / 32767)
-    assert Page(full / "index.html").text.count("6.0 dB lower") == 1
+    (loud, _), (quiet, _) = sounds(full)[3:5]
+    np.testing.assert_allclose(loud, noise(3, peak=1.0), atol=1 / 32767)
+    np.testing.assert_allclose(quiet, noise(4, peak=0.1), atol=1 / 32767)
+    assert Page(full).text.count("6.0 dB lower") == 1
 
 
 def test_table_marks_the_best_and_shows_what_is_missing(tmp_path):
@@ -145,7 +158,7 @@ def test_table_marks_the_best_and_shows_what_is_missing(tmp_path):
         {"name": "d", "mAP": None, "AUC": math.inf, "d": -2.0},
     ]
     # fmt: off
-    assert cells(write(tmp_path / "report", rows=rows)) == [
+    assert cells(write(tmp_path / "page.html", Section("Results", table=rows))) == [
         *((head, False) for head in ("name", "mAP", "AUC", "note", "alone", "d", "count")),
         ("a", False), ("0.250", False), ("nan", False), ("x", False), ("1.000", False),
         ("–", False), ("–", False),
@@ -184,17 +197,6 @@ def test_spectrogram_shows_level_and_frequency():
     assert spectrogram_db(np.zeros(10), RATE).tolist() == [[-200.0]] * 129
 
 
-def test_empty_parts_are_left_out(tmp_path):
-    page = Page(write(tmp_path / "report", encoder_metrics={"a": []}))
-    assert page.links == []
-    assert "h2" not in page.tags
-    assert sorted(p.name for p in (tmp_path / "report").iterdir()) == [
-        "audio",
-        "figures",
-        "index.html",
-    ]
-
-
 @pytest.mark.parametrize(
     "records",
     [
@@ -205,24 +207,27 @@ def test_empty_parts_are_left_out(tmp_path):
     ],
 )
 def test_curves_of_few_records(tmp_path, records):
-    page = Page(write(tmp_path / "report", separator_metrics=records))
-    assert sum("figures/" in link for link in page.links) == 1
+    page = Page(write(tmp_path / "page.html", *separator_curves(records)))
+    assert page.tags.count("svg") == 1
 
 
-def test_refuses_a_folder_that_holds_something(tmp_path):
-    (tmp_path / "kept.txt").write_text("kept")
-    with pytest.raises(InputError, match="is not empty"):
-        write(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
+def test_a_page_replaces_an_older_one_whole_or_not_at_all(tmp_path):
+    path = write(tmp_path / "page.html", title="First")
+    with pytest.raises(InputError):
+        write(path, Section("Sounds", sounds=[[Sound("a", np.array([np.nan]), RATE)]]))
+    assert "First" in path.read_text()
+    write(path, title="Second")
+    assert "First" not in path.read_text()
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(
     "waveform", [np.array([0.0, np.nan]), np.zeros((2, 9)), np.zeros(0), np.zeros(9, np.int16)]
 )
 def test_refuses_what_is_no_waveform(tmp_path, waveform):
-    example = Example("Scene", RATE, [("Mixture", waveform)])
-    with pytest.raises(InputError, match=r"Scene, Mixture: .* expected"):
-        write(tmp_path / "report", examples=[example])
+    section = Section("Scene", sounds=[[Sound("Mixture", waveform, RATE)]])
+    with pytest.raises(InputError, match=r"Mixture: .* expected"):
+        write(tmp_path / "page.html", section)
     assert not list(tmp_path.iterdir())
 
 
@@ -230,5 +235,5 @@ def test_leaves_matplotlib_as_it_was(tmp_path):
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    write(tmp_path / "report", separator_metrics=SEPARATOR)
+    write(tmp_path / "page.html", *separator_curves(SEPARATOR))
     assert dict(matplotlib.rcParams) == before

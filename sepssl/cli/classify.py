@@ -8,6 +8,17 @@ DIR is an index, or a .npz, .csv or .parquet file, that sepssl-embed has written
 selection tables, Audacity label tracks, or CSV files with the columns file, start, end, label;
 annotations that perch-hoplite's tools have added to the index count as well. A report on held-out
 recordings is written beside the classifier, CLASSIFIER.json.
+
+Example:
+  sepssl-classify train --index=index --labels=labels.csv --output=classifier.npz
+
+Results: the classifier, and CLASSIFIER.json beside it; files of scores and detections; a page for
+labels.
+
+Next:
+  sepssl-classify apply --index=index --classifier=classifier.npz --detections=found.csv
+  sepssl-classify suggest --index=index --classifier=classifier.npz --output=label.html
+  sepssl-export --encoder=small --classifier=classifier.npz --output=saved_model
 """
 
 import json
@@ -240,6 +251,10 @@ def _suggest(values: flags.FlagValues) -> None:
     print(f"{values.output}: {len(suggested)} windows to label")
     for reason in dict.fromkeys(skipped):
         print(f"not heard: {reason}")
+
+
+def stopped(_: flags.FlagValues) -> str:
+    return "nothing was written"
 
 
 def run() -> None:

@@ -1,6 +1,15 @@
 """Draws how metrics went over the steps of runs.
 
 sepssl-curves --runs=DIR[,DIR...] --metrics=validation/SI-SNRi_2,validation/MoMi --output=FILE.png
+
+Example:
+  sepssl-curves --runs=separator --metrics=loss,validation/MoMi --output=curves.png
+
+Results: one picture, with a panel for each metric. DIR/report.html of a finished run has the usual
+ones.
+
+Next:
+  sepssl-train --config=separator_small --workdir=another
 """
 
 import pathlib
@@ -39,6 +48,10 @@ def main(values: flags.FlagValues) -> None:
 
     draw_curves(values.runs, values.metrics, values.output)
     print(f"{values.output}: written")
+
+
+def stopped(_: flags.FlagValues) -> str:
+    return "nothing was written"
 
 
 def run() -> None:

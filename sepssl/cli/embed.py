@@ -10,6 +10,16 @@ sepssl-search searches and perch-hoplite opens.
 
 A run that was stopped goes on when it is repeated; later, it adds what is new or has changed. For a
 file, FILE.journal/ holds all rows for that; it may be removed when the file is complete.
+
+Example:
+  sepssl-embed --separator=small --input=recordings --output=index
+
+Results: the file or the index. Recordings that were skipped are listed at the end.
+
+Next:
+  sepssl-search --index=index --query=sound.wav --output=found.html
+  sepssl-map --index=index --output=map.html
+  sepssl-classify suggest --index=index --output=label.html
 """
 
 import sys
@@ -136,6 +146,10 @@ def main(values: flags.FlagValues) -> None:
     if summary.audio_seconds >= 1:
         rate = summary.audio_seconds / 60 / max(summary.seconds, 1e-3)
         print(f"{summary.audio_seconds / 3600:.2f} hours of sound, {rate:.2f} hours a minute")
+
+
+def stopped(_: flags.FlagValues) -> str:
+    return "rows of finished recordings are kept; repeat the command to continue"
 
 
 def run() -> None:

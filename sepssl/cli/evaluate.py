@@ -28,6 +28,14 @@ A separator is scored by SI-SNR and its improvement over the mixture (FUSS proto
 masks, on a folder laid out as FUSS is: mixtures NAME.wav, each beside a folder NAME_sources with a
 file per source, or on mixed scenes. For any other data, only MoMi is reported, which needs no
 sources.
+
+Example:
+  sepssl-evaluate --encoder=small --dataset=labelled --baselines --output=scores.json
+
+Results: a table on the terminal, and FILE.json with all numbers and what they were made from.
+
+Next:
+  sepssl-export --encoder=small --output=saved_model
 """
 
 import os
@@ -406,6 +414,10 @@ def _evaluate_separator(values):
     if "MoMi" in results:
         lines.append(f"MoMi: {results['MoMi']:.1f} dB")
     return results, skipped, "\n".join([*lines, *few_clips(results["clips"], "clip")])
+
+
+def stopped(_: flags.FlagValues) -> str:
+    return "nothing was written"
 
 
 def run() -> None:

@@ -1,6 +1,14 @@
 """Makes a separator of a checkpoint of Google's MixIT models, as a `.keras` file.
 
 sepssl-import-google-checkpoint --checkpoint=PREFIX --output=FILE.keras [--sample_rate=22050]
+
+Example:
+  sepssl-import-google-checkpoint --checkpoint=model.ckpt-3223090 --output=google.keras
+
+Results: one .keras file, which every --separator takes.
+
+Next:
+  sepssl-separate --separator=google.keras --input=recordings --output=channels
 """
 
 import pathlib
@@ -69,6 +77,10 @@ def main(values: flags.FlagValues) -> None:
         f"of {basis.frame_length} samples every {basis.hop}, {tdcn.repeats} repeats of "
         f"{tdcn.dilations_per_repeat} blocks, {separator.count_params():,} parameters"
     )
+
+
+def stopped(_: flags.FlagValues) -> str:
+    return "nothing was written"
 
 
 def run() -> None:

@@ -1,6 +1,14 @@
 """Makes an encoder of a checkpoint of PANNs' CNN14, as a `.keras` file.
 
 sepssl-import-panns-checkpoint --checkpoint=FILE.pth --output=FILE.keras
+
+Example:
+  sepssl-import-panns-checkpoint --checkpoint=Cnn14_16k_mAP=0.438.pth --output=cnn14.keras
+
+Results: one .keras file, which every --encoder takes.
+
+Next:
+  sepssl-embed --encoder=cnn14.keras --input=recordings --output=index
 """
 
 import pathlib
@@ -40,6 +48,10 @@ def main(values: flags.FlagValues) -> None:
         f"{values.output}: embeddings of {encoder.embedding_size} at {encoder.sample_rate} Hz, "
         f"{encoder.log_mel.bands} mel bands, {encoder.count_params():,} parameters"
     )
+
+
+def stopped(_: flags.FlagValues) -> str:
+    return "nothing was written"
 
 
 def run() -> None:

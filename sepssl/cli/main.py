@@ -102,11 +102,13 @@ def parse(command: ModuleType, values: flags.FlagValues, argv: Sequence[str]) ->
     Raises:
         SystemExit: with status 1 if a flag is wrong, which is printed; with 0 after `--help`.
     """
-    command.define_flags(values)
-    if len(argv) > 1 and argv[1] in getattr(command, "TASKS", ()):
-        argv = [argv[0], f"--task={argv[1]}", *argv[2:]]
-    if hasattr(command, "expanded"):
-        argv = command.expanded(argv)
+    try:
+        command.define_flags(values)
+        if len(argv) > 1 and argv[1] in getattr(command, "TASKS", ()):
+            argv = [argv[0], f"--task={argv[1]}", *argv[2:]]
+        argv = command.expanded(argv) if hasattr(command, "expanded") else argv
+    except flags.Error as error:  # a --flagfile that is not there
+        sys.exit(_fail(command, error))
     if any(_HELP.fullmatch(argument) for argument in argv[1:]):
         print(_help(command, values, argv))
         sys.exit(0)

@@ -6,6 +6,14 @@ A click on a point plays it. Points are coloured and filtered by folder, label a
 coloured by the time of day that recorders put into names. The page needs no network; it plays the
 recordings themselves, which it refers to by their place relative to its own. With --self_contained
 it holds their sound, and can be moved and mailed.
+
+Example:
+  sepssl-map --index=index --output=map.html
+
+Results: one page, to open in a browser.
+
+Next:
+  sepssl-search --index=index --query_row=recording.wav@12.5 --output=found.html
 """
 
 import sys
@@ -86,6 +94,10 @@ def main(values: flags.FlagValues) -> None:
     )
     drawn = f", drawn at random from {total} rows (--limit)" if count < total else ""
     print(f"{values.output}: {count} points{drawn}")
+
+
+def stopped(_: flags.FlagValues) -> str:
+    return "nothing was written"
 
 
 def run() -> None:

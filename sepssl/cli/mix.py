@@ -11,6 +11,15 @@ seed; repeated, the command continues where it was stopped, and more scenes can 
 No recording is in two splits: a column `split` or `fold` is followed (of folds, the last is for
 testing and the one before it for validation), otherwise recordings are split 60/20/20 by a hash of
 their names.
+
+Example:
+  sepssl-mix --input=sounds --num_scenes=1000 --output=scenes
+
+Results: scenes with their sources in DIR. What was skipped is listed at the end.
+
+Next:
+  sepssl-evaluate --separator=small --dataset=scenes --output=scores.json
+  sepssl-train --config=separator_small --workdir=separator --config.data.directory=scenes
 """
 
 import sys
@@ -162,6 +171,10 @@ def _numbers(values: flags.FlagValues, flag: str) -> tuple[Any, ...]:
         raise InputError(
             f"--{flag}={','.join(texts)}: expected numbers, with commas between them"
         ) from error
+
+
+def stopped(_: flags.FlagValues) -> str:
+    return "finished scenes are kept; repeat the command to continue"
 
 
 def run() -> None:

@@ -5,9 +5,20 @@ sepssl-quickstart --workdir=DIR --from_scratch [--preset=default|smoke]
 
 CLIPS is a folder, a sound file, a manifest (.csv) or tfds:NAME; without it, built-in scenes. Up to
 60 excerpts of 5 s are used, with the models that come with the package. About 2 minutes on 2 cores.
+A run that was stopped goes on when it is repeated.
 
 --from_scratch runs the whole method on the built-in scenes instead: it trains a separator and two
 encoders, compares them with baselines, exports one of them, and writes a report.
+
+Example:
+  sepssl-quickstart --workdir=first-look --input=recordings
+
+Results: DIR/index.html, to open in a browser, and beside it the excerpts, their channels, the
+index, the map and both trained models.
+
+Next, on all of the recordings (the page has these commands too):
+  sepssl-separate --input=recordings --output=channels
+  sepssl-embed --separator=small --input=recordings --output=index
 """
 
 import sys
@@ -16,7 +27,7 @@ from absl import flags
 
 from sepssl.cli.checks import require_folder_or_new
 from sepssl.cli.main import run as run_command
-from sepssl.data.spec import require_clips
+from sepssl.data.spec import FORMS, require_clips
 from sepssl.errors import InputError
 
 
@@ -31,7 +42,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "input",
         "scenes",
-        'A folder, a sound file, a manifest (.csv), "tfds:NAME", or "scenes" (built in).',
+        f"The recordings: {FORMS}.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -47,7 +58,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "preset",
         "default",
         ["default", "smoke"],
-        "Of --from_scratch. default: 6 to 14 minutes on 2 cores; smoke: under 3, and its "
+        "Of --from_scratch. default: 3 to 7 minutes on 2 cores; smoke: under 3, and its "
         "numbers mean nothing.",
         flag_values=values,
     )
@@ -97,12 +108,16 @@ def _from_scratch(values: flags.FlagValues) -> None:
     for name, row in record["results"].items():
         print(f"{name:<20} {row['qbe_map']:8.3f} {row['linear_map']:8.3f} {row['mlp_map']:8.3f}")
     print(f"\n{sum(record['seconds'].values()):.0f} seconds. Results:")
-    print(f"  report       {paths.report / 'index.html'}")
+    print(f"  page         {paths.page}")
     print(f"  metrics      {paths.metrics}")
     print(f"  SavedModel   {paths.saved_model}")
     print(f"  TF Lite      {paths.tflite / 'encoder.tflite'}")
     print(f"  separator    {paths.separator / 'final.keras'}")
-    print(f"  encoders     {paths.root / 'encoders'}/*/final.keras")
+    print(f"  encoders     {paths.encoder}/*/final.keras")
+
+
+def stopped(_: flags.FlagValues) -> str:
+    return "finished parts are kept; repeat the command to continue"
 
 
 def run() -> None:

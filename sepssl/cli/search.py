@@ -6,6 +6,15 @@ sepssl-search --index=DIR --query_row=NUMBER|RECORDING@SECONDS
 DIR is an index that sepssl-embed has written. Results are a table on the terminal and, with
 --output, files: .csv, .selections.txt (Raven), .txt (an Audacity label track), .html (a page with
 players and spectrograms) or, without a suffix, a folder of wav clips.
+
+Example:
+  sepssl-search --index=index --query=sound.wav --output=found.html
+
+Results: a table on the terminal, and what --output names.
+
+Next:
+  sepssl-search --index=index --query_row=recording.wav@12.5 --output=more.html
+  sepssl-classify suggest --index=index --output=label.html
 """
 
 import pathlib
@@ -163,6 +172,10 @@ def _model(path: str | None, kind: str):
 
     load = {"encoder": sepssl.load_encoder, "separator": sepssl.load_separator}
     return load[kind](path)
+
+
+def stopped(_: flags.FlagValues) -> str:
+    return "nothing was written"
 
 
 def run() -> None:

@@ -4,6 +4,16 @@ sepssl-separate --input=CLIPS --output=DIR [--separator=PATH.keras]
 
 CLIPS is a sound file, a folder of them, a manifest (.csv) of files or parts of files, a prepared
 TFDS dataset (tfds:NAME), or built-in or mixed scenes ("scenes", mix:FOLDER).
+
+Example:
+  sepssl-separate --input=recordings --output=channels
+
+Results: DIR/NAME_channel1.wav and so on; DIR/summary.csv with the level of each channel,
+DIR/intervals.csv with the times at which it is active; for each recording also a selection table
+(Raven) and a label track (Audacity). What was skipped is listed at the end.
+
+Next:
+  sepssl-embed --separator=small --input=recordings --output=index
 """
 
 import sys
@@ -118,6 +128,10 @@ def main(values: flags.FlagValues) -> None:
     report_truncated(summary.truncated)
     if summary.table:
         print(f"levels and activity of the channels: {summary.table}, {summary.intervals}")
+
+
+def stopped(_: flags.FlagValues) -> str:
+    return "channels of finished recordings are kept; repeat the command to continue"
 
 
 def run() -> None:

@@ -1,8 +1,15 @@
+import collections
+import importlib
 import pathlib
 import re
+import shlex
+from importlib import metadata
 
+import pytest
+from absl import flags
 from ml_collections import ConfigDict
 
+from sepssl.cli.main import parse
 from sepssl.configs import encoder_small
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -88,3 +95,78 @@ def test_a_configuration_by_its_name(call, tmp_path, monkeypatch):
     result = call("train", "--config=encoder_small", "--workdir=file")
     assert "encoder_small: could not be read as a configuration" in result.stderr
     assert "task=None" not in call("train", "--config=quickstart", "--workdir=file").stderr
+
+
+def test_a_configuration_by_its_name_in_a_file_of_flags(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "flags.txt").write_text("--config=encoder_small\n--config.train.steps=7\n")
+    result = call("train", "--flagfile=flags.txt", "--workdir=file")
+    assert result.stderr.endswith("file: is a file; expected a folder for the run\n")
+    (tmp_path / "flags.txt").write_text("--config=encoder_small\n--config.train.stepss=7\n")
+    result = call("train", "--flagfile=flags.txt", "--workdir=file")
+    assert "unknown configuration key: train.stepss; did you mean train.steps" in result.stderr
+    result = call("train", "--flagfile=none.txt", "--workdir=file")
+    assert result.status == 1
+    assert "none.txt" in result.stderr
+
+
+# Flags of one name whose defaults differ, and why.
+OTHER_DEFAULTS = {
+    "encoder": "embed starts with the shipped one; search takes that of its index; evaluate and "
+    "export need one model of several kinds",
+    "separator": "as encoder; without one, embed has rows of recordings alone",
+    "classifier": "of one task of classify",
+    "rows": "classify learns from recordings alone, for which labels are written",
+    "output": "search also prints, and some tasks of classify have other outputs",
+    "input": "quickstart has scenes of its own; that of export names arrays",
+    "sample_rate": "evaluate reads it from what it is given",
+    "seconds": "of export: none",
+}
+
+
+def scripts():
+    found = metadata.entry_points(group="console_scripts")
+    return sorted((e.name, e.value) for e in found if e.name.startswith("sepssl-"))
+
+
+def parsed(line):
+    """The flags of a command line, which is parsed; what it names need not be there."""
+    name, *arguments = shlex.split(line)
+    command = importlib.import_module(dict(scripts())[name].partition(":")[0])
+    values = flags.FlagValues()
+    assert parse(command, values, [name, *arguments]) == [name]
+    return values
+
+
+@pytest.mark.parametrize("name", [name for name, _ in scripts()])
+def test_help_has_an_example_and_says_where_results_lie_and_what_is_next(
+    call, name, tmp_path, monkeypatch
+):
+    result = call(name.removeprefix("sepssl-").replace("-", "_"), "--help")
+    assert result.status == 0
+    assert f"\n{name} " in result.stdout
+    parts = re.split(r"\n(Example:|Results:|Next.*:)\s", result.stdout.partition("\nFlags:")[0])
+    assert [part.partition(",")[0].rstrip(":") for part in parts[1::2]] == [
+        "Example", "Results", "Next"
+    ]  # fmt: skip
+    _, _, example, _, results, _, following = parts
+    assert len(results.split()) > 3
+    lines = [line.strip() for line in (example + following).splitlines() if line.strip()]
+    assert lines[0].startswith(f"{name} ")
+    assert len(lines) > 1
+    for line in lines:
+        monkeypatch.setattr("sys.argv", shlex.split(line))
+        parsed(line)
+
+
+def test_flags_of_one_name_have_one_default():
+    defaults = collections.defaultdict(set)
+    for _, value in scripts():
+        values = flags.FlagValues()
+        importlib.import_module(value.partition(":")[0]).define_flags(values)
+        for flag in values:
+            default = values[flag].default
+            defaults[flag].add(str(default))
+    differ = {flag for flag, found in defaults.items() if len(found) > 1}
+    assert differ <= set(OTHER_DEFAULTS), differ

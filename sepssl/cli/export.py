@@ -179,6 +179,8 @@ def main(values: flags.FlagValues) -> None:
     from sepssl.pipelines.classify import require_encoder_of
 
     output = values.output
+    # Most of it is the conversion of one graph, which tells nothing of how far it is.
+    print(f"writing {values.format} -> {output}; half a minute to two, with checks", flush=True)
     license = values.license or _license(values)
     if values.format == "hub":
         _print_card(output, _save_hub(values, license))

@@ -140,7 +140,7 @@ def test_flags_that_do_not_fit(made, tmp_path, capsys):
         (common[1:], "no model; expected --encoder"),
         (
             [*common, "--format=hear"],
-            "--classifier: applies to an encoder as saved_model, tflite or onnx",
+            "--classifier: applies to an encoder as saved_model, tflite, onnx or hub",
         ),
         ([*common, "--format=tflite", "--input=patch"], "--input: does not apply to --classifier"),
         ([*common, f"--output={folder}/in"], "in: is not empty"),

@@ -17,20 +17,10 @@ OUTPUT = "first-look"  # @param {type: "string"}
 
 import pathlib
 
-from sepssl.pipelines.scenes import write_scenes
+from sepssl.pipelines.colab import chosen_recordings
 
 output = pathlib.Path(OUTPUT)
-if "/content/drive" in f"{INPUT} {OUTPUT}":
-    from google.colab import drive
-
-    drive.mount("/content/drive")
-if INPUT == "upload":
-    from google.colab import files
-
-    (output / "uploaded").mkdir(parents=True, exist_ok=True)
-    files.upload(target_dir=str(output / "uploaded"))
-    INPUT = str(output / "uploaded")
-recordings = pathlib.Path(INPUT) if INPUT else write_scenes(output / "scenes", 40)
+recordings = chosen_recordings(INPUT, output, scenes=40)
 print(f"recordings: {recordings}")
 
 # %% [markdown]

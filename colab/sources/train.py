@@ -20,20 +20,10 @@ SIZE = "smoke"  # @param ["smoke", "small"]
 
 import pathlib
 
-from sepssl.pipelines.scenes import write_scenes
+from sepssl.pipelines.colab import chosen_recordings
 
 output = pathlib.Path(OUTPUT)
-if "/content/drive" in f"{INPUT} {OUTPUT}":
-    from google.colab import drive
-
-    drive.mount("/content/drive")
-if INPUT == "upload":
-    from google.colab import files
-
-    (output / "uploaded").mkdir(parents=True, exist_ok=True)
-    files.upload(target_dir=str(output / "uploaded"))
-    INPUT = str(output / "uploaded")
-recordings = pathlib.Path(INPUT) if INPUT else write_scenes(output / "scenes", 60)
+recordings = chosen_recordings(INPUT, output, scenes=60)
 print(f"recordings: {recordings}")
 
 # %% [markdown]
@@ -71,18 +61,14 @@ if SIZE == "smoke":
 run = sepssl.train_separator(config, output / "separator")
 run.states()
 
+# %% [markdown]
+# The report of the run: learning curves, and a clip as each kept state of the separator splits it.
+
 # %%
-import matplotlib.pyplot as plt
+from sepssl.reports.notebook import show_page
+from sepssl.reports.training import write_training_report
 
-from sepssl.reports.curves import curve
-from sepssl.training.monitors import read_metrics
-
-plt.figure(figsize=(6, 2.6))
-plt.plot(*curve(read_metrics(run.path / "metrics.jsonl"), "loss"))
-plt.xlabel("step")
-plt.ylabel("loss (dB)")
-plt.title("Separator: lower is better")
-plt.show()
+show_page(write_training_report(run))
 
 # %%
 import numpy as np
@@ -117,12 +103,10 @@ encoder = sepssl.load_encoder(encoder_run.final)
 print("shape of the embedding of a scene:", encoder(scene.mixture[None]).shape)
 
 # %% [markdown]
-# Pairs as it has seen them, each with the reason of its choice:
+# Its report has curves too, and pairs as it has seen them, each with the reason of its choice:
 
 # %%
-from IPython.display import Image
-
-Image(str(encoder_run.path / "views.png"), width=700)
+show_page(write_training_report(encoder_run))
 
 # %% [markdown]
 # ## Export, and load without sepssl

@@ -6,6 +6,8 @@ import html
 import importlib.util
 import pathlib
 import re
+import sys
+import types
 import zipfile
 
 import keras
@@ -15,6 +17,7 @@ import pytest
 from sepssl.data.annotations import read_annotations
 from sepssl.data.scenes import SceneConfig, make_scene
 from sepssl.index.rows import read_rows
+from sepssl.pipelines.colab import chosen_recordings
 from sepssl.representation import Encoder, SmallBackbone
 from sepssl.separation import TDCN, Separator, STFTBasis
 from sepssl.serialization import save_model
@@ -63,7 +66,7 @@ def models(tmp_path_factory):
     return {kind: str(folder / f"{kind}.keras") for kind in made}
 
 
-IMPORT = "from sepssl.pipelines.scenes import write_scenes"
+IMPORT = "from sepssl.pipelines.colab import chosen_recordings"
 CONFIG = SceneConfig(duration=1.5, max_sources=2, source_count_probabilities=(0.5, 0.5))
 
 
@@ -71,7 +74,7 @@ def scenes(usual, count):
     """Fewer scenes than a notebook makes, and short ones."""
     return {
         IMPORT: f"from sepssl.data.scenes import SceneConfig\n{IMPORT}",
-        f'"scenes", {usual})': f'"scenes", {count}, {CONFIG!r})',
+        f"scenes={usual})": f"scenes={count}, config={CONFIG!r})",
     }
 
 
@@ -101,6 +104,25 @@ def run(eager, forked_exports, tmp_path, monkeypatch):
         return names
 
     return run
+
+
+def test_recordings_that_a_form_names(tmp_path, monkeypatch):
+    """Colab's own part is a stand-in, since Colab is not a package."""
+    mounted, colab = [], types.ModuleType("google.colab")
+    colab.drive = types.SimpleNamespace(mount=mounted.append)
+    colab.files = types.SimpleNamespace(
+        upload=lambda target_dir: (pathlib.Path(target_dir) / "bird.wav").touch()
+    )
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    assert chosen_recordings("own", tmp_path, 2) == pathlib.Path("own")
+    assert not mounted
+    uploaded = chosen_recordings("upload", tmp_path / "out", 2)
+    assert [path.name for path in uploaded.iterdir()] == ["bird.wav"]
+    assert uploaded.is_relative_to(tmp_path / "out")
+    own = "/content/drive/MyDrive/own"
+    assert chosen_recordings(own, tmp_path, 2) == pathlib.Path(own)
+    chosen_recordings("own", "/content/drive/MyDrive/out", 2)
+    assert mounted == ["/content/drive", "/content/drive"]
 
 
 def test_quickstart(run, models):

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+import tensorflow as tf
 from absl import flags
 
 from sepssl.cli.main import execute, parse
@@ -65,7 +66,11 @@ def run(command: str, world, recordings) -> None:
 
 @pytest.fixture(scope="session")
 def trained(forked_exports, tmp_path_factory):
-    """Recordings in a folder for each class, and the models that README trains on them."""
+    """Recordings in a folder for each class, and the models that README trains on them.
+
+    Operation by operation, as with the fixture `eager`: graphs of both trainings are traced in
+    tests/pipelines/test_from_scratch.py.
+    """
     folder = tmp_path_factory.mktemp("trained")
     rng = np.random.default_rng(0)
     for kind, frequency in (("dogs", 400.0), ("cats", 1500.0)):
@@ -78,7 +83,9 @@ def trained(forked_exports, tmp_path_factory):
     readme = [c for b in blocks(PAGES[0].read_text()) if not b.reason for c in commands(b.code)]
     for command in readme:
         if command.startswith("sepssl-train"):
+            tf.config.run_functions_eagerly(True)
             run(command, folder, folder / "recordings")
+            tf.config.run_functions_eagerly(False)
     return folder
 
 

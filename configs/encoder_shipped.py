@@ -15,7 +15,9 @@ from sepssl.configs import encoder_small
 def get_config() -> ConfigDict:
     config = encoder_small.get_config()
     config.data.mix.update(folds="0,1,2,3,4")
-    config.views.update(separators="small", mixture_mixture=0.5, mixture_channel=0.5)
+    config.views.update(
+        separators="small", mixture_mixture=0.5, mixture_channel=0.5, equalization_db=0.0
+    )
     config.encoder.update(embedding_size=512)
     config.train.update(steps=5000, probe_clips=0)
     return config

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from sepssl.evaluation.window_classifier import WindowClassifier
-from sepssl.export.kaggle import write_kaggle_metadata
+from sepssl.export.kaggle import MODEL, VARIATION, write_kaggle_metadata
 from sepssl.export.origin import ATTRIBUTION, Origin
 from sepssl.representation.encoder import Encoder
 from sepssl.separation.separator import Separator
@@ -250,7 +250,7 @@ def write_card(
     lines = [
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n"
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name not in (MODEL, VARIATION)  # which are to be filled in
     ]
     (folder / MANIFEST).write_text("".join(lines), encoding="utf-8")
     return card

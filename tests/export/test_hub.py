@@ -133,6 +133,7 @@ def test_configuration_for_programs(folder, encoder):
 
 
 def test_what_kaggle_reads(folder):
+    assert "metadata.json" not in (folder / "manifest.sha256").read_text()
     model = json.loads((folder / "model-metadata.json").read_text())
     assert model["ownerSlug"] == "INSERT_OWNER_SLUG_HERE"  # all that is left to fill in
     assert (model["title"], model["slug"]) == ("Audio encoder", "audio-encoder")

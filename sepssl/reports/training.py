@@ -25,8 +25,7 @@ _SEPARATOR_STATES = (
     "The kept states of the separator on validation clips; higher is better, and 0\u00a0dB of"
     " SI-SNRi is as good as the mixture itself. Separated sources: improvement over the mixture, by"
     " the number of sources in a clip. A source on its own: how well one channel keeps the whole of"
-    " it. MoMi: improvement of recordings remixed from the channels. Step 0 is the untrained"
-    " network."
+    " it. MoMi: improvement of recordings remixed from the channels. Step 0 is before training."
 )
 _ENCODER_CURVES = (
     "Losses of different objectives cannot be compared. Share of pairs found: how often the view"
@@ -35,7 +34,7 @@ _ENCODER_CURVES = (
 )
 _EXAMPLE = (
     "One clip, and the channels into which the kept states split it: first the clip itself, then"
-    " the channels of every state, from the untrained network to the last."
+    " the channels of every state, from before training to the last."
 )
 
 

@@ -25,7 +25,7 @@ def draw_spectrogram(
         rate: its sample rate, in Hz.
     """
     figure = Figure((3.3, 2.2), dpi=120)  # half the size of the files at 150
-    axes = figure.add_axes((0.12, 0.19, 0.85, 0.77))
+    axes = figure.add_axes((0.14, 0.19, 0.83, 0.77))
     axes.imshow(
         level,
         COLOURS,

@@ -2,7 +2,7 @@
 
     sepssl-quickstart --workdir=/tmp/sepssl --from_scratch [--preset=smoke]
 
-The default takes 6 to 14 minutes on 2 cores; the `smoke` preset under 3, and its numbers mean
+The default takes 3 to 7 minutes on 2 cores; the `smoke` preset under 3, and its numbers mean
 nothing but that everything runs.
 """
 
@@ -13,20 +13,20 @@ from sepssl.configs import encoder_small, separator_small
 
 def get_config(preset: str = "default") -> ConfigDict:
     separator = separator_small.get_config()
-    separator.data.update(num_clips=800, num_validation=40)
+    separator.data.update(num_clips=400, num_validation=20)
     separator.separator.update(
         bottleneck_channels=96, conv_channels=192, dilations_per_repeat=6, repeats=2
     )
     separator.train.update(
-        steps=900, checkpoint_every=150, warmup_steps=30, state_steps=(0, 30, 100, 300, 900)
+        steps=400, checkpoint_every=100, warmup_steps=30, state_steps=(0, 30, 100, 400)
     )
     encoder = encoder_small.get_config()
-    encoder.data.update(num_clips=800)
+    encoder.data.update(num_clips=400)
     encoder.encoder.embedding_size = 256
     encoder.train.update(
-        steps=400, checkpoint_every=100, warmup_steps=30, state_steps=(400,), probe_clips=0
+        steps=150, checkpoint_every=50, warmup_steps=30, state_steps=(150,), probe_clips=0
     )
-    clips = {"train": 500, "validation": 150, "test": 300}
+    clips = {"train": 300, "validation": 100, "test": 200}
     if preset == "smoke":
         for stage in (separator, encoder):
             stage.data.update(num_clips=64, clip_seconds=2.0)

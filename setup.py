@@ -96,6 +96,8 @@ setup(
         "benchmark": ["asteroid>=0.7", "torch>=2.0"],
         # What sepssl-import-panns-checkpoint reads PyTorch's files with.
         "panns": ["torch>=2.6"],
+        # Runs sepssl-corpus as a pipeline; local processes do without.
+        "beam": ["apache-beam>=2.60"],
         # Places the points of sepssl-map --method=umap.
         "umap": ["umap-learn>=0.5.5"],
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
@@ -105,6 +107,7 @@ setup(
     entry_points={
         "console_scripts": [
             "sepssl-classify=sepssl.cli.classify:run",
+            "sepssl-corpus=sepssl.cli.corpus:run",
             "sepssl-curves=sepssl.cli.curves:run",
             "sepssl-embed=sepssl.cli.embed:run",
             "sepssl-evaluate=sepssl.cli.evaluate:run",

@@ -33,7 +33,9 @@ def get_config() -> ConfigDict:
                 "mix": separator_small.get_config().data.mix,  # as the separator's
             },
             "views": {
-                "separators": "",  # .keras files, separated by commas; or "true_sources"
+                # .keras files, or folders of `sepssl-corpus separate --format=store`, separated by
+                # commas; or "true_sources".
+                "separators": "",
                 "online": False,  # True: separated in every step, not once and stored
                 "max_distance_seconds": 3.0,  # between the starts of the two patches
                 "overlap": True,  # False: the two patches share nothing

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import errno
+import hashlib
 import itertools
 import os
 import pathlib
@@ -232,6 +233,19 @@ def _refuse_existing(path: pathlib.Path, overwrite: bool) -> None:
         raise InputError(f"{path}: is a folder; expected a file name to write to")
     if path.exists() and not overwrite:
         raise InputError(f"{path}: exists already; expected a new file name")
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a file") from error
 
 
 @contextlib.contextmanager

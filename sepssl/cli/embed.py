@@ -27,12 +27,14 @@ import sys
 from absl import flags
 
 from sepssl.cli.main import run as run_command
-from sepssl.cli.recordings import define_recording_flags
+from sepssl.cli.recordings import (
+    check_speed,
+    check_windows,
+    define_recording_flags,
+    define_window_flags,
+)
 from sepssl.data.spec import require_clips
-from sepssl.errors import InputError
 from sepssl.weights import model_file, reference
-
-_POOLS = ["window", "mean", "max", "mean_max"]
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -57,42 +59,14 @@ def define_flags(values: flags.FlagValues) -> None:
         "those of recordings.",
         flag_values=values,
     )
-    flags.DEFINE_float(
-        "window_seconds", None, "Length of a window; by default the patch.", flag_values=values
-    )
-    flags.DEFINE_float(
-        "hop_seconds",
-        None,
-        "From one window to the next; by default half of the window or, if that is the patch, the "
-        "encoder's hop between patches.",
-        flag_values=values,
-    )
-    flags.DEFINE_enum(
-        "pool",
-        "window",
-        _POOLS,
-        "A row for every window, or one for each recording: the mean over its windows and "
-        "channels, the maximum, or both in one vector.",
-        flag_values=values,
-    )
-    flags.DEFINE_float(
-        "audible_db",
-        -30.0,
-        "Level relative to the mixture from which a channel of a window has a row.",
-        upper_bound=0.0,
-        flag_values=values,
-    )
+    define_window_flags(values)
 
 
 def check(values: flags.FlagValues) -> None:
-    if not 0 < values.speed < float("inf"):
-        raise InputError(f"--speed={values.speed}: expected more than 0")
     from sepssl.index.output import require_output
 
-    for name in ("window_seconds", "hop_seconds"):
-        value = values[name].value
-        if value is not None and not 0 < value < float("inf"):
-            raise InputError(f"--{name}={value}: expected more than 0")
+    check_speed(values)
+    check_windows(values)
     require_output(values.output)
     model_file(values.encoder, "Encoder")
     if values.separator:

@@ -338,8 +338,8 @@ def _encoder_statistics(values):
     import sepssl
     from sepssl.evaluation.baselines import log_mel_statistics, untrained_like
     from sepssl.evaluation.folds import window_statistics
+    from sepssl.files import sha256_of
     from sepssl.representation.embed import embed_clips, embed_patches
-    from sepssl.training.start import file_digest
 
     encoder = sepssl.load_encoder(values.encoder)
 
@@ -352,7 +352,7 @@ def _encoder_statistics(values):
             encoder.log_mel, waveform
         )[None]
         embeds["untrained_encoder"] = patches_of(untrained_like(encoder, values.seed))
-    about = {"sha256": file_digest(model_file(values.encoder, "Encoder"))}
+    about = {"sha256": sha256_of(model_file(values.encoder, "Encoder"))}
     statistics = {name: functools.partial(embed_clips, embed) for name, embed in embeds.items()}
     return encoder.sample_rate, about, statistics
 
@@ -386,10 +386,10 @@ def _saved_model_statistics(values):
 
 def _stored_statistics(values):
     from sepssl.evaluation.stored_embeddings import stored_statistics
-    from sepssl.training.start import file_digest
+    from sepssl.files import sha256_of
 
     path = values.embeddings
-    about = {} if os.path.isdir(path) else {"sha256": file_digest(path)}
+    about = {} if os.path.isdir(path) else {"sha256": sha256_of(path)}
     # Nothing is read at this rate.
     return 16000, about, {"embeddings": lambda clips, _: stored_statistics(path, clips)}
 

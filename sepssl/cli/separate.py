@@ -22,7 +22,12 @@ from absl import flags
 
 from sepssl.cli.checks import require_folder_or_new
 from sepssl.cli.main import run as run_command
-from sepssl.cli.recordings import define_recording_flags
+from sepssl.cli.recordings import (
+    check_chunk,
+    check_speed,
+    define_chunk_flag,
+    define_recording_flags,
+)
 from sepssl.data.spec import require_clips
 from sepssl.errors import InputError
 from sepssl.weights import model_file
@@ -47,14 +52,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "Sample rate of the channels: the separator's, or that of each input.",
         flag_values=values,
     )
-    flags.DEFINE_float(
-        "chunk_seconds",
-        30.0,
-        "Longer recordings are separated in chunks of this length; 0: each as a whole, in memory "
-        "that grows with its length.",
-        lower_bound=0.0,
-        flag_values=values,
-    )
+    define_chunk_flag(values)
     flags.DEFINE_float(
         "active_db",
         -20.0,
@@ -80,10 +78,8 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def check(values: flags.FlagValues) -> None:
-    if not 0 < values.speed < float("inf"):
-        raise InputError(f"--speed={values.speed}: expected more than 0")
-    if not (values.chunk_seconds == 0 or 1 <= values.chunk_seconds < float("inf")):
-        raise InputError(f"--chunk_seconds={values.chunk_seconds}: expected 1 or more, or 0")
+    check_speed(values)
+    check_chunk(values)
     if not -200 <= values.active_db <= 200:
         raise InputError(f"--active_db={values.active_db}: expected -200 to 200 dB")
     for name in ("min_gap_seconds", "min_length_seconds"):

@@ -4,7 +4,8 @@ import functools
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from sepssl.data.clips import Clips
 from sepssl.data.folder import FileClips, Span
@@ -14,6 +15,57 @@ from sepssl.errors import InputError
 EXPECTED = (
     "expected a CSV file with the column path and, optionally, start, duration, labels, split, fold"
 )
+
+
+class ManifestRow(NamedTuple):
+    """A row of a manifest.
+
+    Attributes:
+        span: the clip; its name is as in `Manifest.names`.
+        recording: the path as written.
+        row: labels, split and fold.
+    """
+
+    span: Span
+    recording: str
+    row: Row
+
+    @classmethod
+    def of_file(cls, path: pathlib.Path, name: str) -> "ManifestRow":
+        """The row of a whole sound file that no manifest names."""
+        return cls(Span(name, path), name, parsed_row({}, name))
+
+
+def manifest_rows(file: str | os.PathLike) -> tuple[list[str], list[ManifestRow]]:
+    """The columns and the rows of a manifest, see `Manifest`. No sound file is opened.
+
+    Raises:
+        InputError: if the file is not as described there, or names a clip twice.
+    """
+    file = pathlib.Path(file)
+    rows: dict[str, ManifestRow] = {}
+    columns, lines = read_csv(file, EXPECTED)
+    column = "path" if "path" in columns else "filename"
+    if column not in columns:
+        raise InputError(f"{file}: {columns_there(columns)}; {EXPECTED}")
+    for line, row in lines:
+        where = f"{file}, line {line}"
+        path = row[column].strip()
+        if not path:
+            raise InputError(f"{where}: names no file; {EXPECTED}")
+        start = _seconds(row, "start", where) or 0.0
+        duration = _seconds(row, "duration", where)
+        if duration == 0:
+            raise InputError(f"{where}: has the duration 0; expected more, or nothing")
+        recording = pathlib.PurePath(path).as_posix()
+        name = recording + _part(start, duration)
+        if name in rows:
+            raise InputError(f"{where}: names '{name}' again; expected one row per clip")
+        span = Span(name, file.parent / path, start, duration)
+        rows[name] = ManifestRow(span, recording, parsed_row(row, where))
+    if not rows:
+        raise InputError(f"{file}: holds no row; {EXPECTED}")
+    return columns, list(rows.values())
 
 
 class Manifest(FileClips):
@@ -37,6 +89,8 @@ class Manifest(FileClips):
         min_duration: shortest clip taken, in seconds.
         decoder: name of the decoder, see `read_audio`.
         allow_truncated, speed: see `FileClips`.
+        rows: what to open of it, as from `manifest_rows`, without labels, splits and folds; None
+            for all, with them.
 
     Attributes:
         names: the paths as written, followed for a part by `#START` or, with a duration,
@@ -54,36 +108,17 @@ class Manifest(FileClips):
         decoder: str = "soundfile",
         allow_truncated: bool = False,
         speed: float = 1.0,
+        rows: Sequence[ManifestRow] | None = None,
     ):
         self.file = pathlib.Path(file)
-        folder = self.file.parent
-        spans: dict[str, Span] = {}
-        self._rows: dict[str, Row] = {}
-        recording_of: dict[str, str] = {}
-        columns, lines = read_csv(self.file, EXPECTED)
-        column = "path" if "path" in columns else "filename"
-        if column not in columns:
-            raise InputError(f"{self.file}: {columns_there(columns)}; {EXPECTED}")
-        for line, row in lines:
-            where = f"{self.file}, line {line}"
-            path = row[column].strip()
-            if not path:
-                raise InputError(f"{where}: names no file; {EXPECTED}")
-            start = _seconds(row, "start", where) or 0.0
-            duration = _seconds(row, "duration", where)
-            if duration == 0:
-                raise InputError(f"{where}: has the duration 0; expected more, or nothing")
-            recording = pathlib.PurePath(path).as_posix()
-            name = recording + _part(start, duration)
-            if name in spans:
-                raise InputError(f"{where}: names '{name}' again; expected one row per clip")
-            spans[name] = Span(name, folder / path, start, duration)
-            recording_of[name] = recording
-            self._rows[name] = parsed_row(row, where)
-        if not spans:
-            raise InputError(f"{self.file}: holds no row; {EXPECTED}")
+        columns: Sequence[str] = ()
+        if rows is None:
+            columns, rows = manifest_rows(self.file)
+        self._has_labels = "labels" in columns
+        self._rows = {row.span.name: row.row for row in rows}
+        recording_of = {row.span.name: row.recording for row in rows}
         super().__init__(
-            list(spans.values()),
+            [row.span for row in rows],
             sample_rate,
             min_duration,
             str(file),
@@ -92,8 +127,7 @@ class Manifest(FileClips):
             allow_truncated,
             speed,
         )
-        self._has_labels = "labels" in columns
-        self.recordings = [recording_of[name] for name in self.names]
+        self.recordings: list[str] = [recording_of[name] for name in self.names]
         if "split" in columns:
             self.splits = [self._rows[name].split for name in self.names]
         if "fold" in columns:

@@ -20,6 +20,9 @@ class Segments(Clips):
     Args:
         clips: the recordings; their lengths must be known without reading them.
         seconds: length of a part.
+
+    Attributes:
+        wholes: of each part, the index of its recording in `clips`.
     """
 
     def __init__(self, clips: Clips, seconds: float):
@@ -37,7 +40,7 @@ class Segments(Clips):
                 at = f"#{start / clips.sample_rate:.2f}" if count > 1 else ""
                 self.names.append(f"{name}{at}")
                 self._parts.append((index, start, end - start))
-        whole = [recording for recording, _, _ in self._parts]
+        self.wholes = whole = [recording for recording, _, _ in self._parts]
         recordings = clips.names if clips.recordings is None else clips.recordings
         self.recordings = [recordings[i] for i in whole]
         self.class_names = clips.class_names

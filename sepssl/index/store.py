@@ -349,6 +349,62 @@ class WindowStore:
         for (vector,) in found:
             yield np.frombuffer(vector, "<f4")
 
+    def add_index(self, folder: str | os.PathLike) -> tuple[int, np.ndarray]:
+        """Adds complete recordings of another index and its metadata, no vectors or annotations.
+
+        Args:
+            folder: made with the same settings; none of its recordings is in this database.
+
+        Returns:
+            What is added to the ids of its rows, and those ids, uint64 [rows].
+
+        Raises:
+            InputError: if it was made with other settings.
+        """
+        execute = self._database.execute
+        with self._writing():
+            execute("ATTACH ? AS part", (os.fspath(pathlib.Path(folder, DATABASE)),))
+        try:
+            with self._transaction():
+                there = self._value(
+                    "SELECT value FROM part.hoplite_metadata WHERE key = ?", (SETTINGS,)
+                )
+                require_settings(pathlib.Path(folder), json.loads(there), self._settings)
+                recordings, windows = (
+                    self._value("SELECT seq FROM main.sqlite_sequence WHERE name = ?", (table,))
+                    or 0
+                    for table in ("recordings", "windows")
+                )
+                execute(
+                    "INSERT OR REPLACE INTO hoplite_metadata SELECT * FROM part.hoplite_metadata"
+                )
+                execute(
+                    "INSERT OR IGNORE INTO deployments (name, project, latitude, longitude) "
+                    "SELECT name, project, latitude, longitude FROM part.deployments ORDER BY id"
+                )
+                execute(
+                    "INSERT INTO recordings (id, filename, datetime, deployment_id, path, "
+                    '"offset", stamp, digest, duration, complete, truncated) '
+                    "SELECT r.id + ?, filename, datetime, ours.id, path, "
+                    '"offset", stamp, digest, duration, complete, truncated '
+                    "FROM part.recordings AS r JOIN part.deployments AS p ON p.id = deployment_id "
+                    "JOIN main.deployments AS ours USING (name, project) "
+                    "WHERE complete = 1 ORDER BY r.id",
+                    (recordings,),
+                )
+                execute(
+                    "INSERT INTO windows (id, recording_id, offsets, channel, level_db, norm) "
+                    "SELECT w.id + ?, recording_id + ?, offsets, channel, level_db, norm "
+                    "FROM part.windows AS w JOIN part.recordings AS r ON r.id = recording_id "
+                    "WHERE complete = 1 ORDER BY w.id",
+                    (windows, recordings),
+                )
+                ids = execute("SELECT id - ? FROM windows WHERE id > ? ORDER BY id", (windows,) * 2)
+                return windows, np.array([number for (number,) in ids], np.uint64)
+        finally:
+            with self._writing():
+                execute("DETACH part")
+
     def has_changes(self) -> bool:
         """Whether vectors of complete recordings, or removed rows, are not in the index yet."""
         return bool(

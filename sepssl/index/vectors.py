@@ -47,6 +47,17 @@ def open_vectors(folder: str | os.PathLike, dim: int) -> Index:
     return vectors
 
 
+def new_vectors(dim: int) -> Index:
+    """An index for vectors of length 1 in float16, by their inner products; empty."""
+    return Index(ndim=dim, metric="ip", dtype="f16", expansion_add=_EFFORT)
+
+
+def save_vectors(vectors: Index, folder: pathlib.Path) -> None:
+    """Puts vectors in the place of those of an index; raises OutputError if it cannot."""
+    with atomic_file(folder / VECTORS, overwrite=True) as temporary:
+        vectors.save(temporary)
+
+
 def update_vectors(store: WindowStore, dim: int) -> None:
     """Moves the vectors of complete recordings from the database into the index.
 
@@ -59,7 +70,7 @@ def update_vectors(store: WindowStore, dim: int) -> None:
     path = store.folder / VECTORS
     if path.exists() and not store.has_changes():
         return
-    index = Index(ndim=dim, metric="ip", dtype="f16", expansion_add=_EFFORT)
+    index = new_vectors(dim)
     if path.exists():
         index.load(path)
     removed = np.array(store.removed(), np.uint64)
@@ -72,6 +83,5 @@ def update_vectors(store: WindowStore, dim: int) -> None:
         unit = (vectors / np.maximum(lengths, 1e-12)).astype(np.float16)
         if new.any():
             index.add(keys[new], unit[new])
-    with atomic_file(path, overwrite=True) as temporary:
-        index.save(temporary)
+    save_vectors(index, store.folder)
     store.forget_pending()

@@ -30,7 +30,7 @@ from sepssl.errors import InputError
 from sepssl.evaluation.baselines import baselines
 from sepssl.evaluation.protocol import evaluate_on_splits
 from sepssl.evaluation.scene_retrieval import draw_retrieval, evaluate_scene_retrieval
-from sepssl.files import atomic_file, lock_folder
+from sepssl.files import atomic_file, lock_folder, sha256_of
 from sepssl.progress import Progress
 from sepssl.reports.comparison import write_table
 from sepssl.representation import load_encoder
@@ -43,7 +43,6 @@ from sepssl.training.clips import mixtures, scene_config
 from sepssl.training.encoder import TRUE_SOURCES, train_encoder
 from sepssl.training.monitors import read_metrics
 from sepssl.training.separator import train_separator
-from sepssl.training.start import file_digest
 from sepssl.version import __version__
 from sepssl.weights import model_file
 
@@ -206,7 +205,7 @@ def _settings(config: ConfigDict, row: dict) -> str:
 
 
 def _separator_digest(reference: str) -> str:
-    return file_digest(model_file(reference, "Separator"))
+    return sha256_of(model_file(reference, "Separator"))
 
 
 def _digest(values: dict) -> str:

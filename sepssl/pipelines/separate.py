@@ -10,6 +10,7 @@ import pathlib
 import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -242,7 +243,7 @@ def separate_recordings(
         separator.build()
     activity = activity or Activity()
     if not keep_input_rate:
-        _channel_rate(separator.sample_rate, recordings.speed)
+        channel_rate(separator.sample_rate, recordings.speed)
     settings = {
         "separator": model_digest(separator),
         "rate": "input" if keep_input_rate else "separator",
@@ -323,23 +324,46 @@ def _opened_output(
                 folder.rmdir()
 
 
-def _separate(
+class SeparatedClip(NamedTuple):
+    """What `separate_clip` has made.
+
+    Attributes:
+        entry: without a name, and without files.
+        samples: of each channel, a file of raw float32 samples.
+        fine: whether 16 bits would not do for the channels.
+        peak: the largest magnitude in any of them.
+        warning: if next to nothing lies in the separator's band, else "".
+    """
+
+    entry: Entry
+    samples: list[pathlib.Path]
+    fine: bool
+    peak: float
+    warning: str
+
+
+def separate_clip(
     separator: Separator,
     clip: ClipIdentity,
-    scratch: pathlib.Path,
+    folder: pathlib.Path,
     keep_input_rate: bool,
     chunk_seconds: float | None,
     activity: Activity,
-) -> tuple[Entry, str]:
-    """Writes the channels of a clip into `scratch`, as they will be called but for the name.
+) -> SeparatedClip:
+    """Separates a clip, of any length, into files of raw samples in a folder.
 
-    Returns:
-        The entry, without a name; a warning if next to nothing lies in the separator's band.
+    Args:
+        separator, keep_input_rate, chunk_seconds, activity: as in `separate_recordings`.
+        clip: the clip.
+        folder: where the files go; those of another clip there are written over.
+
+    Raises:
+        InputError: if the clip cannot be separated. OutputError: if a file cannot be written.
     """
     stamp = clip.stamp()
     stream = clip.stream()
     rate = stream.sample_rate if keep_input_rate else separator.sample_rate
-    written_rate = _channel_rate(rate, clip.speed)
+    written_rate = channel_rate(rate, clip.speed)
     recording, heard = Level(), Level(round(EDGE_SECONDS * separator.sample_rate))
     pieces = separate_stream(
         separator,
@@ -350,10 +374,10 @@ def _separate(
         heard.add,
     )
     channels = ChannelLevels(separator.num_sources, written_rate)
-    files = channel_files(scratch, "", separator.num_sources)
+    samples = [folder / f"channel{c + 1}.raw" for c in range(separator.num_sources)]
     try:
-        with writing_to(scratch.parent), contextlib.ExitStack() as stack:
-            targets = [stack.enter_context(open(file.with_suffix(".raw"), "wb")) for file in files]
+        with writing_to(folder.parent), contextlib.ExitStack() as stack:
+            targets = [stack.enter_context(open(file, "wb")) for file in samples]
             for piece in pieces:
                 if not np.isfinite(piece).all():
                     raise InputError(f"{clip}: is separated into NaN or infinity; expected numbers")
@@ -368,30 +392,48 @@ def _separate(
     whole = recording if rate == stream.sample_rate else heard
     # Only now it is known whether 16 bits will do.
     fine = stream.subtype in _FINE or whole.peak < QUIET or channels.peak > 1.0
-    for file in files:
-        samples = file.with_suffix(".raw")
-        try:
-            file.unlink(missing_ok=True)
-            subtype = "FLOAT" if fine else "PCM_16"
-            write_audio(file, np.memmap(samples, np.float32, "r"), written_rate, subtype)
-            samples.unlink()
-        except (InputError, OSError) as error:
-            raise OutputError(
-                f"{scratch.parent}: channels of {clip} could not be written; expected room for them"
-            ) from error
     levels, active, intervals = channels.relative_to(whole.power, activity)
     content = clip.content()
     if clip.stamp() != stamp:
         raise InputError(f"{clip}: was changed while it was read; expected a file at rest")
     entry = Entry(
-        "", clip.path, clip.part, stamp, content, [size_and_time(file) for file in files],
+        "", clip.path, clip.part, stamp, content, [],
         [round(float(level), 3) for level in levels], _shares(active),
         clip.offset, written_rate, dataclasses.asdict(activity), intervals, clip.truncated,
     )  # fmt: skip
-    return entry, warning
+    return SeparatedClip(entry, samples, fine, channels.peak, warning)
 
 
-def _channel_rate(rate: int, speed: float) -> int:
+def _separate(
+    separator: Separator,
+    clip: ClipIdentity,
+    scratch: pathlib.Path,
+    keep_input_rate: bool,
+    chunk_seconds: float | None,
+    activity: Activity,
+) -> tuple[Entry, str]:
+    """Writes the channels of a clip into `scratch`, as they will be called but for the name.
+
+    Returns:
+        The entry, without a name; the warning of `separate_clip`.
+    """
+    made = separate_clip(separator, clip, scratch, keep_input_rate, chunk_seconds, activity)
+    files = channel_files(scratch, "", separator.num_sources)
+    subtype = "FLOAT" if made.fine else "PCM_16"
+    for samples, file in zip(made.samples, files, strict=True):
+        try:
+            file.unlink(missing_ok=True)
+            write_audio(file, np.memmap(samples, np.float32, "r"), made.entry.rate, subtype)
+            samples.unlink()
+        except (InputError, OSError) as error:
+            raise OutputError(
+                f"{scratch.parent}: channels of {clip} could not be written; expected room for them"
+            ) from error
+    entry = dataclasses.replace(made.entry, files=[size_and_time(file) for file in files])
+    return entry, made.warning
+
+
+def channel_rate(rate: int, speed: float) -> int:
     """The sample rate of channels that are as long as their recording, of which `rate` is that of
     the sound as played.
 
@@ -452,7 +494,7 @@ def _publish(
                 raise InputError(
                     f"{printable(file)}: was written by another process meanwhile; it stays"
                 )
-        with _named(outputs[0]):
+        with named(outputs[0]):
             outputs[0].parent.mkdir(parents=True, exist_ok=True)
             for file in (*replaced, *record.replaceable(entry.name)):
                 file.unlink(missing_ok=True)
@@ -463,7 +505,7 @@ def _publish(
 
 
 @contextlib.contextmanager
-def _named(file: pathlib.Path) -> Iterator[None]:
+def named(file: pathlib.Path) -> Iterator[None]:
     """For blocks that give outputs their names."""
     try:
         yield
@@ -507,7 +549,7 @@ def _write_intervals(
     for suffix, text in entry.tables().items():
         table = record.folder / f"{name}{suffix}"
         if not os.path.lexists(table):
-            with _named(table):
+            with named(table):
                 (scratch / suffix).write_bytes(text.encode())
                 os.replace(scratch / suffix, table)
     folder = record.folder / f"{name}{CLIPS}"
@@ -517,6 +559,6 @@ def _write_intervals(
         with writing_to(record.folder):
             made.mkdir()
         write_clips(made, files, entry.intervals, entry.offset)
-        with _named(folder):
+        with named(folder):
             os.replace(made, folder)
     return anew

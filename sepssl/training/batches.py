@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sepssl.data.channel_shards import ChannelShards
 from sepssl.data.store import ClipStore
 from sepssl.training.input import Shuffle
 from sepssl.views.patches import draw_patch_starts
@@ -109,8 +110,8 @@ class ViewBatches:
 
     Args:
         mixtures: a store with one row per clip.
-        channels: stores of separated channels of the same clips, one per separator; may be empty.
-            Clips with fewer rows than others get silent ones.
+        channels: stores of separated channels of the same clips, or corpora of them, one per
+            separator; may be empty. Clips with fewer rows than others get silent ones.
         batch_size: clips in a global batch.
         patch_samples: length of a patch.
         max_distance_samples: largest distance between the starts of the two patches.
@@ -127,7 +128,7 @@ class ViewBatches:
     def __init__(
         self,
         mixtures: ClipStore,
-        channels: Sequence[ClipStore],
+        channels: Sequence[ClipStore | ChannelShards],
         batch_size: int,
         patch_samples: int,
         max_distance_samples: int,

@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import pathlib
 from collections.abc import Iterable
 
 import keras
 import numpy as np
 from ml_collections import ConfigDict
 
+from sepssl.data.channel_shards import ChannelShards, is_corpus, stored_separator
 from sepssl.data.clips import Clips, Subset
 from sepssl.data.labels import with_labels, with_splits
 from sepssl.data.scenes.clips import SceneClips
@@ -32,7 +34,6 @@ from sepssl.training.probe import make_probe
 from sepssl.training.similarity_learner import SimilarityLearner
 from sepssl.training.start import (
     announce_start,
-    file_digest,
     initial_encoder,
     settings_of_run,
 )
@@ -41,7 +42,7 @@ from sepssl.training.supervised_learner import SupervisedLearner
 from sepssl.views import FrontEnd, OnlineSeparation
 from sepssl.views.channels import no_channel_warning
 from sepssl.views.picture import draw_views
-from sepssl.weights import model_file
+from sepssl.weights import content_name, model_file
 
 # Keys of `config.views` about sampling a pair; the others are arguments of `FrontEnd`.
 SAMPLING_KEYS = ("separators", "online", "max_distance_seconds", "overlap")
@@ -60,8 +61,10 @@ MINIMUMS = COMMON_MINIMUMS | {
 }
 
 
-def load_separators(config: ConfigDict) -> dict[str, Separator | None]:
+def load_separators(config: ConfigDict) -> dict[str, Separator | pathlib.Path | None]:
     """The separators listed in `config.views.separators`, by unique names; `TRUE_SOURCES` is None.
+
+    A folder in which sepssl-corpus has stored the channels of a separator stands for that.
 
     If channels are stored, a separator's sample rate may differ from `config.data.sample_rate`: its
     input is resampled, and its channels are resampled back.
@@ -79,10 +82,19 @@ def load_separators(config: ConfigDict) -> dict[str, Separator | None]:
             "--config.views.separators=FILE.keras[,FILE.keras...], or views.mixture_mixture=1 and "
             "views.mixture_channel=0"
         )
-    separators: dict[str, Separator | None] = {}
+    separators: dict[str, Separator | pathlib.Path | None] = {}
     for path in paths:
         if path == TRUE_SOURCES:
             separators[path] = None
+            continue
+        if is_corpus(path):
+            if config.views.online:
+                raise InputError(
+                    f"views.separators={path}: holds stored channels; expected views.online=False"
+                )
+            data = config.data
+            name = stored_separator(path, data.sample_rate, data.clip_seconds)
+            separators[name] = pathlib.Path(path)
             continue
         separator = load_separator(path)
         if config.views.online and separator.sample_rate != config.data.sample_rate:
@@ -91,8 +103,7 @@ def load_separators(config: ConfigDict) -> dict[str, Separator | None]:
                 f"are read at data.sample_rate={config.data.sample_rate}; expected the same rate, "
                 "or views.online=False, which resamples"
             )
-        file = model_file(path, "Separator")
-        separators[f"{file.stem}-{file_digest(file)[:8]}"] = separator
+        separators[content_name(model_file(path, "Separator"))] = separator
     return separators
 
 
@@ -152,15 +163,17 @@ def train_encoder(
         stored, mixtures = store_for_run(clips, run, cache, with_sources, verbose)
         # Parts of recordings are no longer than this: each is separated in one go, as online.
         chunk_seconds = max(CHUNK_SECONDS, 1.5 * config.data.clip_seconds)
-        channels = [
-            _store_sources(stored, cache, verbose)
-            if separator is None
-            else store_channels(
-                separator, name, mixtures, config.data.sample_rate, cache, chunk_seconds, verbose
-            )
-            for name, separator in separators.items()
-            if not online
-        ]
+        channels: list[ClipStore | ChannelShards] = []
+        for name, separator in {} if online else separators.items():
+            if separator is None:
+                channels.append(_store_sources(stored, cache, verbose))
+            elif isinstance(separator, pathlib.Path):
+                channels.append(ChannelShards(separator, mixtures))
+            else:
+                rate = config.data.sample_rate
+                channels.append(
+                    store_channels(separator, name, mixtures, rate, cache, chunk_seconds, verbose)
+                )
         labels = stored.labels if supervised else None
         batches = ViewBatches(
             mixtures,
@@ -250,12 +263,14 @@ def _require_views_that_fit(config: ConfigDict, separators: dict, patch_samples:
 
 
 def _make_learner(
-    config: ConfigDict, online_separators: Iterable[Separator | None] = (), num_classes: int = 0
+    config: ConfigDict,
+    online_separators: Iterable[Separator | pathlib.Path | None] = (),
+    num_classes: int = 0,
 ) -> keras.Model:
     """The learner that a configuration describes; a supervised one if there are classes."""
     encoder = initial_encoder(config)
-    # Online, there is none that stands for the true sources.
-    separators = [separator for separator in online_separators if separator is not None]
+    # Online, there is none that stands for the true sources, or for stored channels.
+    separators = [s for s in online_separators if isinstance(s, Separator)]
     patch = encoder.log_mel.patch_samples
     views = {key: value for key, value in config.views.items() if key not in SAMPLING_KEYS}
     with input_errors("views"):

@@ -1,13 +1,12 @@
 """The network that a run starts from: a new one, or one from a file (`train.init_from`)."""
 
-import hashlib
-import pathlib
 from collections.abc import Callable
 
 import keras
 from ml_collections import ConfigDict
 
 from sepssl.errors import InputError
+from sepssl.files import sha256_of
 from sepssl.representation.build import make_encoder
 from sepssl.representation.encoder import Encoder, load_encoder
 from sepssl.separation.build import make_separator
@@ -57,23 +56,10 @@ def settings_of_run(config: ConfigDict, network: str) -> dict:
     del settings["data"]["cache"]
     if path := settings["train"].get("init_from"):
         settings["train"]["init_from"] = (
-            f"sha256:{file_digest(model_file(path, network.capitalize()))}"
+            f"sha256:{sha256_of(model_file(path, network.capitalize()))}"
         )
         settings[network] = {}
     return settings
-
-
-def file_digest(path: str | pathlib.Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal.
-
-    Raises:
-        InputError: if it cannot be read.
-    """
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a file") from error
 
 
 def _initial(

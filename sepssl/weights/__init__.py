@@ -20,7 +20,7 @@ import urllib.request
 from collections.abc import Mapping
 
 from sepssl.errors import InputError
-from sepssl.files import atomic_file
+from sepssl.files import atomic_file, sha256_of
 
 FOLDER = pathlib.Path(__file__).parent
 MODEL_FILE = "model.keras"  # in a repository, or in a folder made for one
@@ -93,6 +93,15 @@ def model_file(
     file = FOLDER / entry["file"] if "file" in entry else _fetched(entry)
     _require_checksum(file.read_bytes(), entry, str(file))
     return file
+
+
+def content_name(file: str | os.PathLike) -> str:
+    """The stem of a model's file and 8 hex digits of its content, "small-3f1a90c2".
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    return f"{pathlib.Path(file).stem}-{sha256_of(file)[:8]}"
 
 
 def _parts(address: str) -> tuple[str, str, str]:

@@ -117,6 +117,7 @@ OTHER_DEFAULTS = {
     "export need one model of several kinds",
     "separator": "as encoder; without one, embed has rows of recordings alone",
     "classifier": "of one task of classify",
+    "format": "export writes models, corpus channels",
     "rows": "classify learns from recordings alone, for which labels are written",
     "output": "search also prints, and some tasks of classify have other outputs",
     "input": "quickstart has scenes of its own; that of export names arrays",

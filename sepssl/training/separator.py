@@ -254,12 +254,16 @@ def _evaluator(
     """Scores what `_validation` returns."""
 
     def evaluate(separator: Separator) -> dict[str, float]:
+        def separate(mixtures: np.ndarray) -> np.ndarray:
+            # Each replica predicts the whole batch, and Keras joins what they return.
+            return separator.predict_on_batch(mixtures)[: len(mixtures)]
+
         scores = SeparationScores()
         for mixture, sources in clips:
-            scores.add(mixture, sources, separator.predict_on_batch(mixture[None])[0])
+            scores.add(mixture, sources, separate(mixture[None])[0])
         result = scores.result()
         if recordings:
-            result["MoMi"] = momi(separator.predict_on_batch, np.stack(recordings))
+            result["MoMi"] = momi(separate, np.stack(recordings))
         return result
 
     return evaluate

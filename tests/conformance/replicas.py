@@ -22,6 +22,8 @@ from cases import CASES  # noqa: E402
 from learners import LEARNERS, compiled  # noqa: E402
 
 from sepssl.distribution import gather, global_mean_step  # noqa: E402
+from sepssl.separation import TDCN, Separator, STFTBasis  # noqa: E402
+from sepssl.training.separator import _evaluator  # noqa: E402
 
 # Layers whose replicas have something to agree on: statistics over the batch. Others of that kind
 # are in the learners.
@@ -123,6 +125,16 @@ def of_float16(case, replicas):
     return [*np.asarray(steps).T, np.asarray(alone), *weights[-1]]
 
 
+def of_validation(replicas):
+    """MoMi of two recordings."""
+    with STRATEGIES[replicas].scope():
+        keras.utils.set_random_seed(0)
+        separator = Separator(2, STFTBasis(64, 32), TDCN(4, 6, 2, 1))
+        separator.build()
+    recordings = np.random.default_rng(0).normal(size=[2, 800]).astype(np.float32)
+    return [np.float32([_evaluator([], list(recordings))(separator)["MoMi"]])]
+
+
 def distance(found, expected):
     assert len(found) == len(expected)
     apart = [
@@ -144,6 +156,8 @@ for case in (*CASES, *LEARNERS):
     if str(case) in chosen:
         of = of_layer if case in CASES else of_learner
         apart[str(case)] = distance(of(case, 2), of(case, 1))
+if "validation" in chosen:
+    apart["validation"] = distance(of_validation(2), of_validation(1))
 found = {"apart": apart}
 if "float16" in chosen:
     supervised = next(case for case in LEARNERS if str(case) == "SupervisedLearner")

@@ -17,7 +17,7 @@ def replicas(forks, *names):
 
 def test_two_replicas_compute_what_one_does(forks):
     """Of the learners one; the encoder's is trained on two by tests/training/test_loop.py."""
-    names = ("GlobalBatchNorm", "ProjectionHead", "SeparatorLearner")
+    names = ("GlobalBatchNorm", "ProjectionHead", "SeparatorLearner", "validation")
     apart = replicas(forks, *names)["apart"]
     assert sorted(apart) == sorted(names)
     assert {name: value for name, value in apart.items() if not value < 1e-4} == {}

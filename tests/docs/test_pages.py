@@ -46,7 +46,11 @@ SMALL = {
 
 
 def run(command: str, world, recordings) -> None:
-    """Runs a command line in which `world` stands for /tmp, `recordings` for FOLDER."""
+    """Runs a command line in which `world` stands for /tmp, `recordings` for FOLDER.
+
+    Trainings go operation by operation, as with the fixture `eager`: graphs of both stages are
+    traced in tests/pipelines/test_from_scratch.py.
+    """
     command = command.replace("/tmp/", f"{world}/").replace("LABELLED_FOLDER", "FOLDER")
     program, *arguments = shlex.split(command.replace("FOLDER", str(recordings)))
     assert program.startswith("sepssl-"), f"{command}: not a command of this package"
@@ -61,16 +65,16 @@ def run(command: str, world, recordings) -> None:
         patch.chdir(ROOT)
         values = flags.FlagValues()
         parse(module, values, argv)
-        assert execute(module, values) == 0, command
+        tf.config.run_functions_eagerly(name == "train")
+        try:
+            assert execute(module, values) == 0, command
+        finally:
+            tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="session")
 def trained(forked_exports, tmp_path_factory):
-    """Recordings in a folder for each class, and the models that README trains on them.
-
-    Operation by operation, as with the fixture `eager`: graphs of both trainings are traced in
-    tests/pipelines/test_from_scratch.py.
-    """
+    """Recordings in a folder for each class, and the models that README trains on them."""
     folder = tmp_path_factory.mktemp("trained")
     rng = np.random.default_rng(0)
     for kind, frequency in (("dogs", 400.0), ("cats", 1500.0)):
@@ -83,9 +87,7 @@ def trained(forked_exports, tmp_path_factory):
     readme = [c for b in blocks(PAGES[0].read_text()) if not b.reason for c in commands(b.code)]
     for command in readme:
         if command.startswith("sepssl-train"):
-            tf.config.run_functions_eagerly(True)
             run(command, folder, folder / "recordings")
-            tf.config.run_functions_eagerly(False)
     return folder
 
 

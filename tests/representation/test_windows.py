@@ -146,3 +146,7 @@ def test_lengths_that_cannot_be(encoder):
     ):
         with pytest.raises(InputError, match=message):
             WindowEmbedder(encoder, window, hop)
+    apart = encoder.with_patches(patch_hop_frames=200)
+    with pytest.raises(InputError, match="hop_seconds=None, and the encoder's is 2 s: expected"):
+        WindowEmbedder(apart)
+    assert WindowEmbedder(apart, hop_seconds=0.5).hop == 8000

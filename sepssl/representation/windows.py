@@ -79,10 +79,12 @@ class WindowEmbedder:
             at_patches = self.window == self._patch
             self.hop = log_mel.patch_hop_samples if at_patches else self.window // 2
         if not 1 <= self.hop <= self.window:
-            given = "" if hop_seconds is not None else f", and the encoder's is {self.hop / rate:g} s"
+            given = f"hop_seconds={hop_seconds}"
+            if hop_seconds is None:
+                given += f", and the encoder's is {self.hop / rate:g} s"
             raise InputError(
-                f"hop_seconds={hop_seconds}{given}: expected one sample (1/{rate} s) to the window "
-                f"of {self.window / rate:g} s"
+                f"{given}: expected one sample (1/{rate} s) to the window of "
+                f"{self.window / rate:g} s"
             )
         self._patches = log_mel.num_patches(self.window)
         self._embed_patches = encoder.compiled_patch_embeddings

@@ -179,14 +179,14 @@ def main(values: flags.FlagValues) -> None:
     from sepssl.pipelines.classify import require_encoder_of
 
     output = values.output
+    license = values.license or _license(values)
+    encoder = sepssl.load_encoder(values.encoder) if values.encoder else None
+    separator = sepssl.load_separator(values.separator) if values.separator else None
     # Most of it is the conversion of one graph, which tells nothing of how far it is.
     print(f"writing {values.format} -> {output}; half a minute to two, with checks", flush=True)
-    license = values.license or _license(values)
     if values.format == "hub":
         _print_card(output, _save_hub(values, license))
         return
-    encoder = sepssl.load_encoder(values.encoder) if values.encoder else None
-    separator = sepssl.load_separator(values.separator) if values.separator else None
     origin = export.origin_of(
         *(model_file(getattr(values, name), name.capitalize()) for name in _models(values)),
         license=license,

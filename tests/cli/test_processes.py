@@ -106,7 +106,7 @@ def test_ctrl_c_while_tensorflow_is_imported(tmp_path):
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
     assert stdout == ""
-    assert stderr == "sepssl-export: stopped; finished outputs are kept\n"
+    assert stderr == "sepssl-export: stopped; nothing was written\n"
 
 
 def test_sigterm_ends_a_training_in_one_line(tmp_path):

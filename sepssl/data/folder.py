@@ -230,7 +230,8 @@ class FileClips(Clips):
         first = round(span.start / self.speed * self.sample_rate)
         last = total
         if span.duration is not None:
-            last = first + round(span.duration / self.speed * self.sample_rate)
+            seconds = min(span.duration, 2 * (info.duration + span.start))  # a number of samples
+            last = first + round(seconds / self.speed * self.sample_rate)
         tolerance = END_TOLERANCE / self.speed * self.sample_rate
         beyond = last > total + tolerance and not info.truncated
         if beyond or first >= total:

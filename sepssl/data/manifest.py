@@ -53,6 +53,8 @@ def manifest_rows(file: str | os.PathLike) -> tuple[list[str], list[ManifestRow]
         path = row[column].strip()
         if not path:
             raise InputError(f"{where}: names no file; {EXPECTED}")
+        if "\0" in path:
+            raise InputError(f"{where}: the path holds a NUL byte; {EXPECTED}")
         start = _seconds(row, "start", where) or 0.0
         duration = _seconds(row, "duration", where)
         if duration == 0:

@@ -256,6 +256,9 @@ def missing_shards(corpus: Corpus, shards: Sequence[Shard]) -> tuple[list[Shard]
     folder.mkdir(exist_ok=True)
     for left in folder.glob(".*.tmp"):
         shutil.rmtree(left, ignore_errors=True)
+    for shard in shards:  # what is not done is not one: they appear whole
+        if corpus.folder(shard).exists() and not (corpus.folder(shard) / DONE).exists():
+            _remove(corpus.folder(shard))
     there = [shard for shard in shards if (corpus.folder(shard) / DONE).exists()]
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         found = list(pool.map(functools.partial(_changed_file, corpus), there))
@@ -268,7 +271,7 @@ def missing_shards(corpus: Corpus, shards: Sequence[Shard]) -> tuple[list[Shard]
         )
     for shard, file in zip(there, found, strict=True):
         if file:
-            shutil.rmtree(corpus.folder(shard))
+            _remove(corpus.folder(shard))
     done = {shard.number for shard, file in zip(there, found, strict=True) if not file}
     missing = [shard for shard in shards if shard.number not in done]
     if missing and index.exists():
@@ -277,6 +280,13 @@ def missing_shards(corpus: Corpus, shards: Sequence[Shard]) -> tuple[list[Shard]
             f"{corpus.folder(missing[0])}; expected the index to be deleted too, to make it again"
         )
     return missing, changed
+
+
+def _remove(folder: pathlib.Path) -> None:
+    """Removes a shard at once: nobody finds a part of it."""
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    folder.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _changed_file(corpus: Corpus, shard: Shard) -> str:

@@ -7,6 +7,7 @@ import os
 import pathlib
 import platform
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
@@ -232,9 +233,13 @@ def _separate(corpus, models, rows, folder):
     separator = models.separator
     clips = _opened(corpus, separator.sample_rate, rows)
     result = ShardResult(failed=_failures(rows, clips.skipped), notes=_truncated(clips))
-    scratch = folder / "scratch"
-    scratch.mkdir()
-    with _WRITERS[corpus.format](folder, separator.sample_rate) as write:
+    # Beside the shard, since a recording may have any name in it.
+    beside = tempfile.TemporaryDirectory(prefix=".scratch.", suffix=".tmp", dir=folder.parent)
+    with (
+        beside as temporary,
+        _WRITERS[corpus.format](folder, pathlib.Path(temporary), separator.sample_rate) as write,
+    ):
+        scratch = pathlib.Path(temporary)
         names = zip(output_names(clips), clips.recordings, strict=True)
         for index, (name, recording) in enumerate(names):
             clip = ClipIdentity(clips, index)
@@ -251,7 +256,6 @@ def _separate(corpus, models, rows, folder):
                 result.done += 1
                 result.seconds += clips.num_samples(index) / clips.sample_rate * clips.speed
                 result.notes += [made.warning] if made.warning else []
-    shutil.rmtree(scratch)
     return result
 
 
@@ -270,11 +274,16 @@ def _sound_files(folder: pathlib.Path, suffix: str) -> Iterator[Writer]:
             samples = np.memmap(file, np.float32, "r+")
             if gain < 1:
                 samples *= gain
+            target = folder / f"{name}_channel{channel + 1}{suffix}"
+            if target.exists():
+                raise InputError(
+                    f"{name}: another recording's channels have this name; expected names that "
+                    "differ"
+                )
             encoded = file.with_suffix(suffix)
             lossless = "PCM_24" if made.fine else "PCM_16"
             subtype = "OPUS" if suffix == ".opus" else lossless
             write_audio(encoded, samples, entry.rate, subtype, overwrite=True)
-            target = folder / f"{name}_channel{channel + 1}{suffix}"
             with named(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(encoded, target)
@@ -295,14 +304,14 @@ def _sound_files(folder: pathlib.Path, suffix: str) -> Iterator[Writer]:
 
 
 @contextlib.contextmanager
-def _log_mels(folder: pathlib.Path, sample_rate: int) -> Iterator[Writer]:
+def _log_mels(folder: pathlib.Path, scratch: pathlib.Path, sample_rate: int) -> Iterator[Writer]:
     """Writes `log_mel.npy`, float16 [frames, 1 + channels, bands].
 
     The frames of all recordings, one after the other; first of each the recording's own, which are
     those of the sum of its channels.
     """
     log_mel = LogMel(sample_rate)
-    there, raw = 0, folder / "scratch" / "frames.raw"
+    there, raw = 0, scratch / "frames.raw"
 
     def write(made: SeparatedClip, name: str, recording: str) -> list[list]:
         nonlocal there
@@ -328,7 +337,7 @@ def _log_mels(folder: pathlib.Path, sample_rate: int) -> Iterator[Writer]:
 
 
 _WRITERS = {
-    "flac": lambda folder, sample_rate: _sound_files(folder, ".flac"),
-    "opus": lambda folder, sample_rate: _sound_files(folder, ".opus"),
+    "flac": lambda folder, scratch, sample_rate: _sound_files(folder, ".flac"),
+    "opus": lambda folder, scratch, sample_rate: _sound_files(folder, ".opus"),
     "log_mel": _log_mels,
 }

@@ -439,3 +439,34 @@ def test_processes_that_are_killed(world, tmp_path):
         np.testing.assert_allclose(soundfile.read(file)[0], expected, atol=1.01 / 32768)
     now = {p.parent.name: p.stat().st_ino for p in shards.glob("0*/shard.json")}
     assert now.items() >= done.items()
+
+
+def test_no_name_takes_anothers_channels(world, tmp_path):
+    (tmp_path / "scratch").mkdir()
+    for name in ("scratch/s.wav", "a.wav", "a#0.50-0.75.wav"):
+        soundfile.write(tmp_path / name, noise(1, 4), RATE)
+    rows = ["scratch/s.wav,,", "a.wav,0.5,0.25", "a#0.50-0.75.wav,,", "a.wav,,1e308"]
+    manifest = write_manifest(tmp_path / "m.csv", rows)
+    corpus = corpus_of(world, tmp_path / "out", manifest=str(manifest), shard_size=4)
+    report = run(corpus)
+    (_, _, beyond), (_, clip, taken) = report.failed
+    assert "is 1.000 s long; expected a recording that holds 0 s to 1e+308 s" in beyond
+    assert clip == "a#0.50-0.75.wav"
+    assert "another recording's channels" in taken
+    listed = [row["path"] for row in table(tmp_path / "out" / "channels.csv")]
+    assert len(set(listed)) == len(listed) == 2 * 3
+    frames = {soundfile.info(tmp_path / "out" / path).frames for path in listed}
+    assert frames == {RATE, RATE // 4}
+    write_manifest(manifest, ["a\0.wav,,"])
+    with pytest.raises(InputError, match="line 2: the path holds a NUL byte"):
+        run(dataclasses.replace(corpus, output=str(tmp_path / "other")))
+
+
+def test_part_of_a_shard_is_made_again(world, tmp_path):
+    corpus = corpus_of(world, tmp_path / "out")
+    run(corpus)
+    whole = contents(tmp_path / "out" / "shards")
+    (tmp_path / "out" / "shards" / "00000" / "shard.json").unlink()
+    report = run(corpus)
+    assert (report.made, report.found) == (1, 2)
+    assert contents(tmp_path / "out" / "shards") == whole

@@ -107,7 +107,7 @@ def parse(command: ModuleType, values: flags.FlagValues, argv: Sequence[str]) ->
         if len(argv) > 1 and argv[1] in getattr(command, "TASKS", ()):
             argv = [argv[0], f"--task={argv[1]}", *argv[2:]]
         argv = command.expanded(argv) if hasattr(command, "expanded") else argv
-    except flags.Error as error:  # a --flagfile that is not there
+    except (flags.Error, UnicodeDecodeError) as error:  # a --flagfile that is not there, or no text
         sys.exit(_fail(command, error))
     if any(_HELP.fullmatch(argument) for argument in argv[1:]):
         print(_help(command, values, argv))

@@ -116,6 +116,9 @@ def stopped(values: flags.FlagValues) -> str:
         for file in pathlib.Path(values.workdir, "checkpoints").glob("ckpt-*.index")
     ]
     if not steps:
+        if next(pathlib.Path(values.workdir).glob("*/**/checkpoints/ckpt-*.index"), None):
+            # A table of trainings, each in a folder of its own.
+            return "what is finished is kept; repeat the command to continue"
         return "no checkpoint of a training has been written yet"
     return f"the last checkpoint is that of step {max(steps)}; repeat the command to continue"
 

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Mapping
 
+import numpy as np
 import soundfile
 
 from sepssl.audio.decoding import printable
@@ -34,7 +35,7 @@ _ENCODER_CURVES = (
 )
 _EXAMPLE = (
     "One clip, and the channels into which the kept states split it: first the clip itself, then"
-    " the channels of every state, from before training to the last."
+    " the channels of every state, the earliest first."
 )
 
 
@@ -94,12 +95,21 @@ def encoder_curves(
 def state_sounds(folder: pathlib.Path) -> list[list[Sound]]:
     """The example of a separator's run: the clip, then for every kept state a row of its channels.
 
+    Files that cannot be read, or hold NaN, are left out.
+
     Args:
         folder: of the run.
     """
     rows: list[list[Sound]] = []
     for file in sorted((folder / "states").glob("step-*.wav")):
-        tracks, rate = soundfile.read(file, dtype="float32", always_2d=True)
+        if not file.stem.removeprefix("step-").isdecimal():
+            continue
+        try:
+            tracks, rate = soundfile.read(file, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError:
+            continue  # damaged since: a report without it is worth more than none
+        if not np.isfinite(tracks).all():
+            continue
         if not rows:
             rows.append([Sound("the clip", tracks[:, 0], rate)])
         step = int(file.stem.partition("-")[2])

@@ -9,6 +9,7 @@ import pytest
 from absl import flags
 from ml_collections import ConfigDict
 
+from sepssl.cli import train
 from sepssl.cli.main import parse
 from sepssl.configs import encoder_small
 
@@ -109,6 +110,20 @@ def test_a_configuration_by_its_name_in_a_file_of_flags(call, tmp_path, monkeypa
     result = call("train", "--flagfile=none.txt", "--workdir=file")
     assert result.status == 1
     assert "none.txt" in result.stderr
+    (tmp_path / "flags.txt").write_bytes("--config=encoder_small\n".encode("utf-16"))
+    result = call("train", "--flagfile=flags.txt", "--workdir=file")
+    assert result.status == 1
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_stopped_table_of_trainings_is_kept(tmp_path):
+    values = flags.FlagValues()
+    parse(train, values, ["sepssl-train", "--config=encoder_small", f"--workdir={tmp_path}"])
+    assert train.stopped(values) == "no checkpoint of a training has been written yet"
+    folder = tmp_path / "seed-0" / "separator-0123" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "ckpt-500.index").touch()
+    assert train.stopped(values) == "what is finished is kept; repeat the command to continue"
 
 
 # Flags of one name whose defaults differ, and why.

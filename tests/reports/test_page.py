@@ -13,7 +13,7 @@ from sepssl.errors import InputError
 from sepssl.reports.curves import curve
 from sepssl.reports.found import Sound
 from sepssl.reports.page import Section, write_page
-from sepssl.reports.training import encoder_curves, separator_curves
+from sepssl.reports.training import encoder_curves, separator_curves, state_sounds
 
 RATE = 8000
 
@@ -237,3 +237,23 @@ def test_leaves_matplotlib_as_it_was(tmp_path):
     before = dict(matplotlib.rcParams)
     write(tmp_path / "page.html", *separator_curves(SEPARATOR))
     assert dict(matplotlib.rcParams) == before
+
+
+def test_sounds_that_cannot_be_read_are_left_out(tmp_path):
+    (tmp_path / "states").mkdir()
+    tracks = np.random.default_rng(0).uniform(-0.5, 0.5, [800, 3]).astype(np.float32)
+    broken = tracks.copy()
+    broken[5, 1] = np.nan
+    for name, found in (
+        ("0000000", tracks),
+        ("0000002", tracks),
+        ("0000003", broken),
+        ("x", tracks),
+    ):
+        soundfile.write(tmp_path / "states" / f"step-{name}.wav", found, 8000, "FLOAT")
+    cut = tmp_path / "states" / "step-0000002.wav"
+    cut.write_bytes(cut.read_bytes()[:20])
+    clip, channels = state_sounds(tmp_path)
+    np.testing.assert_array_equal(clip[0].waveform, tracks[:, 0])
+    np.testing.assert_array_equal([sound.waveform for sound in channels], tracks.T[1:])
+    assert [sound.label for sound in channels] == ["step 0, channel 1", "step 0, channel 2"]

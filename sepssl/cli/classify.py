@@ -253,10 +253,6 @@ def _suggest(values: flags.FlagValues) -> None:
         print(f"not heard: {reason}")
 
 
-def stopped(_: flags.FlagValues) -> str:
-    return "nothing was written"
-
-
 def run() -> None:
     run_command(sys.modules[__name__])
 

@@ -171,9 +171,9 @@ def check(values: flags.FlagValues) -> None:
         beam_options(_beam_options(values))
     require_exists(values.manifest, "a .csv file, or a folder of sound files")
     require_output(values.output)
-    if values.encoder == "" or (values.task == "separate" and values.separator == ""):
-        kind = "encoder" if values.encoder == "" else "separator"
-        raise InputError(f"--{kind}=: names no model; expected a name or a .keras file")
+    needed = "separator" if task == "separate" else "encoder"
+    if values[needed].value == "":
+        raise InputError(f"--{needed}=: names no model; expected a name or a .keras file")
     for model, kind in ((_separator(values), "Separator"), (_encoder(values), "Encoder")):
         if model:
             model_file(model, kind)
@@ -253,6 +253,10 @@ def _next(values: flags.FlagValues, result: str) -> str:
     if values.format == "log_mel":
         return f"numpy.load, of the files in {result}"
     return f"sepssl-embed --input={result} --output=INDEX"
+
+
+def stopped(_: flags.FlagValues) -> str:
+    return "finished outputs are kept"
 
 
 def run() -> None:

@@ -34,7 +34,7 @@ from sepssl.cli.recordings import (
     define_window_flags,
 )
 from sepssl.data.spec import require_clips
-from sepssl.weights import model_file, reference
+from sepssl.weights import model_file, references
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -100,11 +100,7 @@ def main(values: flags.FlagValues) -> None:
         values.hop_seconds,
         values.pool,
         values.audible_db,
-        {
-            kind: reference(path, kind.capitalize())
-            for kind, path in (("encoder", values.encoder), ("separator", values.separator))
-            if path
-        },
+        references(values.encoder, values.separator),
     )
     report_skipped(summary.skipped)
     report_truncated(summary.truncated)

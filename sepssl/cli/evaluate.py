@@ -416,10 +416,6 @@ def _evaluate_separator(values):
     return results, skipped, "\n".join([*lines, *few_clips(results["clips"], "clip")])
 
 
-def stopped(_: flags.FlagValues) -> str:
-    return "nothing was written"
-
-
 def run() -> None:
     run_command(sys.modules[__name__])
 

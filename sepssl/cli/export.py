@@ -182,6 +182,9 @@ def main(values: flags.FlagValues) -> None:
     license = values.license or _license(values)
     encoder = sepssl.load_encoder(values.encoder) if values.encoder else None
     separator = sepssl.load_separator(values.separator) if values.separator else None
+    classifier = load_classifier(values.classifier) if values.classifier else None
+    if classifier and encoder:
+        require_encoder_of(classifier, encoder)
     # Most of it is the conversion of one graph, which tells nothing of how far it is.
     print(f"writing {values.format} -> {output}; half a minute to two, with checks", flush=True)
     if values.format == "hub":
@@ -192,9 +195,7 @@ def main(values: flags.FlagValues) -> None:
         license=license,
     )
     shared = {"precisions": values.precision, "accept_errors": values.accept_errors}
-    if values.classifier and encoder:
-        classifier = load_classifier(values.classifier)
-        require_encoder_of(classifier, encoder)
+    if classifier and encoder:
         if values.format == "onnx":
             card = export.save_onnx_classifier(encoder, classifier, output, origin)
         elif values.format == "tflite":
@@ -228,16 +229,10 @@ def main(values: flags.FlagValues) -> None:
 
 
 def _save_hub(values, license):
-    import sepssl
     from sepssl import export
-    from sepssl.evaluation.window_classifier import load_classifier
-    from sepssl.pipelines.classify import require_encoder_of
 
     if values.classifier:
-        encoder = sepssl.load_encoder(values.encoder)
-        require_encoder_of(load_classifier(values.classifier), encoder)
-        classifier = values.classifier
-        return export.save_hub_classifier(values.encoder, classifier, values.output, license)
+        return export.save_hub_classifier(values.encoder, values.classifier, values.output, license)
     if values.encoder:
         return export.save_hub_encoder(values.encoder, values.output, license)
     return export.save_hub_separator(values.separator, values.output, license)
@@ -296,10 +291,6 @@ def _print_checks(checks):
         for name, check in checks.items():
             size, cosine = check["bytes"] / 1e3, check["cosine"]
             print(f"{name}: {size:.0f} kB, lowest cosine on fixed clips: {cosine:.6f}")
-
-
-def stopped(_: flags.FlagValues) -> str:
-    return "nothing was written"
 
 
 def run() -> None:

@@ -50,10 +50,6 @@ def main(values: flags.FlagValues) -> None:
     )
 
 
-def stopped(_: flags.FlagValues) -> str:
-    return "nothing was written"
-
-
 def run() -> None:
     run_command(sys.modules[__name__])
 

@@ -212,7 +212,7 @@ def _fail(command: ModuleType, error: Exception | str) -> int:
 
 def _stopped(command: ModuleType, number: int) -> str:
     cause = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
-    left = "finished outputs are kept"
+    left = "nothing was written"
     if hasattr(command, "stopped") and flags.FLAGS.is_parsed():
         left = command.stopped(flags.FLAGS)
     return f"stopped{cause}; {left}"

@@ -96,10 +96,6 @@ def main(values: flags.FlagValues) -> None:
     print(f"{values.output}: {count} points{drawn}")
 
 
-def stopped(_: flags.FlagValues) -> str:
-    return "nothing was written"
-
-
 def run() -> None:
     run_command(sys.modules[__name__])
 

@@ -174,10 +174,6 @@ def _model(path: str | None, kind: str):
     return load[kind](path)
 
 
-def stopped(_: flags.FlagValues) -> str:
-    return "nothing was written"
-
-
 def run() -> None:
     run_command(sys.modules[__name__])
 

@@ -256,10 +256,13 @@ def missing_shards(corpus: Corpus, shards: Sequence[Shard]) -> tuple[list[Shard]
     folder.mkdir(exist_ok=True)
     for left in folder.glob(".*.tmp"):
         shutil.rmtree(left, ignore_errors=True)
-    for shard in shards:  # what is not done is not one: they appear whole
-        if corpus.folder(shard).exists() and not (corpus.folder(shard) / DONE).exists():
-            _remove(corpus.folder(shard))
-    there = [shard for shard in shards if (corpus.folder(shard) / DONE).exists()]
+    there = []
+    for shard in shards:
+        place = corpus.folder(shard)
+        if (place / DONE).exists():
+            there.append(shard)
+        elif place.exists():  # a part of one: they appear whole
+            _remove(place)
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         found = list(pool.map(functools.partial(_changed_file, corpus), there))
     index = pathlib.Path(corpus.output, INDEX)

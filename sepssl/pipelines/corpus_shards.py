@@ -38,7 +38,7 @@ from sepssl.representation import Encoder, load_encoder
 from sepssl.representation.windows import WindowEmbedder
 from sepssl.separation import Separator, load_separator
 from sepssl.separation.long_audio import CHUNK_SECONDS
-from sepssl.weights import reference
+from sepssl.weights import references
 
 OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 LOG_MEL, FRAMES = "log_mel.npy", 6000  # frames computed at once: a minute
@@ -180,11 +180,7 @@ def _embed(corpus, models, rows, folder):
         corpus.hop_seconds,
         corpus.pool,
         corpus.audible_db,
-        {
-            kind: reference(model, kind.capitalize())
-            for kind, model in (("encoder", corpus.encoder), ("separator", corpus.separator))
-            if model
-        },
+        references(corpus.encoder, corpus.separator),
         verbose=False,
     )
     (folder / INDEX / ".lock").unlink(missing_ok=True)
@@ -270,16 +266,15 @@ def _sound_files(folder: pathlib.Path, suffix: str) -> Iterator[Writer]:
     def write(made: SeparatedClip, name: str, recording: str) -> list[list]:
         entry, rows = made.entry, []
         gain = 1.0 / max(made.peak, 1.0)
-        for channel, file in enumerate(made.samples):
+        targets = [folder / f"{name}_channel{c + 1}{suffix}" for c in range(len(made.samples))]
+        if any(target.exists() for target in targets):
+            raise InputError(
+                f"{name}: another recording's channels have this name; expected names that differ"
+            )
+        for channel, (file, target) in enumerate(zip(made.samples, targets, strict=True)):
             samples = np.memmap(file, np.float32, "r+")
             if gain < 1:
                 samples *= gain
-            target = folder / f"{name}_channel{channel + 1}{suffix}"
-            if target.exists():
-                raise InputError(
-                    f"{name}: another recording's channels have this name; expected names that "
-                    "differ"
-                )
             encoded = file.with_suffix(suffix)
             lossless = "PCM_24" if made.fine else "PCM_16"
             subtype = "OPUS" if suffix == ".opus" else lossless

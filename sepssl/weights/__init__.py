@@ -45,6 +45,12 @@ def reference(model: str | os.PathLike, kind: str) -> str:
     return os.path.abspath(model)
 
 
+def references(encoder: str, separator: str) -> dict[str, str]:
+    """`reference` of each model by "encoder" and "separator", without those that are ""."""
+    models = {"encoder": encoder, "separator": separator}
+    return {kind: reference(model, kind.capitalize()) for kind, model in models.items() if model}
+
+
 def license_of(model: str | os.PathLike, kind: str) -> str:
     """The license of the weights that a name stands for, as an SPDX identifier; "" of a file's."""
     if not is_name(model, kind):

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import os
 import pathlib
+import re
 import shutil
 import sys
 import tempfile
@@ -19,6 +20,7 @@ import filelock
 from sepssl.errors import InputError, OutputError
 
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\.\w+)?", re.DOTALL)
 _PATIENCE = 2.0  # seconds to wait for a lock before saying so
 
 
@@ -101,6 +103,11 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
             os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def unfinished(folder: str | os.PathLike) -> list[pathlib.Path]:
+    """What killed or running processes have left of `atomic_file` and `atomic_folder` in it."""
+    return [path for path in pathlib.Path(folder).iterdir() if _TEMPORARY.fullmatch(path.name)]
 
 
 @contextlib.contextmanager

@@ -27,5 +27,7 @@ def require_folder_or_new(path: str | os.PathLike, purpose: str) -> None:
 
 def require_exists(path: str | os.PathLike, expected: str) -> None:
     """Raises InputError unless there is a file or folder `path`."""
+    if not os.fspath(path):
+        raise InputError(f"no name is given; expected {expected}")
     if not pathlib.Path(path).exists():
         raise InputError(f"{path}: does not exist; expected {expected}")

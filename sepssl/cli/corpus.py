@@ -189,7 +189,13 @@ def _encoder(values: flags.FlagValues) -> str:
 
 
 def _beam_options(values: flags.FlagValues) -> list[str]:
-    return [f"--runner={values.runner}", *shlex.split(values.beam_options)]
+    try:
+        return [f"--runner={values.runner}", *shlex.split(values.beam_options)]
+    except ValueError as error:
+        raise InputError(
+            f"--beam_options={values.beam_options}: cannot be split ({error}); expected options as "
+            "a shell takes them"
+        ) from error
 
 
 def main(values: flags.FlagValues) -> None:

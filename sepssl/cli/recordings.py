@@ -48,8 +48,11 @@ def define_reading_flags(values: flags.FlagValues, listener: str) -> None:
 
 
 def check_speed(values: flags.FlagValues) -> None:
-    if not 0 < values.speed < float("inf"):
-        raise InputError(f"--speed={values.speed}: expected more than 0")
+    from sepssl.audio.decoding import MAX_RATE, MIN_RATE
+
+    least, most = MIN_RATE / MAX_RATE, MAX_RATE / MIN_RATE  # at others no rate can be read
+    if not least <= values.speed <= most:
+        raise InputError(f"--speed={values.speed}: expected {least:g} to {most:g}")
 
 
 def define_chunk_flag(values: flags.FlagValues) -> None:
@@ -103,3 +106,5 @@ def check_windows(values: flags.FlagValues) -> None:
         value = values[name].value
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"--{name}={value}: expected more than 0")
+    if not -float("inf") < values.audible_db <= 0:
+        raise InputError(f"--audible_db={values.audible_db}: expected a level of 0 dB or below")

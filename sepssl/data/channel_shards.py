@@ -13,7 +13,8 @@ from sepssl.progress import counted
 PLAN, SHARDS = "corpus.json", "shards"
 STORE = "store"  # the format of channels that training reads
 CHANNELS = "channels-*"  # the store in a shard
-_EXPECTED = "expected a folder that sepssl-corpus separate --format=store has written"
+_EXPECTED = "expected a folder that sepssl-corpus has written"
+_STORE_EXPECTED = "expected a folder that sepssl-corpus separate --format=store has written"
 
 
 def is_corpus(path: str | os.PathLike) -> bool:
@@ -51,7 +52,7 @@ def stored_separator(folder: str | os.PathLike, sample_rate: int, clip_seconds: 
     if plan.get("format") != STORE:
         raise InputError(
             f"{folder}: holds a corpus of format={plan.get('format')}, which training does not "
-            f"read; {_EXPECTED}"
+            f"read; {_STORE_EXPECTED}"
         )
     for name, wanted in (("sample_rate", sample_rate), ("clip_seconds", clip_seconds)):
         if plan.get(name) != wanted:

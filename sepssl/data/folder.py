@@ -24,6 +24,7 @@ from sepssl.audio.files import (
     read_blocks,
     resampled_length,
 )
+from sepssl.data.channel_shards import SHARDS, is_corpus
 from sepssl.data.clips import Clips, Skipped, Stream
 from sepssl.data.labels import labelled_files
 from sepssl.errors import InputError
@@ -39,7 +40,8 @@ Select = Callable[[list[pathlib.Path]], list[pathlib.Path]]
 def list_audio(directory: str | os.PathLike) -> list[pathlib.Path]:
     """Lists the sound files below a folder, sorted by their path within it.
 
-    Hidden files and folders (a leading dot) are skipped; links to folders are followed.
+    Hidden files and folders (a leading dot) are skipped, and so are the shards of another folder in
+    it that sepssl-corpus has written; links to folders are followed.
 
     Raises:
         InputError: if the folder is missing, is a file, cannot be read, or has no sound files.
@@ -80,6 +82,8 @@ def list_sounds(
             subfolders.clear()
             continue
         visited.add(real)
+        if folder != os.fspath(directory) and is_corpus(folder):
+            subfolders[:] = [name for name in subfolders if name != SHARDS]
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in files:
             path = pathlib.Path(folder, name)
@@ -477,8 +481,9 @@ def file_digest(path: pathlib.Path, stamp: str) -> str:
     """
     digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256")
+        if path.is_file():  # a pipe would block
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256")
     except OSError:
         pass
     return digest.hexdigest()[:16]

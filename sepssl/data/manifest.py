@@ -44,6 +44,7 @@ def manifest_rows(file: str | os.PathLike) -> tuple[list[str], list[ManifestRow]
     """
     file = pathlib.Path(file)
     rows: dict[str, ManifestRow] = {}
+    places: dict[tuple[str, float, float | None], str] = {}
     columns, lines = read_csv(file, EXPECTED)
     column = "path" if "path" in columns else "filename"
     if column not in columns:
@@ -64,6 +65,12 @@ def manifest_rows(file: str | os.PathLike) -> tuple[list[str], list[ManifestRow]
         if name in rows:
             raise InputError(f"{where}: names '{name}' again; expected one row per clip")
         span = Span(name, file.parent / path, start, duration)
+        place = (os.path.normpath(span.path), start, duration)
+        if place in places:
+            raise InputError(
+                f"{where}: names '{places[place]}' again, as '{name}'; expected one row per clip"
+            )
+        places[place] = name
         rows[name] = ManifestRow(span, recording, parsed_row(row, where))
     if not rows:
         raise InputError(f"{file}: holds no row; {EXPECTED}")

@@ -7,9 +7,8 @@ import hashlib
 import json
 import os
 import pathlib
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from sepssl.audio.decoding import printable
@@ -18,6 +17,9 @@ from sepssl.errors import InputError, OutputError
 from sepssl.files import atomic_file, writing_to
 from sepssl.pipelines.activity import Interval
 from sepssl.pipelines.intervals import AUDACITY, CLIPS, RAVEN, interval_tables
+
+if TYPE_CHECKING:
+    import keras
 
 RECORD = "separated.jsonl"
 TABLE, INTERVALS = "summary.csv", "intervals.csv"
@@ -36,7 +38,7 @@ def channel_files(output: pathlib.Path, name: str, channels: int) -> list[pathli
     return [output / f"{name}_channel{c + 1}.wav" for c in range(channels)]
 
 
-def model_digest(model: keras.Model) -> str:
+def model_digest(model: "keras.Model") -> str:
     """16 hex digits that change with the weights or the configuration of a built Keras model.
 
     Not with names of layers, which Keras counts up, or of modules.
@@ -406,6 +408,43 @@ def read_record(folder: pathlib.Path) -> tuple[dict | None, dict[str, Entry]]:
         entries.pop(entry.name, None)  # a later one comes later
         entries[entry.name] = entry
     return settings, entries
+
+
+def without_channels(
+    files: list[pathlib.Path], root: pathlib.Path, exclude: str | os.PathLike | None
+) -> list[pathlib.Path]:
+    """The recordings among the sound files of a folder: channels of others, which a record in it
+    names, are left out.
+
+    Args:
+        files: the sound files.
+        root: the folder.
+        exclude: a folder in it to leave out.
+
+    Raises:
+        InputError: if there are none.
+    """
+    excluded = pathlib.Path(exclude).resolve() if exclude is not None else None
+    if excluded is not None and root.resolve().is_relative_to(excluded):
+        excluded = None
+    folders = {folder for file in files for folder in file.parents if folder.is_relative_to(root)}
+    left_out = {
+        folder
+        for folder in folders
+        if excluded is not None and folder.resolve().is_relative_to(excluded)
+    }
+    channels = set()
+    for folder in folders - left_out:
+        with contextlib.suppress(InputError):  # another program's file of that name
+            for entry in read_record(folder)[1].values():
+                channels.update(channel_files(folder, entry.name, len(entry.files)))
+                left_out.add(folder / f"{entry.name}{CLIPS}")
+    kept = [file for file in files if file.parent not in left_out and file not in channels]
+    if not kept:
+        raise InputError(
+            f"{root}: holds only channels of separated recordings; expected recordings to separate"
+        )
+    return kept
 
 
 def _opened_table(path: pathlib.Path, mode: str) -> IO[str]:

@@ -11,17 +11,21 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
+import typing
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sepssl.audio.decoding import printable
 from sepssl.data.channel_shards import PLAN, SHARDS, STORE, read_plan
+from sepssl.data.clips import Skipped
 from sepssl.data.folder import file_digest, file_stamp, list_sounds, without_sources
 from sepssl.data.manifest import ManifestRow, manifest_rows
 from sepssl.errors import InputError
-from sepssl.files import atomic_file
+from sepssl.files import atomic_file, unfinished
 from sepssl.index.merge import merge_indexes
+from sepssl.pipelines.channel_record import without_channels
 from sepssl.weights import content_name, model_file
 
 TASKS = ("separate", "embed")
@@ -102,27 +106,33 @@ class Corpus:
             kept += ["sample_rate", "clip_seconds"] if self.format == STORE else ["chunk_seconds"]
         return self.models | {name: getattr(self, name) for name in kept}
 
-    def rows(self) -> list[ManifestRow]:
-        """The rows of the manifest. No sound file is opened.
+    def rows(self) -> tuple[list[ManifestRow], list[Skipped]]:
+        """The rows of the manifest and, of a folder, what is skipped. No sound file is opened.
 
         Raises:
             InputError: if it is not as `Manifest` describes it, or a folder without sound files.
         """
         folder = pathlib.Path(self.manifest)
         if not folder.is_dir():
-            return manifest_rows(self.manifest)[1]
-        sounds, others = list_sounds(folder)
-        names = [path.relative_to(folder).as_posix() for path in without_sources(sounds)]
-        names += [other.name for other in others]
-        rows = [ManifestRow.of_file(folder / name, name) for name in names]
+            return manifest_rows(self.manifest)[1], []
+        sounds, skipped = list_sounds(folder)
+        files = without_sources(sounds)
+        if self.task == "separate":
+            files = without_channels(files, folder, None)
         output = pathlib.Path(self.output).resolve()
-        return [row for row in rows if not row.span.path.resolve().is_relative_to(output)]
+        names = [
+            path.relative_to(folder).as_posix()
+            for path in files
+            if not path.resolve().is_relative_to(output)
+        ]
+        return [ManifestRow.of_file(folder / name, name) for name in names], skipped
 
-    def shards(self) -> list["Shard"]:
-        """The rows of the manifest in their order, `shard_size` each."""
-        rows, size = self.rows(), self.shard_size
+    def shards(self) -> tuple[list["Shard"], list[Skipped]]:
+        """The rows of the manifest in their order, `shard_size` each, and what is skipped."""
+        rows, skipped = self.rows()
+        size = self.shard_size
         parts = [tuple(rows[first : first + size]) for first in range(0, len(rows), size)]
-        return [Shard(number, part) for number, part in enumerate(parts)]
+        return [Shard(number, part) for number, part in enumerate(parts)], skipped
 
     def folder(self, shard: "Shard") -> pathlib.Path:
         """Where a shard is, once it is done."""
@@ -149,7 +159,7 @@ class ShardResult:
         done: clips that were separated or embedded.
         failed: of each other clip its file, its name and the reason.
         files: of each sound file its `file_stamp` and `file_digest`.
-        channels: the rows of `channels.csv`, with paths below the shard's folder.
+        channels: of each row of `channels.csv`, the path below the shard's folder, and the rest.
         notes: one line for each clip of which next to nothing lies in the model's band, or whose
             file ends early.
         seconds: of sound, in those that were done.
@@ -158,13 +168,42 @@ class ShardResult:
     done: int = 0
     failed: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)
     files: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
-    channels: list[list] = dataclasses.field(default_factory=list)
+    channels: list[tuple[str, list[Any]]] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
 
     def write(self, folder: pathlib.Path) -> None:
         text = json.dumps(dataclasses.asdict(self))
         (folder / DONE).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: pathlib.Path) -> "ShardResult":
+        """What `write` has written.
+
+        Raises:
+            OSError: if there is nothing. ValueError: if it is something else.
+        """
+        values = json.loads((folder / DONE).read_text(encoding="utf-8"))
+        kinds = typing.get_type_hints(cls)
+        if not isinstance(values, dict) or values.keys() != kinds.keys():
+            raise ValueError(f"expected {', '.join(kinds)}")
+        for name, kind in kinds.items():
+            if not _fits(values[name], kind):
+                raise ValueError(f"{name} is not as it was written")
+        return cls(**values)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type, but for tuples, which JSON makes lists."""
+    origin, kinds = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if origin is tuple:
+        lists = isinstance(value, list) and len(value) == len(kinds)
+        return lists and all(map(_fits, value, kinds))
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(item, kinds[1]) for item in value.values())
+    if origin is list:
+        return isinstance(value, list) and all(_fits(item, kinds[0]) for item in value)
+    return kind is Any or isinstance(value, (int, float) if kind is float else kind)
 
 
 @dataclasses.dataclass
@@ -195,11 +234,13 @@ class Report:
 
 def require_output(output: str | os.PathLike) -> None:
     """Raises InputError unless a corpus can be begun in a folder, or gone on with."""
+    if not os.fspath(output):
+        raise InputError("no output is named; expected a folder for the result")
     folder = pathlib.Path(output)
     if folder.is_file():
         raise InputError(f"{folder}: is a file; expected a folder for the result")
-    there = [entry.name for entry in folder.iterdir()] if folder.exists() else []
-    if PLAN not in there and set(there) - {".lock"}:
+    there = set(folder.iterdir()) - set(unfinished(folder)) if folder.exists() else set()
+    if folder / PLAN not in there and there - {folder / ".lock"}:
         raise InputError(
             f"{folder}: is not empty and holds no {PLAN}; expected a new or empty folder, or a "
             "corpus that was begun"
@@ -208,6 +249,8 @@ def require_output(output: str | os.PathLike) -> None:
 
 def claim(corpus: Corpus, shards: Sequence[Shard]) -> None:
     """Puts down what a corpus is made from, in a new folder, or compares it with what is there.
+
+    What killed processes have left unfinished beside it is removed.
 
     Raises:
         InputError: if the folder holds a corpus of another manifest, model or settings.
@@ -222,6 +265,8 @@ def claim(corpus: Corpus, shards: Sequence[Shard]) -> None:
         for key in [*plan, *there]:
             if there.get(key) != plan.get(key):
                 _require_no_shard(corpus, key, there.get(key), plan.get(key))
+    for left in unfinished(corpus.output):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
     with atomic_file(path, overwrite=True) as temporary:
         temporary.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
 
@@ -311,30 +356,37 @@ def read_result(corpus: Corpus, shard: Shard) -> ShardResult:
     """
     path = corpus.folder(shard) / DONE
     try:
-        return ShardResult(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        return ShardResult.read(path.parent)
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path}: cannot be read ({error}); expected the folder to be deleted, to make that "
             "shard again"
         ) from error
 
 
-def finish(corpus: Corpus, shards: Sequence[Shard]) -> Report:
+def finish(corpus: Corpus, shards: Sequence[Shard], skipped: Sequence[Skipped] = ()) -> Report:
     """Puts the results of all shards together, when they are done.
 
     Writes `failed.csv`, and `channels.csv` of channels in files, or the index of all shards.
+
+    Args:
+        corpus: what was made.
+        shards: all of them.
+        skipped: files in the folder of recordings that are in none.
 
     Raises:
         InputError: if nothing could be made of any recording.
     """
     output = pathlib.Path(corpus.output)
-    report = Report(sum(len(shard.rows) for shard in shards))
+    report = Report(sum(len(shard.rows) for shard in shards) + len(skipped))
     for shard in shards:
         result = read_result(corpus, shard)
         report.done += result.done
         report.seconds += result.seconds
         report.failed += [(file, clip, reason) for file, clip, reason in result.failed]
         report.notes += result.notes
+    folder = pathlib.Path(corpus.manifest)
+    report.failed += [(str(folder / name), name, reason) for name, reason in skipped]
     _write_table(output / FAILED, _FAILED_COLUMNS, report.failed)
     if not report.done:
         raise InputError(
@@ -359,16 +411,22 @@ def finish(corpus: Corpus, shards: Sequence[Shard]) -> Report:
 def _channel_rows(corpus: Corpus, shards: Sequence[Shard]) -> Iterator[Sequence[Any]]:
     for shard in shards:  # of a large corpus, all rows are more than memory holds
         folder = corpus.folder(shard).relative_to(corpus.output)
-        for path, *values in read_result(corpus, shard).channels:
+        for path, values in read_result(corpus, shard).channels:
             yield [(folder / path).as_posix(), *values]
+
+
+def in_utf8(name: str) -> str:
+    """A name of a file as text: bytes in it that are not UTF-8 become %E9, say."""
+    return re.sub("[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", name)
 
 
 def _write_table(path: pathlib.Path, head: Sequence[str], rows) -> None:
     """Written anew by every run that comes to its end."""
     with (
         atomic_file(path, overwrite=True) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as text,
+        open(temporary, "w", newline="", encoding="utf-8") as text,
     ):
         writer = csv.writer(text)
         writer.writerow(head)
-        writer.writerows(rows)
+        for row in rows:
+            writer.writerow([in_utf8(v) if isinstance(v, str) else v for v in row])

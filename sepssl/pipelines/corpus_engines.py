@@ -1,9 +1,11 @@
 """What makes the shards of a corpus: processes of this machine, or an Apache Beam pipeline."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import importlib
+import io
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -56,7 +58,8 @@ def run_corpus(
         OutputError: if something cannot be written. What is done stays; repeating goes on.
     """
     require_output(corpus.output)
-    output, shards = pathlib.Path(corpus.output), corpus.shards()
+    output = pathlib.Path(corpus.output)
+    shards, skipped = corpus.shards()
     pipeline = None if options is None else beam_options(options)
     corpus.settings()  # names models that exist
     with writing_to(output):
@@ -76,7 +79,7 @@ def run_corpus(
             elif missing:
                 run_on_beam(corpus, missing, pipeline)
                 progress.update(sum(rows) - found)
-        report = finish(corpus, shards)
+        report = finish(corpus, shards, skipped)
     made = len(missing)
     return dataclasses.replace(report, made=made, found=len(shards) - made, changed=changed)
 
@@ -161,19 +164,35 @@ def beam_options(options: Sequence[str]) -> "PipelineOptions":
     """Options of a Beam pipeline.
 
     Raises:
-        InputError: if apache-beam is not installed, or does not know the runner.
+        InputError: if apache-beam is not installed, or does not know the runner or an option. Those
+            of portable runners, as Flink's, are known to their servers alone.
     """
     try:
         from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
         from apache_beam.runners import create_runner
+        from apache_beam.runners.portability.portable_runner import PortableRunner
     except ImportError as error:
         raise InputError(
             f"{options[0]}: needs apache-beam; expected the extra 'beam': "
             "pip install 'sepssl[beam]'"
         ) from error
-    with input_errors("Apache Beam"):
-        parsed = PipelineOptions(list(options))
-        create_runner(parsed.view_as(StandardOptions).runner)
+    printed = io.StringIO()  # all options that there are, before what is wrong with one
+    try:
+        with contextlib.redirect_stderr(printed), input_errors("Apache Beam"):
+            parsed = PipelineOptions(list(options))
+            runner = create_runner(parsed.view_as(StandardOptions).runner)
+            given = parsed.get_all_options(retain_unknown_options=True)
+    except SystemExit as error:
+        fault = printed.getvalue().rpartition("error: ")[2].strip()
+        raise InputError(f"Apache Beam: {fault}; expected options that it takes") from error
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"{options[0]}: cannot be loaded ({error}); expected a runner") from error
+    unknown = given.keys() - parsed.get_all_options().keys()
+    if unknown and not isinstance(runner, PortableRunner):
+        raise InputError(
+            f"--{min(unknown)}: is not an option of Apache Beam; expected options of its pipelines "
+            "and of the runner"
+        )
     return parsed
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import io
 import os
 import pathlib
 import platform
@@ -10,8 +11,10 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import soundfile
 
 from sepssl.audio.files import write_audio
 from sepssl.audio.log_mel import LogMel
@@ -25,7 +28,7 @@ from sepssl.errors import InputError, OutputError, input_errors
 from sepssl.files import atomic_folder, writing_to
 from sepssl.pipelines.activity import Activity
 from sepssl.pipelines.channel_record import ClipIdentity
-from sepssl.pipelines.corpus import DONE, INDEX, Corpus, Shard, ShardResult
+from sepssl.pipelines.corpus import DONE, INDEX, Corpus, Shard, ShardResult, in_utf8
 from sepssl.pipelines.embed import embed_recordings
 from sepssl.pipelines.separate import (
     SeparatedClip,
@@ -44,7 +47,8 @@ OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 LOG_MEL, FRAMES = "log_mel.npy", 6000  # frames computed at once: a minute
 # Puts a clip's channels into a shard: given also its name there and its recording, the rows of
 # `channels.csv`.
-Writer = Callable[[SeparatedClip, str, str], list[list]]
+ChannelRow = tuple[str, list[Any]]
+Writer = Callable[[SeparatedClip, str, str], list[ChannelRow]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,10 +92,22 @@ def _loaded(corpus: Corpus) -> Models:
                 f"format=opus: is not for channels at {rate} Hz; expected one of "
                 f"{', '.join(map(str, OPUS_RATES))}, or another format"
             )
+        if corpus.format == "flac":
+            _require_flac(rate)
         if corpus.format == "log_mel":
             with input_errors("format=log_mel"):
                 LogMel(separator.sample_rate)
     return Models(separator, encoder)
+
+
+def _require_flac(rate: int) -> None:
+    """Raises InputError unless FLAC files can have a sample rate."""
+    try:
+        soundfile.write(io.BytesIO(), np.zeros(1), rate, "PCM_16", format="FLAC")
+    except soundfile.LibsndfileError as error:
+        raise InputError(
+            f"format=flac: is not for channels at {rate} Hz; expected another format or speed"
+        ) from error
 
 
 def process_shard(corpus: Corpus, shard: Shard) -> ShardResult | None:
@@ -263,8 +279,8 @@ def _sound_files(folder: pathlib.Path, suffix: str) -> Iterator[Writer]:
     made as much quieter as it takes.
     """
 
-    def write(made: SeparatedClip, name: str, recording: str) -> list[list]:
-        entry, rows = made.entry, []
+    def write(made: SeparatedClip, name: str, recording: str) -> list[ChannelRow]:
+        entry, rows, name = made.entry, [], in_utf8(name)
         gain = 1.0 / max(made.peak, 1.0)
         targets = [folder / f"{name}_channel{c + 1}{suffix}" for c in range(len(made.samples))]
         if any(target.exists() for target in targets):
@@ -282,17 +298,15 @@ def _sound_files(folder: pathlib.Path, suffix: str) -> Iterator[Writer]:
             with named(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(encoded, target)
-            rows.append(
-                [
-                    target.relative_to(folder).as_posix(),
-                    recording,
-                    entry.offset,
-                    channel + 1,
-                    entry.levels[channel],
-                    entry.active[channel],
-                    round(20 * float(np.log10(gain)), 6),
-                ]
-            )
+            values = [
+                recording,
+                entry.offset,
+                channel + 1,
+                entry.levels[channel],
+                entry.active[channel],
+                round(20 * float(np.log10(gain)), 6),
+            ]
+            rows.append((target.relative_to(folder).as_posix(), values))
         return rows
 
     yield write
@@ -308,7 +322,7 @@ def _log_mels(folder: pathlib.Path, scratch: pathlib.Path, sample_rate: int) -> 
     log_mel = LogMel(sample_rate)
     there, raw = 0, scratch / "frames.raw"
 
-    def write(made: SeparatedClip, name: str, recording: str) -> list[list]:
+    def write(made: SeparatedClip, name: str, recording: str) -> list[ChannelRow]:
         nonlocal there
         channels = [np.memmap(file, np.float32, "r") for file in made.samples]
         count = 1 + max(len(channels[0]) - log_mel.frame_length, 0) // log_mel.frame_hop
@@ -322,7 +336,7 @@ def _log_mels(folder: pathlib.Path, scratch: pathlib.Path, sample_rate: int) -> 
                 spectra = np.asarray(log_mel.spectrogram(block)).swapaxes(0, 1)
                 file.write(np.ascontiguousarray(spectra, "<f2").tobytes())
         first, there = there, there + count
-        return [[LOG_MEL, recording, made.entry.offset, first, count]]
+        return [(LOG_MEL, [recording, made.entry.offset, first, count])]
 
     yield write
     if there:

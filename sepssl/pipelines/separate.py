@@ -40,8 +40,8 @@ from sepssl.pipelines.channel_record import (
     channel_files,
     model_digest,
     part_of,
-    read_record,
     size_and_time,
+    without_channels,
 )
 from sepssl.pipelines.intervals import CLIPS, measured, write_clips
 from sepssl.progress import Progress, counted
@@ -88,7 +88,7 @@ def open_recordings(
     return open_clips(
         folder,
         sample_rate,
-        select=lambda files: _without_channels(files, folder, exclude),
+        select=lambda files: without_channels(files, folder, exclude),
         allow_truncated=allow_truncated,
         speed=speed,
     )
@@ -126,37 +126,6 @@ def output_names(clips: Clips) -> list[str]:
 
 def _folded(name: pathlib.PurePath) -> str:
     return unicodedata.normalize("NFC", name.as_posix()).casefold()
-
-
-def _without_channels(
-    files: list[pathlib.Path], root: pathlib.Path, exclude: str | os.PathLike | None
-) -> list[pathlib.Path]:
-    """The recordings among the sound files of a folder.
-
-    Raises:
-        InputError: if there are none.
-    """
-    excluded = pathlib.Path(exclude).resolve() if exclude is not None else None
-    if excluded is not None and root.resolve().is_relative_to(excluded):
-        excluded = None
-    folders = {folder for file in files for folder in file.parents if folder.is_relative_to(root)}
-    left_out = {
-        folder
-        for folder in folders
-        if excluded is not None and folder.resolve().is_relative_to(excluded)
-    }
-    channels = set()
-    for folder in folders - left_out:
-        with contextlib.suppress(InputError):  # another program's file of that name
-            for entry in read_record(folder)[1].values():
-                channels.update(channel_files(folder, entry.name, len(entry.files)))
-                left_out.add(folder / f"{entry.name}{CLIPS}")
-    kept = [file for file in files if file.parent not in left_out and file not in channels]
-    if not kept:
-        raise InputError(
-            f"{root}: holds only channels of separated recordings; expected recordings to separate"
-        )
-    return kept
 
 
 @dataclasses.dataclass

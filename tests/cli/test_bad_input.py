@@ -152,6 +152,23 @@ EARLY = [  # command, arguments, what the line says
         ["embed", "--manifest=mixed", "--output=out", "--encoder=none.keras"],
         "none.keras: no such file",
     ),
+    ("corpus", ["embed", "--manifest=", "--output=out"], "no name is given; expected a .csv file"),
+    ("corpus", ["embed", "--manifest=mixed", "--output="], "no output is named"),
+    (
+        "corpus",
+        ["embed", "--manifest=mixed", "--output=out", "--audible_db=nan"],
+        "--audible_db=nan: expected a level of 0 dB or below",
+    ),
+    (
+        "corpus",
+        ["embed", "--manifest=mixed", "--output=out", "--speed=1e-30"],
+        "--speed=1e-30: expected 0.0001 to 10000",
+    ),
+    (
+        "corpus",
+        ["embed", "--manifest=mixed", "--output=out", "--runner=DirectRunner", "--beam_options='"],
+        "--beam_options=': cannot be split (No closing quotation)",
+    ),
     ("embed", [ENCODER, "--input=mixed", "--output=there.npz"], "there.npz: exists already"),
     ("embed", [ENCODER, "--input=mixed", "--output=out.txt"], "ends in .npz"),
     ("embed", [ENCODER, "--input=none", "--output=out.npz"], "none: does not exist"),

@@ -26,8 +26,8 @@ from sepssl.data.store import store_clips
 from sepssl.errors import InputError
 from sepssl.index.rows import read_rows
 from sepssl.index.search import WindowIndex
-from sepssl.pipelines.corpus import Corpus, claim
-from sepssl.pipelines.corpus_engines import run_corpus, run_locally
+from sepssl.pipelines.corpus import Corpus, ShardResult, claim
+from sepssl.pipelines.corpus_engines import beam_options, run_corpus, run_locally
 from sepssl.pipelines.corpus_shards import process_shard
 from sepssl.pipelines.embed import embed_recordings
 from sepssl.pipelines.separate import separate_recordings
@@ -191,7 +191,7 @@ def test_an_index_is_that_of_embed(world, tmp_path):
 
 def test_a_killed_run_goes_on_with_what_is_missing(world, tmp_path):
     corpus = corpus_of(world, tmp_path / "out", shard_size=1)
-    shards = corpus.shards()
+    shards, _ = corpus.shards()
     straight = dataclasses.replace(corpus, output=str(tmp_path / "straight"))
     assert run(straight).made == 6
 
@@ -204,16 +204,21 @@ def test_a_killed_run_goes_on_with_what_is_missing(world, tmp_path):
     with pytest.raises(InputError, match="is not empty"):
         run(corpus)
     (tmp_path / "out" / "mine").unlink()
+    (tmp_path / "out" / ".corpus.deadbeef.tmp.json").touch()  # a kill as the first file is written
     claim(corpus, shards)
     with pytest.raises(KeyboardInterrupt):
         run_locally(corpus, shards, 1, killed)
-    (tmp_path / "out" / "shards" / ".00004.deadbeef.tmp").mkdir()  # what a killed process leaves
+    # What killed processes leave.
+    (tmp_path / "out" / "shards" / ".00004.deadbeef.tmp").mkdir()
+    (tmp_path / "out" / ".index.deadbeef.tmp").mkdir()
+    (tmp_path / "out" / ".channels.deadbeef.tmp.csv").touch()
     status = {n: os.stat(corpus.folder(shards[n]) / "shard.json") for n in range(4)}
     report = run(corpus)
     assert (report.made, report.found, report.done) == (2, 4, 4)
     for number, before in status.items():
         now = os.stat(corpus.folder(shards[number]) / "shard.json")
         assert (now.st_ino, now.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert not list((tmp_path / "out").rglob("*.tmp*"))
     assert contents(tmp_path / "out" / "shards") == contents(tmp_path / "straight" / "shards")
     for name in ("channels.csv", "failed.csv"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
@@ -221,7 +226,7 @@ def test_a_killed_run_goes_on_with_what_is_missing(world, tmp_path):
 
 def test_two_processes_at_the_same_shard(world, tmp_path):
     corpus = corpus_of(world, tmp_path, "embed")
-    shard, barrier, results = corpus.shards()[1], threading.Barrier(2), []
+    shard, barrier, results = corpus.shards()[0][1], threading.Barrier(2), []
 
     def make():
         barrier.wait()
@@ -265,6 +270,7 @@ def test_another_manifest_model_or_settings_are_refused(world, tmp_path):
     for changes, expected in (
         ({"format": "opus", "speed": 0.5}, "format=opus: is not for channels at 32000 Hz"),
         ({"speed": 0.3}, "speed=0.3: channels at 16000 Hz would have"),
+        ({"speed": 0.01}, "format=flac: is not for channels at 1600000 Hz"),
     ):
         with pytest.raises(InputError, match=expected):
             run(corpus_of(world, tmp_path / "begun", **changes))
@@ -381,6 +387,21 @@ def test_a_beam_pipeline_makes_the_same(world, tmp_path, task):
     assert run(corpus, options=["--runner=DirectRunner"]).made == 0
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--runner=DirectRunner", "--direct_num_workes=2"], "--direct_num_workes: is not an opt"),
+        (["--runner=DirectRunner", "--direct_num_workers=x"], "_workers: invalid int value: 'x'"),
+        (["--runner=sepssl.None"], "--runner=sepssl.None: cannot be loaded"),
+    ],
+)
+def test_options_that_beam_does_not_know(options, says):
+    pytest.importorskip("apache_beam")
+    with pytest.raises(InputError, match=says):
+        beam_options(options)
+    assert beam_options(["--runner=FlinkRunner", "--checkpointing_interval=9"])
+
+
 def test_beam_is_asked_for_in_one_line(world, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam.options.pipeline_options", None)
     with pytest.raises(InputError, match=r"--runner=DirectRunner: needs apache-beam.*sepssl\[beam"):
@@ -470,3 +491,57 @@ def test_part_of_a_shard_is_made_again(world, tmp_path):
     report = run(corpus)
     assert (report.made, report.found) == (1, 2)
     assert contents(tmp_path / "out" / "shards") == whole
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "1", '{"done": 1}', "failed", "[" * 10**5])
+def test_results_of_a_shard_that_cannot_be(world, tmp_path, text):
+    corpus = corpus_of(world, tmp_path, shard_size=6)
+    (shard,) = corpus.shards()[0]
+    corpus.folder(shard).mkdir(parents=True)
+    values = dataclasses.asdict(ShardResult(done=6)) | {"failed": [["a.wav", "a.wav"]]}
+    text = json.dumps(values) if text == "failed" else text
+    (corpus.folder(shard) / "shard.json").write_text(text)
+    claim(corpus, [shard])
+    with pytest.raises(InputError, match=r"00000/shard.json: cannot be read .*to be deleted"):
+        run(corpus)
+
+
+def test_what_in_a_folder_is_no_recording(world, tmp_path):
+    """Channels of others, files that sepssl-embed skips, pipes; names that are not UTF-8."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    latin = os.fsdecode(b"caf\xe9")
+    soundfile.write(folder / "a.wav", noise(1, 4), RATE)
+    for name in (f"{latin}.wav", "sound.bin"):
+        shutil.copy(folder / "a.wav", folder / name)
+    corpus = corpus_of(world, folder / "corpus", manifest=str(folder))
+    os.mkfifo(folder / "pipe.wav")
+    separator = sepssl.load_separator(world / "separator.keras")
+    separate_recordings(
+        separator, open_clips(folder / "a.wav", RATE), folder / "wavs", verbose=False
+    )
+    report = run(corpus)
+    assert (report.recordings, report.done) == (4, 2)
+    reasons = {clip: reason for _, clip, reason in report.failed}
+    assert "is not a regular file" in reasons["pipe.wav"]
+    assert "holds sound, but has the suffix '.bin'" in reasons["sound.bin"]
+    channels = open_clips(folder / "corpus" / "channels.csv", RATE)
+    assert (len(channels), channels.skipped) == (6, [])
+    recordings = {row["recording"] for row in table(folder / "corpus" / "channels.csv")}
+    assert recordings == {"a.wav", "caf%E9.wav"}
+    again = dataclasses.replace(corpus, output=str(tmp_path / "again"))
+    assert [row.recording for row in again.rows()[0]] == ["a.wav", f"{latin}.wav", "pipe.wav"]
+    index = corpus_of(world, tmp_path / "index", "embed", manifest=str(folder))
+    assert {row.recording for row in index.rows()[0]} == {
+        *("a.wav", f"{latin}.wav", "pipe.wav"),
+        *(f"wavs/a_channel{number}.wav" for number in (1, 2, 3)),
+    }
+
+
+def test_one_file_under_two_names(world, tmp_path):
+    manifest = write_manifest(tmp_path / "m.csv", [f"{world}/a.wav,,", f"{world}/sub/../a.wav,,"])
+    with pytest.raises(InputError, match=r"line 3: names '.*world.*a.wav' again, as .*sub/../a"):
+        run(corpus_of(world, tmp_path / "out", manifest=str(manifest)))
+    (tmp_path / "corpus.json").write_text("{")
+    with pytest.raises(InputError, match=r"expected a folder that sepssl-corpus has written$"):
+        run(corpus_of(world, tmp_path))

@@ -123,6 +123,10 @@ class Clips(Protocol):
         """The sound file that a clip is read from; None if it is not read from one."""
         return None
 
+    def files(self, index: int) -> list[pathlib.Path]:
+        """The sound file that a clip is all of, and those of its true sources; [] for others."""
+        return []
+
     def start_seconds(self, index: int) -> float:
         """Where a clip begins in the sound file that it is read from, whatever the speed."""
         return 0.0
@@ -205,6 +209,9 @@ class Subset(Clips):
     def path(self, index: int) -> pathlib.Path | None:
         return self.clips.path(self.indices[index])
 
+    def files(self, index: int) -> list[pathlib.Path]:
+        return self.clips.files(self.indices[index])
+
     def start_seconds(self, index: int) -> float:
         return self.clips.start_seconds(self.indices[index])
 
@@ -245,6 +252,10 @@ class Joined(Clips):
         self.class_names = first.class_names
         if first.labels is not None:
             self.labels = np.concatenate([part.labels for part in self.parts])
+        for name in ("folds", "subsets", "recordings"):
+            values = [getattr(part, name) for part in self.parts]
+            if all(value is not None for value in values):
+                setattr(self, name, [item for value in values for item in value])
         self.in_order = any(part.in_order for part in self.parts)
         self.has_sources = all(part.has_sources for part in self.parts)
         self.allow_truncated = any(part.allow_truncated for part in self.parts)
@@ -269,6 +280,10 @@ class Joined(Clips):
     def path(self, index: int) -> pathlib.Path | None:
         part, i = self._place[index]
         return part.path(i)
+
+    def files(self, index: int) -> list[pathlib.Path]:
+        part, i = self._place[index]
+        return part.files(i)
 
     def start_seconds(self, index: int) -> float:
         part, i = self._place[index]

@@ -270,6 +270,9 @@ class FileClips(Clips):
         """The file that a clip is read from."""
         return self._spans[index].path
 
+    def files(self, index: int) -> list[pathlib.Path]:
+        return [self.path(index)] if self._extents[index][2] else []
+
     def start_seconds(self, index: int) -> float:
         """Where a clip begins in its file."""
         return self._spans[index].start

@@ -95,6 +95,9 @@ class FussFolder(Folder):
             row[: len(source)] = source
         return self.read(index), sources
 
+    def files(self, index: int) -> list[pathlib.Path]:
+        return [self.path(index), *self._sources[index]]
+
     def stamp(self, index: int) -> str:
         return " ".join([super().stamp(index), *map(file_stamp, self._sources[index])])
 

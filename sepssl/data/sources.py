@@ -113,7 +113,8 @@ def open_clips(
     if text.startswith(TFDS_PREFIX):
         from sepssl.data.tfds_clips import open_tfds  # imports TensorFlow
 
-        return open_tfds(text.removeprefix(TFDS_PREFIX), sample_rate, data_dir, labels, decoder)
+        dataset = text.removeprefix(TFDS_PREFIX)
+        return open_tfds(dataset, sample_rate, data_dir, labels, decoder, sources)
     clips: Clips
     if folder := mixed_sounds(text):
         clips = _open_mixtures(mixtures or Mixtures(), folder, sample_rate, min_seconds, decoder)

@@ -33,7 +33,12 @@ class TfdsClips(Clips):
     feature "sample_rate" or "rate".
 
     The labels are a `ClassLabel`, a sequence of them, or a multi-hot tensor [classes] of integers
-    or bools; among several, the one named "label" or "labels". A label of -1 means no class.
+    or bools; among several, the one named "label" or "labels". A label of -1 means no class. With
+    them, string or integer features "fold" and "recording", and a sequence of strings "subsets",
+    are the clips' folds, recordings and subsets.
+
+    A sequence "sources" of such sound, or of dicts with "audio" (as in TFDS's own FUSS), holds the
+    true sources.
 
     Construction reads the labels without decoding the sound. `read` is random access if the records
     are stored as array_record; tfrecord files are read in order, starting over for an earlier clip.
@@ -97,11 +102,22 @@ class TfdsClips(Clips):
             if label:
                 self.class_names = _class_names(features[label])
                 self.labels = np.zeros((len(self.names), len(self.class_names)), np.int8)
-                records = _Records(builder, split, [label])
+                known = [name for name in _KNOWN if name in features and _is_text(features[name])]
+                records = _Records(builder, split, [label, *known])
+                values: dict[str, list] = {name: [] for name in known}
                 for index, row in enumerate(self.labels):
-                    _set_classes(row, records[index][label], features[label])
+                    record = records[index]
+                    _set_classes(row, record[label], features[label])
+                    for name in known:
+                        values[name].append(_text(record[name]))
+                for name in known:
+                    if any(values[name]):
+                        setattr(self, _KNOWN[name], values[name])
             needed = [name for name in features if name in (self._audio, self._rate)]
             self._records = _Records(builder, split, needed)
+            if self.names and SOURCES in features and _has_sound(features[SOURCES]):
+                self._with_sources = _Records(builder, split, [*needed, SOURCES])
+                self.has_sources = len(_several(self._with_sources[0][SOURCES])) > 0
         self._directory = pathlib.Path(builder.data_dir)
         self._files = [pathlib.Path(path) for path in splits[split].filepaths]
 
@@ -145,18 +161,42 @@ class TfdsClips(Clips):
             waveform = _mono(sound)
             return Stream(self._rate_of(record), _subtype(sound), iter([waveform]))
 
+    def read_with_sources(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The mixture, float32 [samples], and its true sources, float32 [count, samples].
+
+        Raises:
+            InputError: as `read`, if the mixture or a source cannot be decoded, or there are no
+                sources; one may be silent.
+        """
+        if not self.has_sources:
+            return super().read_with_sources(index)
+        with _named(self.names[index]):
+            record = self._with_sources[index]
+            mixture = self._waveform(record, record[self._audio])
+            sounds = _several(record[SOURCES])
+            sources = np.zeros((len(sounds), len(mixture)), np.float32)
+            for row, sound in zip(sources, sounds, strict=True):
+                source = self._waveform(record, sound, allow_silence=True)[: len(row)]
+                row[: len(source)] = source
+        return mixture, sources
+
     def _whole(self, index: int) -> np.ndarray:
         with _named(self.names[index]):
             record = self._records[index]
-            sound = record[self._audio]
-            if isinstance(sound, bytes):
-                with _as_file(sound) as path:
-                    return read_audio(path, self.sample_rate, decoder=self._decoder)
-            rate = self._rate_of(record)
-            waveform = _mono(np.asarray(sound))
-            if rate != self.sample_rate:
-                waveform = soxr.resample(waveform, rate, self.sample_rate, quality="HQ")
-            return waveform
+            return self._waveform(record, record[self._audio])
+
+    def _waveform(self, record: dict, sound, allow_silence: bool = False) -> np.ndarray:
+        """Sound of a record at `sample_rate`."""
+        if isinstance(sound, bytes):
+            with _as_file(sound) as path:
+                return read_audio(
+                    path, self.sample_rate, allow_silence=allow_silence, decoder=self._decoder
+                )
+        rate = self._rate_of(record)
+        waveform = _mono(np.asarray(sound), allow_silence)
+        if rate != self.sample_rate:
+            waveform = soxr.resample(waveform, rate, self.sample_rate, quality="HQ")
+        return waveform
 
     def _rate_of(self, record: dict) -> int:
         rate = self._rate if isinstance(self._rate, int) else int(record[self._rate])
@@ -183,7 +223,8 @@ def open_tfds(
     data_dir: str | os.PathLike | None = None,
     labels: bool = True,
     decoder: str = "soundfile",
-) -> Joined:
+    sources: bool = False,
+) -> Clips:
     """All non-empty splits of a prepared TFDS dataset, one after the other.
 
     Args:
@@ -192,16 +233,26 @@ def open_tfds(
         data_dir: the folder of TFDS datasets; None means TFDS's default.
         labels: whether to read the labels.
         decoder: of encoded sound files, see `read_audio`.
+        sources: whether to open only the splits with true sources, if there are any.
+
+    Returns:
+        The clips. A single split whose clips have folds is none: `splits` is not known then.
 
     Raises:
         InputError: as `TfdsClips`.
     """
-    return Joined(
-        {
-            split: TfdsClips(dataset, split, sample_rate, data_dir, labels, decoder)
-            for split in prepared_splits(dataset, data_dir)
-        }
-    )
+    parts = {
+        split: TfdsClips(dataset, split, sample_rate, data_dir, labels, decoder)
+        for split in prepared_splits(dataset, data_dir)
+    }
+    if sources and any(part.has_sources for part in parts.values()):
+        parts = {split: part for split, part in parts.items() if part.has_sources}
+    (first, *others) = parts.values()
+    return first if first.folds is not None and not others else Joined(parts)
+
+
+SOURCES = "sources"
+_KNOWN = {"fold": "folds", "recording": "recordings", "subsets": "subsets"}  # feature: attribute
 
 
 class _Records:
@@ -276,11 +327,11 @@ def _prepared(dataset: str, data_dir: str | os.PathLike | None):
     folder = data_dir or "TFDS's default folder"
     name = re.split("[/:]", dataset)[0]
     modules = "tensorflow_datasets as tfds"
-    if name == "sepssl_scenes":
-        modules += ", sepssl.data.scenes.builder"
-        importlib.import_module("sepssl.data.scenes.builder")  # which registers it
+    if name.startswith("sepssl_"):
+        modules += ", sepssl.data.builders"
+        importlib.import_module("sepssl.data.builders")  # which registers it
     try:
-        tfds.builder_cls(name)
+        builder = tfds.builder_cls(name)
     except tfds.core.DatasetNotFoundError as error:
         raise InputError(
             f"{title}: '{name}' is neither a dataset known to TFDS nor one prepared in {folder}; "
@@ -289,7 +340,10 @@ def _prepared(dataset: str, data_dir: str | os.PathLike | None):
     # Not `tfds build`, which does not start without Apache Beam, whether the dataset needs it or
     # not.
     where = f", data_dir={os.fspath(data_dir)!r}" if data_dir else ""
-    make = f"import {modules}; tfds.builder('{dataset}'{where}).download_and_prepare()"
+    config = ""
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        config = "download_config=tfds.download.DownloadConfig(manual_dir='DIR')"
+    make = f"import {modules}; tfds.builder('{dataset}'{where}).download_and_prepare({config})"
     raise InputError(
         f"{title}: has not been prepared in {folder}; expected it there, prepared with: "
         f'python -c "{make}"'
@@ -302,6 +356,42 @@ def _audio_feature(features) -> str:
     audio = [name for name, f in features.items() if isinstance(f, tfds.features.Audio)]
     text = [name for name, f in features.items() if isinstance(f, tfds.features.Text)]
     return _only("sound", audio or text, ("audio",), features)
+
+
+def _is_text(feature) -> bool:
+    """Whether a feature is a string, a number that names something, or a sequence of strings."""
+    import tensorflow_datasets as tfds
+
+    if isinstance(feature, tfds.features.Sequence):
+        return isinstance(feature.feature, tfds.features.Text)
+    if isinstance(feature, tfds.features.Text):
+        return True
+    whole = isinstance(feature, tfds.features.Tensor) and np.dtype(feature.np_dtype).kind in "iu"
+    return whole and feature.shape == ()
+
+
+def _text(value) -> str | frozenset[str]:
+    """A value of a feature that `_is_text`."""
+    if isinstance(value, bytes):
+        return value.decode()
+    return str(value) if np.ndim(value) == 0 else frozenset(item.decode() for item in value)
+
+
+def _has_sound(feature) -> bool:
+    """Whether a feature is a sequence of sounds, or of dicts with "audio"."""
+    import tensorflow_datasets as tfds
+
+    if not isinstance(feature, tfds.features.Sequence):
+        return False
+    inner = feature.feature
+    if isinstance(inner, tfds.features.FeaturesDict):
+        inner = dict(inner).get("audio")
+    return isinstance(inner, (tfds.features.Audio, tfds.features.Text))
+
+
+def _several(sounds):
+    """The sounds in a feature that `_has_sound`."""
+    return sounds["audio"] if isinstance(sounds, dict) else sounds
 
 
 def _holds_files(feature) -> bool:
@@ -380,7 +470,7 @@ def _set_classes(row: np.ndarray, value, feature) -> None:
         raise InputError(f"the labels hold {value.max()}; expected 0 and 1, or a ClassLabel")
 
 
-def _mono(sound: np.ndarray) -> np.ndarray:
+def _mono(sound: np.ndarray, allow_silence: bool = False) -> np.ndarray:
     """[samples] or [samples, channels] of any numeric type -> checked float32 [samples]."""
     if not sound.size:
         raise InputError("is empty; expected a recording")
@@ -395,7 +485,7 @@ def _mono(sound: np.ndarray) -> np.ndarray:
     waveform = (sound.reshape(len(sound), -1).mean(axis=1, dtype=np.float64) - offset) / full_scale
     if not np.isfinite(waveform).all():
         raise InputError("holds NaN or infinity; expected finite samples")
-    if np.abs(waveform).max() <= SILENCE:
+    if np.abs(waveform).max() <= SILENCE and not allow_silence:
         raise InputError("is silent; expected sound above -120 dBFS")
     return waveform.astype(np.float32)
 

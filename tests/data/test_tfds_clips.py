@@ -216,6 +216,48 @@ def test_the_built_in_scenes(tmp_path):
     assert found == {0, 1, 2}
 
 
+@file_formats
+@pytest.mark.parametrize("form", ["dicts", "arrays", "files"])
+def test_sources_and_folds(tmp_path, file_format, form):
+    """As TFDS's own FUSS has them, as arrays, and as files."""
+    sequence = tfds.features.Sequence
+    audio = tfds.features.Audio(sample_rate=RATE, dtype=np.int16, shape=(800,))
+    source = {"dicts": {"audio": audio, "label": LABEL}, "arrays": audio}
+    features = {
+        "mixture_audio": audio,
+        "sources": sequence(source.get(form, tfds.features.Text())),
+        "label": LABEL,
+        "fold": np.int64,
+    }
+    sounds = [noise(seed) // 4 for seed in range(4)]
+    sounds[2] *= 0  # a source may be silent
+    records = {"train": [], "test": []}
+    for fold, some in enumerate((sounds[:3], sounds[3:])):
+        stored = {
+            "dicts": [{"audio": sound, "label": 1} for sound in some],
+            "arrays": some,
+            "files": [encoded(sound, RATE, "FLAC") for sound in some],
+        }
+        record = {"mixture_audio": sum(some), "label": 0, "fold": fold, "sources": stored[form]}
+        records["train"].append(record)
+    records["test"].append(records["train"][0] | {"sources": []})
+    prepare(tmp_path, features, records, file_format=file_format)
+    clips = open_tfds("toy", RATE, tmp_path, sources=True)
+    assert clips.has_sources
+    assert [name.split("[")[0] for name in clips.names] == ["toy/1.0.0/train"] * 2
+    assert sorted(clips.folds) == ["0", "1"]
+    for index, fold in enumerate(clips.folds):
+        expected = np.array(sounds[3:] if fold == "1" else sounds[:3]) / 32768
+        mixture, sources = clips.read_with_sources(index)
+        np.testing.assert_allclose(sources, expected, atol=1e-7)
+        np.testing.assert_allclose(mixture, expected.sum(axis=0), atol=1e-7)
+    both = open_tfds("toy", RATE, tmp_path, labels=False)
+    assert not both.has_sources
+    assert list(both.splits) == ["train", "train", "test"]
+    with pytest.raises(InputError, match="its true sources are not known"):
+        both.read_with_sources(2)
+
+
 def error_of(*arguments):
     with pytest.raises(InputError) as error:
         TfdsClips(*arguments)

@@ -1,15 +1,14 @@
-"""The built-in scenes as a TFDS dataset. The only file here that imports TensorFlow."""
+"""The built-in scenes as a TFDS dataset."""
 
 import dataclasses
-import io
 import zlib
 from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
-import soundfile
 import tensorflow_datasets as tfds
 
+from sepssl.audio.encoding import encoded
 from sepssl.data.scenes.generator import generate
 from sepssl.data.scenes.scene import SCENE_TYPES, Scene, SceneConfig
 from sepssl.data.scenes.sources import CLASS_NAMES
@@ -141,18 +140,9 @@ def scene_record(scene: Scene, with_sources: bool) -> dict:
     """The record of a scene, without its id."""
     sources = scene.sources[: scene.num_sources] if with_sources else ()
     return {
-        "audio": encode_flac(scene.mixture, scene.sample_rate),
+        "audio": encoded(scene.mixture, scene.sample_rate, "PCM_16"),
         "labels": list(scene.class_names),
         "scene": scene.scene_type,
         "num_sources": scene.num_sources,
-        "sources": [encode_flac(source, scene.sample_rate) for source in sources],
+        "sources": [encoded(source, scene.sample_rate, "PCM_16") for source in sources],
     }
-
-
-def encode_flac(waveform: np.ndarray, sample_rate: int) -> bytes:
-    """`[samples]` in [-1, 1) as the bytes of a mono 16-bit FLAC file."""
-    # Rounded here: libsndfile would scale by 32767 and read back by 32768.
-    samples = np.clip(np.round(waveform * 32768), -32768, 32767).astype(np.int16)
-    file = io.BytesIO()
-    soundfile.write(file, samples, sample_rate, format="FLAC", subtype="PCM_16")
-    return file.getvalue()

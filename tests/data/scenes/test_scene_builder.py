@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from sepssl.audio.encoding import encoded
 from sepssl.data.scenes import CLASS_NAMES, SCENE_TYPES, SceneConfig, make_scene
-from sepssl.data.scenes.builder import SPLITS, ScenesBuilderConfig, SepsslScenes, encode_flac
+from sepssl.data.scenes.builder import SPLITS, ScenesBuilderConfig, SepsslScenes
 from sepssl.errors import InputError
 
 SCENE = SceneConfig(duration=0.5, sample_rate=8000)
@@ -82,7 +83,7 @@ def test_other_values_get_another_name():
 def test_flac_keeps_full_scale():
     waveform = np.array([-1.0, 0.0, 0.5, 1.0], np.float32)
     np.testing.assert_allclose(
-        decode(encode_flac(waveform, 8000)), [-1, 0, 0.5, 32767 / 32768], atol=1e-9
+        decode(encoded(waveform, 8000, "PCM_16")), [-1, 0, 0.5, 32767 / 32768], atol=1e-9
     )
 
 

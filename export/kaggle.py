@@ -5,6 +5,7 @@ Formats: https://github.com/Kaggle/kaggle-cli/blob/main/docs/models_metadata.md
 
 import json
 import pathlib
+import re
 from collections.abc import Mapping
 
 MODEL, VARIATION = "model-metadata.json", "model-instance-metadata.json"
@@ -30,11 +31,21 @@ _LICENSES = {  # by SPDX identifier in lower case
 }
 
 
+def kaggle_license(license: str) -> str:
+    """Kaggle's name of a licence, "" if it has none.
+
+    Args:
+        license: SPDX identifier. Kaggle does not tell "only" from "or later".
+    """
+    name = license.lower()
+    return _LICENSES.get(name.removesuffix("-only").removesuffix("-or-later"), "")
+
+
 def write_kaggle_metadata(folder: pathlib.Path, title: str, card: str, license: str) -> None:
     """Writes `model-metadata.json` and, for every format, a `model-instance-metadata.json`.
 
     All is filled in but the owner, for whom Kaggle's placeholder stands, and a licence that Kaggle
-    has no name for, which is left empty: its commands refuse both.
+    has no name for (see `kaggle_license`), which is left empty: its commands refuse both.
 
     Args:
         folder: of the hub, with a `README.md` in each format's folder.
@@ -65,8 +76,8 @@ def write_kaggle_metadata(folder: pathlib.Path, title: str, card: str, license: 
             "instanceSlug": "float32",
             "framework": framework,
             "overview": "",
-            "usage": usage.replace("DIRECTORY", "${PATH}"),
-            "licenseName": _LICENSES.get(license.lower(), ""),
+            "usage": re.sub(r"\bDIRECTORY\b", "${PATH}", usage),
+            "licenseName": kaggle_license(license),
             "fineTunable": framework == "keras",
             "trainingData": [],
             "modelInstanceType": "Unspecified",

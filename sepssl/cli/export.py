@@ -85,7 +85,8 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_list(
         "input",
         ["waveform"],
-        f"Encoder as TF Lite or ONNX: some of {','.join(_INPUTS)}.",
+        "Encoder as TF Lite or ONNX: what its files take, some of "
+        f"{','.join(_INPUTS)}; not a file or folder.",
         flag_values=values,
     )
     flags.DEFINE_float(
@@ -123,6 +124,14 @@ def check(values: flags.FlagValues) -> None:
     models = _models(values)
     if not models:
         raise InputError("no model; expected --encoder, --separator, or both")
+    for name, known, meaning in (
+        ("precision", _PRECISIONS, ""),
+        ("input", _INPUTS, " (what the exported encoder takes, not recordings)"),
+    ):
+        for value in getattr(values, name):
+            if value not in known:
+                expected = ", ".join(known)
+                raise InputError(f"--{name}: {value!r}: expected some of {expected}{meaning}")
     if len(_models(values)) == 2 and values.format != "saved_model":
         raise InputError(
             f"--format={values.format}: encoder and separator in one are written as saved_model "
@@ -148,10 +157,6 @@ def check(values: flags.FlagValues) -> None:
                 f"--{name}: applies only to --format={'|'.join(formats)} with "
                 f"--{' or --'.join(kinds)}"
             )
-    for name, known in (("precision", _PRECISIONS), ("input", _INPUTS)):
-        for value in getattr(values, name):
-            if value not in known:
-                raise InputError(f"--{name}: {value!r}: expected some of {', '.join(known)}")
     if values.calibration and "int8" not in values.precision:
         raise InputError("--calibration: applies only to --precision=int8")
     if values.encoder and "int8" in values.precision and not values.calibration:
@@ -188,7 +193,9 @@ def main(values: flags.FlagValues) -> None:
     # Most of it is the conversion of one graph, which tells nothing of how far it is.
     print(f"writing {values.format} -> {output}; half a minute to two, with checks", flush=True)
     if values.format == "hub":
-        _print_card(output, _save_hub(values, license))
+        card = _save_hub(values, license)
+        _print_card(output, card)
+        _print_license(card["license"])
         return
     origin = export.origin_of(
         *(model_file(getattr(values, name), name.capitalize()) for name in _models(values)),
@@ -251,6 +258,14 @@ def _print_card(output, card):
     for name, details in card["outputs"].items():
         print(f"  {name} [{', '.join(map(str, details['shape']))}]")
     _print_checks(card["checks"])
+
+
+def _print_license(license):
+    """What is left to do for Kaggle, if it has no name for the licence of a hub's folder."""
+    from sepssl.export.kaggle import VARIATION, kaggle_license
+
+    if license and not kaggle_license(license):
+        print(f"Kaggle has no licence {license}: fill in licenseName in each {VARIATION}")
 
 
 def _calibration(values, log_mel):

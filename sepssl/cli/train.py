@@ -59,18 +59,30 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def expanded(argv: Sequence[str]) -> list[str]:
-    """The arguments, with the file of a configuration in the place of its name."""
+    """The arguments, with the file of a configuration in the place of its name.
+
+    Raises:
+        flags.Error: if several configurations are given.
+    """
     arguments = [argv[0], *flags.FLAGS.read_flags_from_files(list(argv[1:]), force_gnu=False)]
+    given = []
     for i, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
         if flag not in ("--config", "-config"):
             continue
         place = i if equals else i + 1
         value = value if equals else "".join(arguments[place : place + 1])
+        given.append(value)
         name, colon, rest = value.partition(":")
         if name in shipped() and not pathlib.Path(name).is_file():
             path = f"{shipped()[name]}{colon}{rest}"
             arguments[place] = f"{flag}={path}" if equals else path
+    # absl would fail at the values set by --config.KEY, with other words.
+    if len(given) > 1:
+        listed = ", ".join(given)
+        raise flags.Error(
+            f"--config: is given {len(given)} times ({listed}); expected one configuration"
+        )
     return arguments
 
 

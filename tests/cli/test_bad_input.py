@@ -81,6 +81,16 @@ EARLY = [  # command, arguments, what the line says
         "unknown configuration key: nonsense; --help lists the keys",
     ),
     ("train", [SEPARATOR_SMOKE, "--workdir=out", "--config.train.steps=many"], "train.steps=many"),
+    (
+        "train",
+        [SEPARATOR_SMOKE, ENCODER_SMALL, "--workdir=out", "--config.train.steps=3"],
+        "--config: is given 2 times (",
+    ),
+    (
+        "train",
+        [SEPARATOR_SMOKE, "--workdir=out", "--config", "none.py"],
+        "separator_smoke.py, none.py); expected one configuration",
+    ),
     ("train", ["--config=none.py", "--workdir=out"], "none.py: no such file"),
     ("train", ["--config=none.py", "--workdir=out", "--config.seed=1"], "none.py: no such file"),
     ("train", ["--config=wrong.py", "--workdir=out"], "ZeroDivisionError: division by zero"),
@@ -278,6 +288,11 @@ EARLY = [  # command, arguments, what the line says
     ("export", [ENCODER, "--output=out", "tflite"], "unexpected argument"),
     ("export", [ENCODER, "--output=out", "--fromat=tflite"], "flag 'fromat'"),
     ("export", ["--output=out"], "expected --encoder, --separator, or both"),
+    (
+        "export",
+        [ENCODER, "--output=out", "--input=mixed"],
+        "--input: 'mixed': expected some of waveform, patch, log_mel (what the exported ",
+    ),
     (
         "export",
         [ENCODER, SEPARATOR, "--output=out", "--format=tflite"],

@@ -25,6 +25,7 @@ from sepssl.export import (
     save_hub_encoder,
     save_hub_separator,
 )
+from sepssl.export.kaggle import kaggle_license, write_kaggle_metadata
 from sepssl.separation import TDCN, LearnedBasis, Separator
 from sepssl.serialization import save_model
 
@@ -152,6 +153,29 @@ def test_what_kaggle_reads(folder):
         assert "DIRECTORY" not in variation["usage"]
         assert isinstance(variation["fineTunable"], bool)
         assert variation["trainingData"] == []
+
+
+def test_licences_and_folders_of_kaggle(tmp_path, capsys):
+    names = {
+        "GPL-3.0-only": "GPL 3",
+        "lgpl-3.0-or-later": "GNU Lesser General Public License 3.0",
+        "MIT": "MIT",
+        "EUPL-1.2": "",
+        "": "",
+    }
+    assert {license: kaggle_license(license) for license in names} == names
+    for license in names:
+        export._print_license(license)
+    assert capsys.readouterr().out == (
+        "Kaggle has no licence EUPL-1.2: fill in licenseName in each model-instance-metadata.json\n"
+    )
+    for part in ("saved_model", "tflite", "onnx"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "README.md").write_text('load("DIRECTORY/a"), LABELLED_DIRECTORY')
+    write_kaggle_metadata(tmp_path, "Audio encoder", "DIRECTORY is a copy", "GPL-2.0-only")
+    variation = json.loads((tmp_path / "onnx" / "model-instance-metadata.json").read_text())
+    assert variation["licenseName"] == "GPL 2"
+    assert variation["usage"] == 'load("${PATH}/a"), LABELLED_DIRECTORY'
 
 
 def test_hugging_face_reads_the_card(folder):

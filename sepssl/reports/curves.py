@@ -6,6 +6,7 @@ import math
 import numbers
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -100,14 +101,15 @@ def draw_panels(panels: Sequence[Panel], dpi: int = 150) -> Figure:
     return figure
 
 
-def curve_svgs(panels: Sequence[Panel]) -> list[str]:
+def curve_svgs(panels: Sequence[Panel], prefix: str) -> list[str]:
     """Panels over a common axis of steps, each as an SVG element for a page.
 
     Args:
         panels: those without a point are left out.
+        prefix: begins the ids of their parts, and is to be another one in every call for a page.
     """
     panels = [panel for panel in panels if any(x for x, _ in panel.curves.values())]
-    steps, drawn = steps_of(panels), []
+    steps, drawn = steps_of(panels), list[str]()
     with matplotlib.rc_context(_PAGE_LOOK):
         for panel in panels:
             figure = Figure((4.8, 2.9), layout="constrained")
@@ -120,10 +122,18 @@ def curve_svgs(panels: Sequence[Panel]) -> list[str]:
             figure.savefig(text, format="svg", transparent=True, metadata=nothing)
             _, start, svg = text.getvalue().partition("<svg ")
             title = html.escape(f"{panel.title} over training steps")
-            drawn.append(
-                f'{start}role="img" aria-label="{title}" {svg}'.replace(_TEXT, "currentColor")
-            )
+            svg = f'{start}role="img" aria-label="{title}" {svg}'.replace(_TEXT, "currentColor")
+            drawn.append(_with_prefixed_ids(svg, f"{prefix}-{len(drawn) + 1}-"))
     return drawn
+
+
+def _with_prefixed_ids(svg: str, prefix: str) -> str:
+    """Ids hold for a whole page, and Matplotlib gives those of one picture to the next as well."""
+
+    def prefixed(tag: re.Match) -> str:
+        return re.sub(' id="|url\\(#|xlink:href="#', rf"\g<0>{prefix}", tag[0])
+
+    return re.sub("<[a-z][^>]*>", prefixed, svg)
 
 
 def draw_curves(

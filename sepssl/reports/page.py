@@ -66,7 +66,7 @@ def write_page(
         InputError: if a sound is not float [samples] at 1000 Hz or more, or holds NaN or infinity.
         OutputError: if the page cannot be written.
     """
-    shown = [_shown_section(section) for section in sections]
+    shown = [_shown_section(section, f"curve-{i}") for i, section in enumerate(sections, start=1)]
     page = TEMPLATES.get_template("page.html").render(
         title=title,
         introduction=introduction,
@@ -77,14 +77,17 @@ def write_page(
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
-def _shown_section(section: Section) -> dict | None:
-    """What the template shows of a section; None if that is nothing but its heading."""
+def _shown_section(section: Section, ids: str) -> dict | None:
+    """What the template shows of a section, with ids that begin with `ids` in its curves.
+
+    None if that is nothing but its heading.
+    """
     for row in section.sounds:
         for sound in row:
             _check(sound)
     shown = {
         "table": _table(section.table) if section.table else None,
-        "curves": [Markup(svg) for svg in curve_svgs(section.curves)],
+        "curves": [Markup(svg) for svg in curve_svgs(section.curves, ids)],
         "sounds": [_row(row) for row in section.sounds],
         "picture": section.picture and (as_base64(section.picture[0]), section.picture[1]),
         "frame": section.frame,

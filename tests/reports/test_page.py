@@ -128,6 +128,17 @@ def test_curves_take_the_colours_of_the_page(full):
         assert not re.search("#(000000|ffffff|010203)", picture)
 
 
+def test_curves_refer_to_parts_of_their_own(full):
+    text = full.read_text(encoding="utf-8")
+    ids = re.findall('<[^>]* id="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    for picture in re.findall("<svg .*?</svg>", text, re.DOTALL):
+        own = set(re.findall('<[^>]* id="([^"]+)"', picture))
+        referred = set(re.findall(r'(?:url\(#|xlink:href="#)([^)"]+)', picture))
+        assert referred
+        assert referred <= own
+
+
 def sounds(path):
     """(waveform, rate) of every sound of a page."""
     files = [

@@ -19,7 +19,7 @@ from sepssl.serialization import save_model
 from sepssl.training.checkpoints import Resume, RunFolder
 from sepssl.training.input import Batches, DatasetBatches, distribute
 from sepssl.training.learner import Learner
-from sepssl.training.monitors import FiniteGuard, MetricsLog
+from sepssl.training.monitors import FiniteGuard, MetricsLog, TrainingDiverged
 from sepssl.training.precision import Float32Copy
 
 SCHEDULES = ("constant", "cosine")
@@ -119,7 +119,7 @@ def train(
         The trained product, in float32.
 
     Raises:
-        TrainingDiverged: if loss or gradient is not finite.
+        TrainingDiverged: if loss or gradient is not finite, or `evaluate` raises it: with the step.
         InputError: if another process is training in the same folder, or `state_steps` are not
             steps of the run.
     """
@@ -153,7 +153,12 @@ def train(
             return {k: strategy.reduce("MEAN", v, axis=None) for k, v in metrics.items()}
 
         def evaluate_and_keep(step: int) -> None:
-            metrics = evaluate(product()) if evaluate else {}
+            try:
+                metrics = evaluate(product()) if evaluate else {}
+            except TrainingDiverged as error:
+                last = f"last good checkpoint: {resume.latest or 'none'}"
+                hint = f"{last}; try a lower train.learning_rate" if step else "before training"
+                raise TrainingDiverged(f"step {step}: {error}; {hint}") from None
             metrics = {f"validation/{k}": v for k, v in metrics.items()}
             if step in state_steps:
                 run.keep_state(product(), step, metrics)

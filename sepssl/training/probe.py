@@ -12,6 +12,7 @@ from sepssl.errors import InputError
 from sepssl.evaluation.scores import macro_scores
 from sepssl.representation import Encoder
 from sepssl.representation.embed import embed_recording
+from sepssl.training.monitors import TrainingDiverged
 
 PENALTY = 100.0  # of the ridge classifier, on standardised embeddings; our choice
 MAX_SECONDS = 10.0  # of a recording, so that hour-long ones do not hold up training
@@ -41,10 +42,16 @@ class LinearProbe:
         self._fit, self._score = (half[:, usable] for half in halves)
 
     def __call__(self, encoder: Encoder) -> dict[str, float]:
-        """{"probe_map": macro mAP}, or nothing if no class can be scored."""
+        """{"probe_map": macro mAP}, or nothing if no class can be scored.
+
+        Raises:
+            TrainingDiverged: if the encoder gives NaN or infinity.
+        """
         if not self._fit.size:
             return {}
         embeddings = np.stack([embed_recording(encoder, w) for w in self._waveforms])
+        if not np.isfinite(embeddings).all():
+            raise TrainingDiverged("embeddings of a labelled clip hold NaN or infinity")
         with threadpoolctl.threadpool_limits(1):
             scaler = StandardScaler().fit(embeddings[~self._scored])
             classifier = RidgeClassifier(alpha=PENALTY)

@@ -28,6 +28,7 @@ from sepssl.training.clips import (
 )
 from sepssl.training.input import require_batch
 from sepssl.training.loop import COMMON_MINIMUMS, loop_settings, require_at_least, train
+from sepssl.training.monitors import TrainingDiverged
 from sepssl.training.separator_learner import SeparatorLearner
 from sepssl.training.start import announce_start, initial_separator, settings_of_run
 from sepssl.training.strategy import make_strategy
@@ -251,12 +252,15 @@ def _validation(
 def _evaluator(
     clips: list[tuple[np.ndarray, np.ndarray]], recordings: list[np.ndarray]
 ) -> Callable[[Separator], dict[str, float]]:
-    """Scores what `_validation` returns."""
+    """Scores what `_validation` returns; raises TrainingDiverged for channels that are NaN."""
 
     def evaluate(separator: Separator) -> dict[str, float]:
         def separate(mixtures: np.ndarray) -> np.ndarray:
             # Each replica predicts the whole batch, and Keras joins what they return.
-            return separator.predict_on_batch(mixtures)[: len(mixtures)]
+            channels = separator.predict_on_batch(mixtures)[: len(mixtures)]
+            if not np.isfinite(channels).all():
+                raise TrainingDiverged("channels of a validation clip hold NaN or infinity")
+            return channels
 
         scores = SeparationScores()
         for mixture, sources in clips:

@@ -8,6 +8,7 @@ from sepssl.data.scenes import SceneConfig
 from sepssl.data.scenes.clips import SceneClips
 from sepssl.data.sources import open_clips
 from sepssl.representation import Encoder, SmallBackbone
+from sepssl.training.monitors import TrainingDiverged
 from sepssl.training.probe import LinearProbe, make_probe
 
 RATE = 16000
@@ -82,3 +83,12 @@ def test_no_clips_or_no_class_to_score_means_no_probe():
     encoder = Encoder(SmallBackbone(16, width=4))
     same = LinearProbe([tone(300)] * 6, np.ones([6, 2]))
     assert same(encoder) == {}
+
+
+def test_embeddings_that_are_not_numbers_stop_the_run():
+    encoder = Encoder(SmallBackbone(16, width=4))
+    encoder.build()
+    encoder.set_weights([np.full_like(weight, np.nan) for weight in encoder.get_weights()])
+    sounds, labels = [tone(300 * (1 + i % 4 // 2)) for i in range(8)], np.eye(2)[[0, 0, 1, 1] * 2]
+    with pytest.raises(TrainingDiverged, match="embeddings of a labelled clip hold NaN"):
+        LinearProbe(sounds, labels)(encoder)

@@ -10,6 +10,7 @@ from sepssl.reports.curves import draw_curves
 from sepssl.separation.separator import load_separator
 from sepssl.training.clips import mixtures
 from sepssl.training.loop import log_spaced_steps
+from sepssl.training.monitors import TrainingDiverged
 from sepssl.training.separator import train_separator
 
 pytestmark = pytest.mark.usefixtures("eager")
@@ -74,6 +75,19 @@ def test_a_fuss_folder_trains_with_and_without_its_sources(tmp_path, capsys):
     assert "mixed" in (tmp_path / "curves.svg").read_text()
     with pytest.raises(InputError, match=r"accuracy: no run has it; they have .*validation/MoMi"):
         draw_curves([mixed.path], ["accuracy"], tmp_path / "other.png")
+
+
+def test_weights_that_explode_stop_the_run_in_its_validation(tmp_path):
+    """Loss and gradient of the step were numbers, what the new weights compute is not."""
+    write_fuss(tmp_path / "data", 20)
+    config = config_of(tmp_path / "data", learning_rate=1e30, state_steps=(1, 2))
+    with pytest.raises(TrainingDiverged) as stopped:
+        train_separator(config, tmp_path / "run", verbose=False)
+    assert str(stopped.value) == (
+        "step 1: channels of a validation clip hold NaN or infinity; last good checkpoint: none; "
+        "try a lower train.learning_rate"
+    )
+    assert not list((tmp_path / "run").rglob("*.keras"))
 
 
 def test_scenes_are_mixed_from_isolated_sounds(tmp_path):

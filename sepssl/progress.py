@@ -13,6 +13,7 @@ with warnings.catch_warnings():
     from tqdm.notebook import tqdm_notebook
 
 LINE_SECONDS = 30.0  # between lines where the output is not a terminal; our choice
+FEW_ITEMS = 10  # timed before the time left is shown; our choice
 
 
 def counted(count: int, unit: str) -> str:
@@ -27,8 +28,9 @@ class Progress:
     plain line about every 30 s and one at the end, without control characters.
 
     Rate and time left count from the end of the first update: what the first item takes on top of
-    the others, such as the compilation of a training step, is left out of them. Until then only
-    `start` is shown.
+    the others, such as the compilation of a training step, is left out of them. They are shown
+    after `FEW_ITEMS` more. Where these take longer than 30 s, as recordings may that a model is
+    compiled for each, they count from then instead. Until the first update only `start` is shown.
 
         with Progress("decoding", len(clips), "clip", start="decoding 20 clips") as progress:
             for clip in clips:
@@ -62,7 +64,8 @@ class Progress:
         self._done = self._done_before = done
         self._shown = ""
         self._began = self._last_line = time.monotonic()
-        self._counted: tuple[int, float] | None = None  # (items, time) after the first update
+        self._counted: tuple[int, float] | None = None  # (items, time) that the rate counts from
+        self._timed = False  # whether the rate is worth showing
         if start is not None:
             self.note(start)
 
@@ -85,15 +88,21 @@ class Progress:
             self._shown = ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
         if self._counted is None:
             self._counted = (self._done, now)
+        elif not self._timed:
+            items, since = self._counted
+            self._timed = self._done - items >= FEW_ITEMS
+            if not self._timed and now - since >= LINE_SECONDS:
+                self._counted, self._timed = (self._done, now), True
         if not self.verbose:
             return
         if self._interactive:
             if self._bar is None:
                 self._bar = self._new_bar()
-            self._bar.set_postfix_str(self._shown, refresh=False)
+            beside = f"{self._rate_and_time_left(now)}{self._shown and f', {self._shown}'}"
+            self._bar.set_postfix_str(beside.removeprefix(", "), refresh=False)
             self._bar.update(self._done - self._bar.n)
         elif now - self._last_line >= LINE_SECONDS:
-            self._print_line(now, self._rate_and_time_left(now, *self._counted))
+            self._print_line(now, self._rate_and_time_left(now))
 
     def note(self, message: str) -> None:
         """Prints a line of its own, above the bar if there is one."""
@@ -118,9 +127,9 @@ class Progress:
             desc=self.title,
             total=self.total,
             initial=self._done,
-            unit=f" {self.unit}",
             file=sys.stdout,
             dynamic_ncols=True,
+            bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
         )
 
     def _print_line(self, now: float, end: str) -> None:
@@ -130,8 +139,9 @@ class Progress:
             f"{self.title}: {self._done}/{counted(self.total, self.unit)}{end}{shown}", flush=True
         )
 
-    def _rate_and_time_left(self, now: float, items: int, since: float) -> str:
-        if self._done == items or now == since:
+    def _rate_and_time_left(self, now: float) -> str:
+        items, since = self._counted or (self._done, now)
+        if not self._timed or self._done == items or now == since:
             return ""
         rate = (self._done - items) / (now - since)
         pace = f"{rate:.3g} {self.unit}s/s" if rate >= 1 else f"{1 / rate:.3g} s/{self.unit}"

@@ -49,6 +49,28 @@ def test_the_first_update_is_not_in_the_rate(clock, capsys):
     )
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_compilations_of_the_first_items_are_not_in_the_time_left(terminal, clock, monkeypatch):
+    output = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stdout", output)
+    with Progress("separating", 100, "clip") as progress:
+        for _ in range(3):  # clips of three lengths, for each of which the model is compiled
+            clock[0] += 17
+            progress.update()
+        early = output.getvalue()
+        for _ in range(20):
+            clock[0] += 2
+            progress.update()
+            if terminal:
+                progress._bar.refresh()
+    assert re.search(r"separating:.* [123]/100", early)
+    assert "left" not in early
+    lines = output.getvalue().replace("\r", "\n").splitlines()
+    assert any("10/100" in line and "2 s/clip, 03:00 left" in line for line in lines)
+    rates = re.findall(r"([\d.]+) (?:s/clip|clips/s)", output.getvalue())
+    assert set(rates) == {"2"}
+
+
 def test_a_bar_on_a_terminal(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)

@@ -45,7 +45,8 @@ def batch_norm_over_replicas(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalises the last axis by mean and variance over all others and over all replicas.
 
-    Replicas hold equally much. Outside replica context: over this `x` alone.
+    Replicas hold equally much. Outside replica context, or on another backend of Keras than
+    TensorFlow: over this `x` alone.
 
     Args:
         x: [..., channels], of any floating type.
@@ -55,8 +56,11 @@ def batch_norm_over_replicas(
     Returns:
         Normalised [..., channels] of the type of `x`, and mean and variance, float32 [channels].
     """
+    channels, axes = x.shape[-1], list(range(len(x.shape) - 1))
+    if keras.config.backend() != "tensorflow":
+        mean, variance = ops.moments(ops.cast(x, "float32"), axes)
+        return _normalized(x, mean, variance, gamma, beta, epsilon), mean, variance
     context = tf.distribute.get_replica_context()
-    channels = x.shape[-1]
     if context is None or context.num_replicas_in_sync == 1:
         rows = tf.reshape(x, [1, 1, -1, channels])
         normalized, mean, unbiased, *_ = tf.raw_ops.FusedBatchNormV3(
@@ -65,13 +69,17 @@ def batch_norm_over_replicas(
         count = tf.cast(tf.shape(rows)[2], tf.float32)
         variance = unbiased * (count - 1.0) / count
         return tf.reshape(normalized, tf.shape(x)), mean, variance
-    wide, axes = tf.cast(x, tf.float32), list(range(len(x.shape) - 1))
+    wide = tf.cast(x, tf.float32)
     mean = context.all_reduce(tf.distribute.ReduceOp.MEAN, tf.reduce_mean(wide, axes))
     variance = tf.reduce_mean(tf.math.squared_difference(wide, mean), axes)
     variance = context.all_reduce(tf.distribute.ReduceOp.MEAN, variance)
-    scale = gamma * tf.math.rsqrt(variance + epsilon)
+    return _normalized(x, mean, variance, gamma, beta, epsilon), mean, variance
+
+
+def _normalized(x, mean, variance, gamma, beta, epsilon):
+    scale = gamma * ops.rsqrt(variance + epsilon)
     shift = beta - mean * scale
-    return x * tf.cast(scale, x.dtype) + tf.cast(shift, x.dtype), mean, variance
+    return x * ops.cast(scale, x.dtype) + ops.cast(shift, x.dtype)
 
 
 def mean_over_replicas(values: dict) -> dict:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import keras
 import tensorflow as tf
 
 
@@ -18,8 +19,11 @@ def fused(function: Callable) -> Callable:
             integer tensor, gets no gradient.
 
     Returns:
-        A function of the same arguments with the same value and gradient.
+        A function of the same arguments with the same value and gradient; on another backend of
+        Keras than TensorFlow, `function` itself.
     """
+    if keras.config.backend() != "tensorflow":
+        return function
     forward = tf.function(function, jit_compile=True, autograph=False)
 
     @tf.function(jit_compile=True, autograph=False)

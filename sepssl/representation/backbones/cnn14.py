@@ -74,7 +74,7 @@ class Cnn14Backbone(keras.layers.Layer):
         x = ops.expand_dims(self.band_norm(patches, training=training), -1)
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             if i in range(2, 2 * BLOCKS, 2):
-                x = ops.average_pool(x, 2)
+                x = ops.average_pool(x, 2, strides=2)
             x = ops.relu(norm(conv(x), training=training))
         x = ops.mean(x, axis=2)  # [batch, frames // 32, 32 * width]
         return self.dense(ops.max(x, axis=1) + ops.mean(x, axis=1))

@@ -61,7 +61,7 @@ class Program:
 
     Args:
         spec: of the plan: `separator` (what differs from configs/separator_small.py), `dtype`,
-            `mixtures` and `supervised` (per batch, separated by MixIT and by PIT),
+            `mixtures` and `supervised` (per batch, separated by MixIT and by PIT; either may be 0),
             `silent_max_snr`, and `models`, dicts of `name`, `seed`, `pool` (or the first and the
             last of several, with a + between) and settings.
         ranges: by name of a pool, its first and last scene.
@@ -69,7 +69,7 @@ class Program:
 
     def __init__(self, spec, ranges):
         self.models = spec["models"]
-        self.mixtures = spec["mixtures"]
+        self.mixtures = spec.get("mixtures", 0)
         self.supervised = spec.get("supervised", 0)
         self.silent_max_snr = spec.get("silent_max_snr", 30.0)
         config = separator_small.get_config().separator
@@ -103,13 +103,16 @@ class Program:
 
     def loss(self, weights, settings, recordings, sources, done):
         """The mean over all mixtures, as `SeparatorLearner` has it."""
-        references, mixtures = mixtures_of_mixtures(recordings)
-        if self.supervised:
-            mixtures = jnp.concatenate([mixtures, jnp.sum(sources, axis=1)])
-        estimates = self.separate(weights, mixtures)
-        found = estimates[: self.mixtures]
+        mixtures = [jnp.sum(sources, axis=1)] if self.supervised else []
+        if self.mixtures:
+            references, of_recordings = mixtures_of_mixtures(recordings)
+            mixtures = [of_recordings, *mixtures]
+        estimates = self.separate(weights, jnp.concatenate(mixtures))
+        losses = 0.0
         with jax.default_matmul_precision("highest"):
-            losses = settings["mixit"] * jnp.sum(mixit_loss(references, found)[0])
+            if self.mixtures:
+                loss, _ = mixit_loss(references, estimates[: self.mixtures])
+                losses += settings["mixit"] * jnp.sum(loss)
             if self.supervised:
                 loss, _ = pit_loss(
                     sources,

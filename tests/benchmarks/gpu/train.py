@@ -21,16 +21,13 @@ end, those of the moving average, as NAME.npz with arrays w0, w1, ... in the ord
 
 import argparse
 import concurrent.futures
-import importlib.abc
-import importlib.machinery
 import json
-import os
 import pathlib
-import sys
 import time
-import types
 
 import numpy as np
+
+from tests.benchmarks.gpu.no_tensorflow import use_jax
 
 START = time.time()
 RESERVE_SECONDS = 13.0  # for scores and files at the end
@@ -38,36 +35,6 @@ RESERVE_SECONDS = 13.0  # for scores and files at the end
 
 def say(*values):
     print(f"[{time.time() - START:6.1f}]", *values, flush=True)
-
-
-class Empty(types.ModuleType):
-    """Stands for TensorFlow, which the package's training loop and exports import."""
-
-    def __getattr__(self, name):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return Empty(f"{self.__name__}.{name}")
-
-    def __call__(self, *arguments, **_):
-        return arguments[0] if arguments and callable(arguments[0]) else (lambda f: f)
-
-    def __or__(self, other):
-        return self
-
-    __ror__ = __or__
-
-
-class EmptyTensorFlow(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("tensorflow", "tensorflow_datasets"):
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)
-        return None
-
-    def create_module(self, spec):
-        return Empty(spec.name)
-
-    def exec_module(self, module):
-        module.__path__ = []
 
 
 def main():
@@ -80,9 +47,7 @@ def main():
     options = parser.parse_args()
     plan = json.loads(options.plan.read_text(encoding="utf-8"))
     options.output.mkdir(parents=True)
-    os.environ["KERAS_BACKEND"] = "jax"
-    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
-    sys.meta_path.insert(0, EmptyTensorFlow())
+    use_jax()
     from tests.benchmarks.gpu.scenes import POOLS, start_rendering
 
     workers, rendering = start_rendering(plan["pools"], options.sounds)

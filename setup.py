@@ -74,6 +74,7 @@ setup(
             "ai-edge-litert>=1.2",
             "fast_bss_eval>=0.1.4",
             "hypothesis>=6.100",
+            "mlcroissant>=1.0.22",
             "pytest>=8.0",
             "pytest-cov>=5.0",
             "pytest-timeout>=2.3",

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from sepssl.audio.decoding import printable
 from sepssl.data.channel_shards import PLAN, SHARDS, STORE, read_plan
 from sepssl.data.clips import Skipped
+from sepssl.data.croissant import FLOAT, INTEGER, Column, Files, Table, write_croissant
 from sepssl.data.folder import file_digest, file_stamp, list_sounds, without_sources
 from sepssl.data.manifest import ManifestRow, manifest_rows
 from sepssl.errors import InputError
@@ -36,6 +37,25 @@ CHANNELS, FAILED = "channels.csv", "failed.csv"
 _PLACE = ("path", "recording", "offset")  # a file, and where in its recording the clip begins
 _FILE_COLUMNS = (*_PLACE, "channel", "level_db", "active", "gain_db")
 _FRAME_COLUMNS = (*_PLACE, "first_frame", "frames")
+_COLUMNS = {
+    column.name: column
+    for column in (
+        Column("path", "The file."),
+        Column("recording", "What was separated."),
+        Column("offset", "Where the clip begins in it, in seconds.", FLOAT),
+        Column("channel", "From 1.", INTEGER),
+        Column("level_db", "Relative to the clip, in dB.", FLOAT),
+        Column("active", "Share of the time in which it is active.", FLOAT),
+        Column("gain_db", "By which the channels of the clip were made quieter.", FLOAT),
+        Column("first_frame", "Of the clip, in the file.", INTEGER),
+        Column("frames", "Of the clip.", INTEGER),
+    )
+}
+_FILES = {  # by format: a glob pattern, and a MIME type
+    "flac": ("*.flac", "audio/flac"),
+    "opus": ("*.opus", "audio/ogg"),
+    "log_mel": ("log_mel.npy", "application/octet-stream"),
+}
 _FAILED_COLUMNS = ("path", "clip", "reason")
 _THREADS = 8  # to wait for the disk
 
@@ -367,7 +387,8 @@ def read_result(corpus: Corpus, shard: Shard) -> ShardResult:
 def finish(corpus: Corpus, shards: Sequence[Shard], skipped: Sequence[Skipped] = ()) -> Report:
     """Puts the results of all shards together, when they are done.
 
-    Writes `failed.csv`, and `channels.csv` of channels in files, or the index of all shards.
+    Writes `failed.csv`, and the index of all shards or, of channels in files, `channels.csv` and
+    `croissant.json`.
 
     Args:
         corpus: what was made.
@@ -405,6 +426,10 @@ def finish(corpus: Corpus, shards: Sequence[Shard], skipped: Sequence[Skipped] =
         report.result = str(output / CHANNELS)
         columns = _FRAME_COLUMNS if corpus.format == "log_mel" else _FILE_COLUMNS
         _write_table(output / CHANNELS, columns, _channel_rows(corpus, shards))
+        listed = Table(CHANNELS, "The separated channels.", [_COLUMNS[name] for name in columns])
+        includes, encoding = _FILES[corpus.format]
+        files = Files("files", "Their samples or frames.", f"{SHARDS}/**/{includes}", encoding)
+        write_croissant(output, "Recordings, separated into channels.", [listed], [files])
     return report
 
 

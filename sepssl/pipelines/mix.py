@@ -11,6 +11,7 @@ import numpy as np
 
 from sepssl.audio.files import write_audio
 from sepssl.data.clips import Skipped
+from sepssl.data.croissant import FLOAT, TEXT, Column, Files, Table, write_croissant
 from sepssl.data.folder import sources_folder
 from sepssl.data.labels import LABELS_FILE
 from sepssl.data.mixtures import MixedScene, MixtureClips
@@ -20,6 +21,44 @@ from sepssl.files import atomic_file, atomic_folder, lock_folder, writing_to
 from sepssl.progress import Progress
 
 SETTINGS_FILE = "mix.json"
+_DESCRIPTION = "Sound scenes with their true sources, mixed from recordings of isolated sounds."
+_LABELS = Table(
+    LABELS_FILE,
+    "The labels of each scene.",
+    [
+        Column("filename", "The mixture."),
+        Column("labels", "Of the sources.", separator=";"),
+    ],
+)
+_FILES = [
+    Files("mixtures", "The sound of each scene.", "[0-9]*[0-9].wav", "audio/wav"),
+    Files("sources", "Their true sources, which add up.", "*_sources/*.wav", "audio/wav"),
+    Files(
+        "recipes",
+        "What each source of each scene was made of.",
+        "[0-9]*[0-9].json",
+        "application/json",
+        [
+            Column("file", "The source, in NAME_sources.", TEXT, "", "$.sources[*].file"),
+            Column("recording", "Where it is from.", TEXT, "", "$.sources[*].recording"),
+            Column(
+                "start_seconds",
+                "Where the part heard begins in it.",
+                FLOAT,
+                "",
+                "$.sources[*].start_seconds",
+            ),
+            Column(
+                "onset_seconds",
+                "Where that begins in the scene.",
+                FLOAT,
+                "",
+                "$.sources[*].onset_seconds",
+            ),
+            Column("level_db", "Its level.", FLOAT, "", "$.sources[*].level_db"),
+        ],
+    ),
+]
 
 
 class Written(NamedTuple):
@@ -41,7 +80,7 @@ def write_mixtures(clips: MixtureClips, output: str | os.PathLike, verbose: bool
     Of a scene, there are `NAME.wav`, `NAME_sources/background0_sound.wav` and
     `NAME_sources/foreground0_sound.wav` and so on, and `NAME.json` with what it was made of. A
     scene is complete when its mixture is there, which comes last. Labels, if there are any, are in
-    `labels.csv`, written at the end; `mix.json` has the settings.
+    `labels.csv`, written at the end; `mix.json` has the settings, `croissant.json` describes all.
 
     Args:
         clips: the scenes.
@@ -74,6 +113,7 @@ def write_mixtures(clips: MixtureClips, output: str | os.PathLike, verbose: bool
         if len(skipped) == len(paths):
             raise InputError(f"{output}: no scene could be made; the first: {skipped[0].reason}")
         _write_labels(clips, output, paths)
+        write_croissant(output, _DESCRIPTION, [_LABELS], _FILES)
     return Written(len(missing) - len(skipped), there, skipped)
 
 

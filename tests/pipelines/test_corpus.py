@@ -120,6 +120,25 @@ def test_channels_in_flac_are_those_of_separate(world, tmp_path):
     assert "does not exist" in failed[1]["reason"]
 
 
+def test_croissant_describes_the_channels(world, tmp_path):
+    mlcroissant = pytest.importorskip("mlcroissant")
+    for format, column in (("flac", "channel"), ("log_mel", "first_frame")):
+        corpus = corpus_of(world, tmp_path / format, format=format)
+        run(corpus)
+        dataset = mlcroissant.Dataset(tmp_path / format / "croissant.json")
+        assert not dataset.metadata.ctx.issues.errors
+        found = list(dataset.records("channels"))
+        rows = table(tmp_path / format / "channels.csv")
+        assert [record["channels/path"].decode() for record in found] == [r["path"] for r in rows]
+        assert [record["channels/offset"] for record in found] == [float(r["offset"]) for r in rows]
+        numbers = [int(row[column]) for row in rows]
+        assert [record[f"channels/{column}"] for record in found] == numbers
+        (listed,) = [node for node in dataset.metadata.distribution if node.id == "files"]
+        there = (tmp_path / format).glob(listed.includes[0])
+        names = {path.relative_to(tmp_path / format).as_posix() for path in there}
+        assert names == {row["path"] for row in rows}
+
+
 def test_channels_in_opus_sound_alike(world, tmp_path):
     t = np.arange(RATE) / RATE
     (tmp_path / "in").mkdir()

@@ -1,3 +1,4 @@
+import collections
 import json
 
 import numpy as np
@@ -58,6 +59,41 @@ def test_scenes_become_a_fuss_folder_that_grows(sounds, tmp_path):
     assert len((output / "labels.csv").read_text().splitlines()) == 7
     with pytest.raises(InputError, match="holds scenes of other settings or sounds"):
         write_mixtures(opened(sounds, 6, seed=1), output, verbose=False)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_croissant_describes_the_scenes(sounds, tmp_path, labelled):
+    clips, output = opened(sounds, 3), tmp_path / "out"
+    if not labelled:
+        config = MixtureConfig(duration=0.5, part_seconds=(0.2, 0.4))
+        mixtures = Mixtures({"train": 3}, config=config)
+        for file in sounds.rglob("*.wav"):
+            file.rename(sounds / file.name)
+        clips = open_clips(f"mix:{sounds}", RATE, mixtures=mixtures)
+    write_mixtures(clips, output, verbose=False)
+    mlcroissant = pytest.importorskip("mlcroissant")
+    dataset = mlcroissant.Dataset(output / "croissant.json")
+    assert not dataset.metadata.ctx.issues.errors
+    assert len(dataset.metadata.record_sets) == 1 + labelled
+    names = ("file", "recording", "start_seconds", "onset_seconds", "level_db")
+    found = collections.defaultdict(list)
+    for record in dataset.records("recipes_records"):
+        values = [record[f"recipes_records/{name}"] for name in ("name", *names)]
+        scene, *values = [v.decode() if isinstance(v, bytes) else v for v in values]
+        found[scene].append(dict(zip(names, values, strict=True)))
+    assert found == {
+        f"{index:06d}": json.loads((output / f"{index:06d}.json").read_text())["sources"]
+        for index in range(3)
+    }
+    if labelled:
+        for record, row in zip(dataset.records("labels"), clips.labels, strict=True):
+            classes = {label.decode() for label in record["labels/labels"]}
+            assert classes == {clips.class_names[i] for i in np.flatnonzero(row)}
+    sets = {node.id: node.includes[0] for node in dataset.metadata.file_sets}
+    assert sorted(path.name for path in output.glob(sets["mixtures"])) == [
+        f"{index:06d}.wav" for index in range(3)
+    ]
+    assert set(output.glob(sets["sources"])) == set(output.glob("*/*.wav"))
 
 
 def test_other_folders_stay_as_they_are(sounds, tmp_path):

@@ -27,7 +27,7 @@ from sepssl.files import atomic_file
 from sepssl.pipelines.quickstart_folder import QuickstartFolder
 from sepssl.reports.found import Sound
 from sepssl.reports.page import Section, write_page
-from sepssl.reports.training import encoder_curves, separator_curves, state_sounds
+from sepssl.reports.training import encoder_curves, separator_curves, state_section
 from sepssl.representation import Encoder, load_encoder
 from sepssl.representation.build import make_encoder
 from sepssl.representation.embed import embed_recording
@@ -196,7 +196,7 @@ def _report(
     sections = [
         Section("Results", table=rows),
         Section("Scenes, and their channels", SCENES, sounds=_scenes(config, paths)),
-        Section("States of the separator", STATES, sounds=state_sounds(paths.separator)),
+        state_section(paths.separator, "States of the separator", STATES),
         *separator_curves(read_metrics(paths.separator / "metrics.jsonl")),
         *encoder_curves(encoders, "Training of the encoders"),
         Section("Sound classes", sounds=_classes(config), folded=True),

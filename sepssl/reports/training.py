@@ -10,6 +10,7 @@ import numpy as np
 import soundfile
 
 from sepssl.audio.decoding import printable
+from sepssl.progress import counted
 from sepssl.reports.curves import Panel, curve
 from sepssl.reports.found import Sound
 from sepssl.reports.page import Section, write_page
@@ -17,6 +18,8 @@ from sepssl.training.checkpoints import RunFolder
 from sepssl.training.monitors import read_metrics
 
 REPORT = "report.html"
+MAX_SECONDS = 180.0  # of sound in a page, some 8 MB at 16 kHz; our choice
+MIN_SECONDS = 3.0  # of a sound, so that it can be told what it is; our choice
 
 _SEPARATOR_CURVES = (
     "Loss: lower is better. Signal-to-noise ratio: how well the two recordings of a mixture of"
@@ -92,15 +95,19 @@ def encoder_curves(
     return [Section(heading, _ENCODER_CURVES, curves=panels)]
 
 
-def state_sounds(folder: pathlib.Path) -> list[list[Sound]]:
+def state_section(folder: pathlib.Path, heading: str, text: str) -> Section:
     """The example of a separator's run: the clip, then for every kept state a row of its channels.
 
-    Files that cannot be read, or hold NaN, are left out.
+    A page holds `MAX_SECONDS` of sound. What would be more is cut to the stretch in which the clip
+    is loudest and, where less than `MIN_SECONDS` would be left, shown for some of the states only;
+    the text then says so. Files that cannot be read, or hold NaN, are left out.
 
     Args:
         folder: of the run.
+        heading: of the section.
+        text: its paragraph.
     """
-    rows: list[list[Sound]] = []
+    states: list[tuple[int, np.ndarray, int]] = []  # step, [samples, tracks], rate
     for file in sorted((folder / "states").glob("step-*.wav")):
         if not file.stem.removeprefix("step-").isdecimal():
             continue
@@ -108,18 +115,37 @@ def state_sounds(folder: pathlib.Path) -> list[list[Sound]]:
             tracks, rate = soundfile.read(file, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError:
             continue  # damaged since: a report without it is worth more than none
-        if not np.isfinite(tracks).all():
-            continue
-        if not rows:
-            rows.append([Sound("the clip", tracks[:, 0], rate)])
-        step = int(file.stem.partition("-")[2])
+        if np.isfinite(tracks).all():
+            states.append((int(file.stem.partition("-")[2]), tracks, rate))
+    if not states:
+        return Section(heading, text)
+    clip, rate = states[0][1][:, 0], states[0][2]
+    channels, length = states[0][1].shape[1] - 1, len(clip) / rate
+    most = max(2, int(MAX_SECONDS / min(length, MIN_SECONDS) - 1) // channels)
+    chosen = np.unique(np.linspace(0, len(states) - 1, min(most, len(states))).round().astype(int))
+    seconds = min(length, MAX_SECONDS / (1 + channels * len(chosen)))
+    if seconds < length or len(chosen) < len(states):
+        text += (
+            f" To keep the page small: the loudest {seconds:.1f} s of {length:.1f} s, and "
+            f"{len(chosen)} of {counted(len(states), 'state')}. The folder states has everything."
+        )
+    part = _loudest(clip, round(seconds * rate))
+    rows = [[Sound("the clip", clip[part], rate)]]
+    for step, tracks, rate in (states[i] for i in chosen):
         rows.append(
             [
-                Sound(f"step {step}, channel {number}", channel, rate)
+                Sound(f"step {step}, channel {number}", channel[part], rate)
                 for number, channel in enumerate(tracks.T[1:], start=1)
             ]
         )
-    return rows
+    return Section(heading, text, sounds=rows)
+
+
+def _loudest(waveform: np.ndarray, length: int) -> slice:
+    """The stretch of a length with the most energy, the first of several."""
+    energy = np.cumsum(np.concatenate([[0.0], np.square(waveform, dtype=np.float64)]))
+    start = int(np.argmax(energy[length:] - energy[: len(energy) - length]))
+    return slice(start, start + length)
 
 
 def write_training_report(run: RunFolder) -> pathlib.Path:
@@ -139,9 +165,7 @@ def write_training_report(run: RunFolder) -> pathlib.Path:
     task = config["task"]
     sections = separator_curves(records) if task == "separator" else encoder_curves({"": records})
     if task == "separator":
-        sections.append(
-            Section("States of the separator to hear", _EXAMPLE, sounds=state_sounds(run.path))
-        )
+        sections.append(state_section(run.path, "States of the separator to hear", _EXAMPLE))
     views = run.path / "views.png"
     if views.exists():
         text = "The first pairs that the encoder has learned from: a row is a pair."

@@ -13,7 +13,7 @@ from sepssl.errors import InputError
 from sepssl.reports.curves import curve
 from sepssl.reports.found import Sound
 from sepssl.reports.page import Section, write_page
-from sepssl.reports.training import encoder_curves, separator_curves, state_sounds
+from sepssl.reports.training import encoder_curves, separator_curves, state_section
 
 RATE = 8000
 
@@ -264,7 +264,35 @@ def test_sounds_that_cannot_be_read_are_left_out(tmp_path):
         soundfile.write(tmp_path / "states" / f"step-{name}.wav", found, 8000, "FLOAT")
     cut = tmp_path / "states" / "step-0000002.wav"
     cut.write_bytes(cut.read_bytes()[:20])
-    clip, channels = state_sounds(tmp_path)
+    section = state_section(tmp_path, "States", "Text.")
+    clip, channels = section.sounds
+    assert section.text == "Text."
     np.testing.assert_array_equal(clip[0].waveform, tracks[:, 0])
     np.testing.assert_array_equal([sound.waveform for sound in channels], tracks.T[1:])
     assert [sound.label for sound in channels] == ["step 0, channel 1", "step 0, channel 2"]
+
+
+@pytest.mark.parametrize(("channels", "shown", "seconds"), [(8, 7, 180 / 57), (32, 2, 180 / 65)])
+def test_the_sound_of_many_states_is_bounded(tmp_path, channels, shown, seconds):
+    """Seven states of 10 s, as of separator_audioset, are 18 MB of samples for 8 channels."""
+    (tmp_path / "states").mkdir()
+    rate = 1000
+    tracks = 0.1 * noise(0, samples=10 * rate)[:, None] * np.ones(channels + 1)
+    tracks[6 * rate : 8 * rate] *= 5
+    for state in range(7):
+        soundfile.write(tmp_path / "states" / f"step-{state:07d}.wav", tracks, rate, "FLOAT")
+    section = state_section(tmp_path, "States", "Text.")
+    length = round(seconds * rate)
+    rows = section.sounds
+    assert [len(row) for row in rows] == [1] + [channels] * shown
+    assert {len(sound.waveform) for row in rows for sound in row} == {length}
+    starts = range(len(tracks) - length + 1)
+    loudest = max(starts, key=lambda start: np.sum(tracks[start : start + length, 0] ** 2))
+    expected = tracks[loudest : loudest + length, 0].astype(np.float32)
+    np.testing.assert_array_equal(rows[0][0].waveform, expected)
+    assert [rows[1][0].label, rows[-1][-1].label] == [
+        "step 0, channel 1",
+        f"step 6, channel {channels}",
+    ]
+    left_out = f"the loudest {seconds:.1f} s of 10.0 s, and {shown} of 7 states"
+    assert left_out in section.text

@@ -79,6 +79,8 @@ def get_config() -> ConfigDict:
                 "init_from": "",
                 "steps": 3000,
                 "batch_size": 64,
+                # Parts of a batch that are computed one after the other, in less memory.
+                "gradient_accumulation_steps": 1,
                 "learning_rate": 1e-3,
                 "schedule": "cosine",
                 "warmup_steps": 100,  # at most half of the steps

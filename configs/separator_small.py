@@ -68,6 +68,8 @@ def get_config() -> ConfigDict:
                 "objective": "mixit",  # or "remixit", "self_remixing"
                 "steps": 10000,
                 "batch_size": 16,  # recordings
+                # Parts of a batch that are computed one after the other, in less memory.
+                "gradient_accumulation_steps": 1,
                 "num_mixtures": 2,  # recordings in a mixture of mixtures
                 "crop_seconds": 3.0,
                 "gain_range_db": (0.0, 0.0),  # of a recording in a mixture of mixtures

@@ -4,6 +4,9 @@ All functions are called in replica context, from a `train_step`; with a single 
 nothing.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import tensorflow as tf
 from keras import ops
@@ -91,19 +94,94 @@ def mean_over_replicas(values: dict) -> dict:
     return dict(zip(values, means, strict=True))
 
 
-def global_mean_step(
-    model: keras.Model, loss: tf.Tensor, tape: tf.GradientTape, clip_norm: float
-) -> dict[str, tf.Tensor]:
-    """Applies the gradient of the mean loss over the global batch, clipped by its global norm.
+def mean_over_parts(compute: Callable[[Any], Any], data: Any, parts: int) -> Any:
+    """Means of what is computed from equal parts of a batch, one part after the other.
 
-    Gradients are averaged over the replicas *before* they are clipped: the optimizers' own clipping
-    acts on each replica's part and gives another result. Where the optimizer scales the loss, for
-    float16, they are also unscaled before: `clip_norm` is that of the true gradient.
+    Only one part's intermediate results are in memory at a time. On one replica the parts go
+    through a loop, which is compiled once; on several, whose layers meet in each part, they follow
+    each other in the graph.
+
+    Args:
+        compute: a part -> nested floating-point tensors, of the same shapes for every part.
+        data: this replica's share of the batch, nested tensors [batch, ...]; neighbours stay
+            together.
+        parts: how many; 1 costs nothing.
+
+    Raises:
+        ValueError: if the batch cannot be divided.
+    """
+    if parts == 1:
+        return compute(data)
+
+    def split(x):
+        if x.shape[0] is not None and x.shape[0] % parts:
+            raise ValueError(f"a batch of {x.shape[0]} in {parts} parts: expected a multiple of it")
+        return tf.reshape(x, tf.concat([[parts, tf.shape(x)[0] // parts], tf.shape(x)[1:]], 0))
+
+    stacked = keras.tree.map_structure(split, data)
+
+    def part(i):
+        return keras.tree.map_structure(lambda x: x[i], stacked)
+
+    if num_replicas() == 1 and not tf.executing_eagerly():
+        step = tf.function(lambda i: compute(part(i)), autograph=False)
+        traced = step.get_concrete_function(tf.TensorSpec([], tf.int32))
+        zeros = keras.tree.map_structure(
+            lambda x: tf.zeros(x.shape, x.dtype), traced.structured_outputs
+        )
+        _, total = tf.while_loop(
+            lambda i, total: i < parts,
+            lambda i, total: (i + 1, keras.tree.map_structure(tf.add, total, traced(i))),
+            (tf.constant(0), zeros),
+            parallel_iterations=1,
+        )
+    else:
+        total = compute(part(0))
+        for i in range(1, parts):
+            with tf.control_dependencies(keras.tree.flatten(total)):
+                total = keras.tree.map_structure(tf.add, total, compute(part(i)))
+    return keras.tree.map_structure(lambda x: x / parts, total)
+
+
+def replica_gradients(
+    model: keras.Model, loss: tf.Tensor, tape: tf.GradientTape
+) -> list[tf.Tensor]:
+    """The gradient of a loss, for `apply_global_mean`.
+
+    Where the optimizer scales the loss, for float16, the gradient is unscaled again.
+
+    Args:
+        model: a compiled `keras.Model`.
+        loss: scalar, not scaled.
+        tape: the `tf.GradientTape` that recorded `loss`.
+
+    Returns:
+        Of each of the model's `trainable_variables`.
+    """
+    scale = _loss_scale(model.optimizer)
+    gradients = tape.gradient(
+        loss,
+        [v.value for v in model.trainable_variables],
+        output_gradients=None if scale is None else tf.cast(scale, loss.dtype),
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+    if scale is not None:
+        gradients = [gradient / tf.cast(scale, gradient.dtype) for gradient in gradients]
+    return gradients
+
+
+def apply_global_mean(
+    model: keras.Model, gradients: list[tf.Tensor], clip_norm: float
+) -> dict[str, tf.Tensor]:
+    """Applies the mean of gradients over the replicas, clipped by its global norm.
+
+    They are averaged *before* they are clipped: the optimizers' own clipping acts on each replica's
+    part and gives another result. `clip_norm` is that of the true gradient, not of a scaled one.
 
     Args:
         model: a compiled `keras.Model`; its `trainable_variables` are updated.
-        loss: scalar, mean over this replica's equal share of the global batch, not scaled.
-        tape: the `tf.GradientTape` that recorded `loss`.
+        gradients: `replica_gradients` of the mean loss over this replica's equal share of the
+            global batch.
         clip_norm: largest norm of the whole gradient; 0 for no clipping.
 
     Returns:
@@ -115,14 +193,6 @@ def global_mean_step(
     replicas = context.num_replicas_in_sync
     variables = model.trainable_variables
     scale = _loss_scale(model.optimizer)
-    gradients = tape.gradient(
-        loss,
-        [v.value for v in variables],
-        output_gradients=None if scale is None else tf.cast(scale, loss.dtype),
-        unconnected_gradients=tf.UnconnectedGradients.ZERO,
-    )
-    if scale is not None:
-        gradients = [gradient / tf.cast(scale, gradient.dtype) for gradient in gradients]
     if replicas > 1:
         gradients = context.all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
     norm = tf.linalg.global_norm(gradients)

@@ -22,6 +22,7 @@ ADDED_KEYS = {
     "encoder.cover_end": False,
     "encoder.front_end": "log_mel",
     "train.average_decay": 0.0,
+    "train.gradient_accumulation_steps": 1,
     "train.init_from": "",
     "train.kept_weights": "current",
     "train.objective": "mixit",

@@ -29,7 +29,13 @@ from sepssl.training.clips import (
 )
 from sepssl.training.collapse import collapse_warning, projection_warning
 from sepssl.training.input import require_batch
-from sepssl.training.loop import COMMON_MINIMUMS, loop_settings, require_at_least, train
+from sepssl.training.loop import (
+    COMMON_MINIMUMS,
+    gradient_accumulation_steps,
+    loop_settings,
+    require_at_least,
+    train,
+)
 from sepssl.training.probe import make_probe
 from sepssl.training.similarity_learner import SimilarityLearner
 from sepssl.training.start import (
@@ -47,6 +53,10 @@ from sepssl.weights import content_name, model_file
 # Keys of `config.views` about sampling a pair; the others are arguments of `FrontEnd`.
 SAMPLING_KEYS = ("separators", "online", "max_distance_seconds", "overlap")
 TRUE_SOURCES = "true_sources"  # instead of a separator's file: an oracle, for ablations
+MEMORY_ADVICE = (
+    "a lower train.batch_size, or train.gradient_accumulation_steps above {parts}, with fewer "
+    "negatives; on accelerators also train.precision='bfloat16'"
+)
 MINIMUMS = COMMON_MINIMUMS | {
     "views.max_distance_seconds": 0,
     "encoder.embedding_size": 0,
@@ -131,7 +141,9 @@ def train_encoder(
         config.views.update(mixture_mixture=1.0, mixture_channel=0.0, channel_channel=0.0)
     settings = loop_settings(config.train)
     strategy = make_strategy(config.train.strategy)
-    require_pairs_on_every_replica(config.train.batch_size, strategy)
+    require_pairs_on_every_replica(
+        config.train.batch_size, strategy, gradient_accumulation_steps(config.train)
+    )
     # Online, separators are part of the learner, whose variables belong to the strategy.
     with strategy.scope() if config.views.online else contextlib.nullcontext():
         separators = load_separators(config)
@@ -207,6 +219,7 @@ def train_encoder(
             warnings=() if supervised else _warnings(config),
             verbose=verbose,
             picture=views.read_bytes(),
+            memory_advice=MEMORY_ADVICE.format(parts=gradient_accumulation_steps(config.train)),
             **settings,
         )
     return run
@@ -279,9 +292,11 @@ def _make_learner(
             separation=OnlineSeparation(separators, patch) if separators else None,
             **views,
         )
+    step = {
+        "clip_norm": config.train.clip_norm,
+        "gradient_accumulation_steps": gradient_accumulation_steps(config.train),
+    }
     if num_classes:
-        return SupervisedLearner(encoder, front_end, num_classes, config.train.clip_norm)
+        return SupervisedLearner(encoder, front_end, num_classes, **step)
     with input_errors("objective"):
-        return SimilarityLearner(
-            encoder, front_end, clip_norm=config.train.clip_norm, **config.objective
-        )
+        return SimilarityLearner(encoder, front_end, **step, **config.objective)

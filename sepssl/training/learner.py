@@ -7,7 +7,13 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from sepssl.distribution import STEP_METRICS, global_mean_step, mean_over_replicas
+from sepssl.distribution import (
+    STEP_METRICS,
+    apply_global_mean,
+    mean_over_parts,
+    mean_over_replicas,
+    replica_gradients,
+)
 from sepssl.typing import Tensor
 
 
@@ -28,16 +34,31 @@ class Learner(keras.Model):
     Args:
         metric_names: all metrics that `loss_and_metrics` may return.
         clip_norm: largest global gradient norm, 0 for no clipping.
+        gradient_accumulation_steps: equal parts of a batch that are computed one after the other,
+            which takes less memory. Their mean gradient is clipped and applied once. Where the loss
+            is a mean over examples this is the step of the whole batch; a loss that compares
+            examples compares those of a part.
         dtype: policy, `keras.Model`'s; decides whether `compile` scales the loss.
     """
 
     shown_metrics: Sequence[str] = ("loss",)
     """Metrics beside the progress bar."""
 
-    def __init__(self, metric_names: Sequence[str] = (), clip_norm: float = 0.0, **kwargs):
+    def __init__(
+        self,
+        metric_names: Sequence[str] = (),
+        clip_norm: float = 0.0,
+        gradient_accumulation_steps: int = 1,
+        **kwargs,
+    ):
         # Without autocast: waveforms and losses stay float32, the networks cast for themselves.
         super().__init__(autocast=False, **kwargs)
+        if gradient_accumulation_steps < 1:
+            raise ValueError(
+                f"gradient_accumulation_steps={gradient_accumulation_steps}: expected 1 or more"
+            )
         self.clip_norm = clip_norm
+        self.gradient_accumulation_steps = gradient_accumulation_steps
         self._means = [keras.metrics.Mean(name) for name in ("loss", *metric_names, *STEP_METRICS)]
 
     @property
@@ -70,12 +91,17 @@ class Learner(keras.Model):
 
         Returns:
             Scalars, the same on every replica: "loss", the metrics of `loss_and_metrics`, and those
-            of `global_mean_step`.
+            of `apply_global_mean`.
         """
-        with tf.GradientTape() as tape:
-            loss, metrics = self.loss_and_metrics(data, training=True)
-        norms = global_mean_step(self, loss, tape, self.clip_norm)
-        return mean_over_replicas({"loss": loss} | metrics | norms)
+
+        def compute(part):
+            with tf.GradientTape() as tape:
+                loss, metrics = self.loss_and_metrics(part, training=True)
+            return replica_gradients(self, loss, tape), {"loss": loss} | metrics
+
+        gradients, metrics = mean_over_parts(compute, data, self.gradient_accumulation_steps)
+        norms = apply_global_mean(self, gradients, self.clip_norm)
+        return mean_over_replicas(metrics | norms)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """`update`, for `fit`, which averages over the epoch."""
@@ -107,4 +133,7 @@ class Learner(keras.Model):
         }
 
     def get_config(self):
-        return super().get_config() | {"clip_norm": self.clip_norm}
+        return super().get_config() | {
+            "clip_norm": self.clip_norm,
+            "gradient_accumulation_steps": self.gradient_accumulation_steps,
+        }

@@ -1,10 +1,13 @@
 """One training loop for both stages, and for your own data."""
 
+import contextlib
+import errno
 import functools
 import math
 import os
+import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -13,7 +16,8 @@ import tensorflow as tf
 from keras import ops
 from ml_collections import ConfigDict
 
-from sepssl.errors import InputError
+from sepssl.errors import InputError, OutputError
+from sepssl.files import write_failure
 from sepssl.progress import Progress
 from sepssl.serialization import save_model
 from sepssl.training.checkpoints import Resume, RunFolder
@@ -89,6 +93,7 @@ def train(
     verbose: bool = True,
     example: Callable[[keras.Model], dict[str, np.ndarray]] | None = None,
     picture: bytes | None = None,
+    memory_advice: str = "smaller batches",
 ) -> keras.Model:
     """Trains a learner, from the start or from where the run stopped.
 
@@ -114,18 +119,20 @@ def train(
         example: product -> sounds, name -> float32 [samples] at the product's sample rate; they are
             written to TensorBoard and beside every kept state.
         picture: a PNG for TensorBoard, of what is trained on.
+        memory_advice: what to change where a step needs more memory than there is.
 
     Returns:
         The trained product, in float32.
 
     Raises:
         TrainingDiverged: if loss or gradient is not finite, or `evaluate` raises it: with the step.
-        InputError: if another process is training in the same folder, or `state_steps` are not
-            steps of the run.
+        OutputError: if something cannot be written.
+        InputError: if another process is training in the same folder, a step needs more memory
+            than there is, or `state_steps` are not steps of the run.
     """
     _require_states("state_steps", state_steps, steps)
     warmup_steps = getattr(learning_rate, "warmup_steps", 0)
-    with run.lock():
+    with run.lock(), _exhaustion_named(run, memory_advice):
         with strategy.scope():
             learner = make_learner()
             learner.build()
@@ -215,6 +222,22 @@ def train(
         if not run.final.exists():
             save_model(product(), run.final)
         return product()
+
+
+@contextlib.contextmanager
+def _exhaustion_named(run: RunFolder, memory_advice: str) -> Iterator[None]:
+    """Raises InputErrors where memory or the disk of a run is full."""
+    try:
+        yield
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        if os.strerror(errno.ENOSPC) in str(error):  # the same kind, to TensorFlow
+            raise OutputError(f"{run.path}: {write_failure(error)}") from error
+        wanted = re.search(r"shape ?(\[.*?\]|\(.*?\))|allocat\w+ [\d.]+ ?\w+", str(error))
+        raise InputError(
+            f"{run.path}: a step does not fit into memory"
+            + (f" ({wanted[0]})" if wanted else "")
+            + f"; expected {memory_advice}"
+        ) from error
 
 
 def train_on_dataset(
@@ -307,12 +330,25 @@ def loop_settings(config: ConfigDict) -> dict:
         raise InputError(f"train.warmup_steps={config.warmup_steps}: expected 0 or more")
     # So that setting the steps suffices for a short run; half is our choice.
     warmup_steps = min(config.warmup_steps, config.steps // 2)
+    gradient_accumulation_steps(config)
     keys = ("steps", "log_every", "checkpoint_every")
     _require_states("train.state_steps", config.state_steps, config.steps)
     states = tuple(config.state_steps) or log_spaced_steps(config.steps)
     rate = LearningRate(config.learning_rate, config.schedule, warmup_steps, config.steps)
     settings = {key: config[key] for key in keys}
     return settings | {"state_steps": states, "learning_rate": rate}
+
+
+def gradient_accumulation_steps(config: ConfigDict) -> int:
+    """How many parts of a batch are computed one after the other, by `config.train`.
+
+    Raises:
+        InputError: if it is below 1.
+    """
+    parts = config.get("gradient_accumulation_steps", 1)
+    if parts < 1:
+        raise InputError(f"train.gradient_accumulation_steps={parts}: expected 1 or more")
+    return parts
 
 
 def log_spaced_steps(steps: int) -> tuple[int, ...]:

@@ -27,12 +27,22 @@ from sepssl.training.clips import (
     training_parts,
 )
 from sepssl.training.input import require_batch
-from sepssl.training.loop import COMMON_MINIMUMS, loop_settings, require_at_least, train
+from sepssl.training.loop import (
+    COMMON_MINIMUMS,
+    gradient_accumulation_steps,
+    loop_settings,
+    require_at_least,
+    train,
+)
 from sepssl.training.monitors import TrainingDiverged
 from sepssl.training.separator_learner import SeparatorLearner
 from sepssl.training.start import announce_start, initial_separator, settings_of_run
 from sepssl.training.strategy import make_strategy
 
+MEMORY_ADVICE = (
+    "train.gradient_accumulation_steps above {parts} or separator.rematerialize=True, which change "
+    "no result, or a lower train.batch_size or train.crop_seconds"
+)
 MINIMUMS = COMMON_MINIMUMS | {
     "data.num_validation": 0,
     "separator.num_coefficients": 1,
@@ -109,6 +119,7 @@ def train_separator(
             _evaluator(scenes, validation),
             verbose=verbose,
             example=_example(heard[0]),
+            memory_advice=MEMORY_ADVICE.format(parts=gradient_accumulation_steps(config.train)),
             **settings,
         )
     return run
@@ -134,6 +145,7 @@ def _make_learner(config: ConfigDict) -> SeparatorLearner:
             separator,
             **{name: config.train[name] for name in options if name in config.train},
             clip_norm=config.train.clip_norm,
+            gradient_accumulation_steps=gradient_accumulation_steps(config.train),
         )
 
 
@@ -165,13 +177,16 @@ def _supervised_clips(train: ConfigDict, replicas: int, num_sources: int) -> int
             f"of mixtures; expected 0 with train.objective={train.objective!r}"
         )
     group = "separator.num_sources" if remixes else "train.num_mixtures"
-    multiple = (num_sources if remixes else train.num_mixtures) * replicas
-    if train.batch_size < 1 or unsupervised % multiple or supervised % replicas:
+    parts = gradient_accumulation_steps(train)
+    shares = replicas * parts
+    multiple = (num_sources if remixes else train.num_mixtures) * shares
+    if train.batch_size < 1 or unsupervised % multiple or supervised % shares:
+        split = " * replicas" + (" * train.gradient_accumulation_steps" if parts > 1 else "")
         raise InputError(
             f"train.batch_size={train.batch_size}, of which {supervised} with sources "
             f"(train.supervised_fraction={train.supervised_fraction}): expected a multiple of "
-            f"{multiple} ({group} * replicas) without sources"
-            + (f" and of {replicas} with sources" if replicas > 1 else "")
+            f"{multiple} ({group}{split}) without sources"
+            + (f" and of {shares} with sources" if shares > 1 else "")
         )
     return supervised
 

@@ -54,6 +54,9 @@ class SeparatorLearner(Learner):
         kept_weights: whose network is the `product`: the "current" weights' or the "average" ones'.
         seed: of the shuffles of channels, if batches contain no numbers for them.
         clip_norm: largest global gradient norm, 0 for no clipping.
+        kwargs: `Learner`'s other arguments. With `gradient_accumulation_steps`, a step is that of
+            the whole batch (but remixing without "uniforms" draws other numbers); each part holds
+            whole groups of neighbours.
 
     Raises:
         ValueError: if a name is unknown, the separator has fewer than 2 sources, or too many for

@@ -48,9 +48,13 @@ class SimilarityLearner(EncoderLearner):
         projection_size: of the similarity head.
         hidden_size: of both heads.
         clip_norm: largest global gradient norm, 0 for no clipping.
+        kwargs: `Learner`'s other arguments.
 
     A batch is what the front end takes, or, without one, a pair of views: log-mel patches [batch,
-    frames, bands] or waveforms [batch, samples]. Negatives come from the global batch.
+    frames, bands] or waveforms [batch, samples]. Negatives come from the global batch; with
+    `gradient_accumulation_steps`, from the same part of it on every replica, and the batch norm of
+    backbone and heads sees that part: the step is the mean of those of small batches, not that of a
+    large one.
 
     Example:
         >>> learner = SimilarityLearner(Encoder(), FrontEnd(LogMel(), mixture_mixture=1.0))

@@ -27,11 +27,21 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
-def require_pairs_on_every_replica(batch_size: int, strategy: tf.distribute.Strategy) -> None:
+def require_pairs_on_every_replica(
+    batch_size: int, strategy: tf.distribute.Strategy, parts: int = 1
+) -> None:
     """Raises InputError unless a global batch splits into equal, even parts.
 
     Neighbours in a batch must stay together: MixIT adds them up, example mixing mixes them.
+
+    Args:
+        batch_size: of the global batch.
+        strategy: whose replicas share it.
+        parts: that each replica computes one after the other.
     """
-    multiple = 2 * strategy.num_replicas_in_sync
+    multiple = 2 * strategy.num_replicas_in_sync * parts
     if batch_size < multiple or batch_size % multiple:
-        raise InputError(f"train.batch_size={batch_size}: expected a multiple of {multiple}")
+        raise InputError(
+            f"train.batch_size={batch_size}: expected a multiple of {multiple}"
+            + (f" with train.gradient_accumulation_steps={parts}" if parts > 1 else "")
+        )

@@ -77,6 +77,7 @@ LEARNERS = [
             "sparsity_weight": 0.5,
             "covariance_weight": 0.25,
             "clip_norm": 2.0,
+            "gradient_accumulation_steps": 2,
         },
         {"recordings": (800,)},
     ),

@@ -21,7 +21,7 @@ import keras  # noqa: E402
 from cases import CASES  # noqa: E402
 from learners import LEARNERS, compiled  # noqa: E402
 
-from sepssl.distribution import gather, global_mean_step  # noqa: E402
+from sepssl.distribution import apply_global_mean, gather, replica_gradients  # noqa: E402
 from sepssl.separation import TDCN, Separator, STFTBasis  # noqa: E402
 from sepssl.training.separator import _evaluator  # noqa: E402
 
@@ -74,7 +74,7 @@ def of_layer(case, replicas):
             outputs = [tf.cast(x, tf.float32) for x in outputs if len(x.shape)]
             loss = sum(tf.reduce_mean(tf.square(x)) for x in outputs)
         if model.trainable_variables:
-            global_mean_step(model, loss, tape, 0.0)
+            apply_global_mean(model, replica_gradients(model, loss, tape), 0.0)
         return [gather(x) for x in outputs]
 
     outputs = runner(strategy, step)(case.data())

@@ -72,6 +72,9 @@ BAD = [
     ("encoder", "views.mixture_channel", 0.5, "expected probabilities"),
     ("encoder", "data.sample_rate", 8000, "data.sample_rate=8000"),
     ("encoder", "train.batch_size", 64, "batch_size=64, but only 32 clips to train on"),
+    ("encoder", "train.gradient_accumulation_steps", 0, "gradient_accumulation_steps=0"),
+    ("encoder", "train.gradient_accumulation_steps", 3, "multiple of 6 with"),
+    ("separator", "train.gradient_accumulation_steps", 8, "multiple of 16 (train.num_mixtures"),
 ]
 
 

@@ -87,6 +87,7 @@ def get_config() -> ConfigDict:
                 "clip_norm": 0.0,
                 "log_every": 20,
                 "checkpoint_every": 200,
+                "keep_checkpoints": 2,  # the latest
                 "probe_every": 500,  # steps; a linear classifier, where there are labels
                 "probe_clips": 400,
                 "state_steps": (),  # kept; (): 0, 30, 100, 300, ... and the last

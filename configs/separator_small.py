@@ -91,6 +91,7 @@ def get_config() -> ConfigDict:
                 "clip_norm": 5.0,
                 "log_every": 20,
                 "checkpoint_every": 500,
+                "keep_checkpoints": 2,  # the latest
                 "state_steps": (),  # kept; (): 0, 30, 100, 300, ... and the last
             },
         }

@@ -11,7 +11,8 @@ at once; `main` imports what it needs, and TensorFlow too if the module says `TE
 Neither looks at anything but `values`, so that commands can be called one after the other in a
 process. A command may have a function `expanded(argv)`, which returns what its arguments are short
 for. A command of several `TASKS` takes the name of one as its first argument, for its flag
-`task`.
+`task`. One that says `RESUMES = True` saves its work when it is stopped: SIGTERM, as schedulers
+send it, then ends it with status 0.
 """
 
 import contextlib
@@ -48,8 +49,9 @@ def run(command: ModuleType) -> None:
     `InputError` is one line on stderr, `PROGRAM: error: ...`, and exit status 1; with
     `--verbosity=1` the traceback precedes it. Ctrl-C, SIGTERM and SIGHUP raise in the main thread,
     so that `finally` blocks run, and end in one line and the exit status of the signal: 130, 143,
-    129. Where the reader of stdout has gone, as with `| head`, the exit status is 141, without a
-    word. Any other exception is a fault of the program, and keeps its traceback.
+    129. (After SIGTERM 0, where a command `RESUMES` and no error came in between.) Where the reader
+    of stdout has gone, as with `| head`, the exit status is 141, without a word. Any other
+    exception is a fault of the program, and keeps its traceback.
     """
     received = []
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -77,15 +79,19 @@ def run(command: ModuleType) -> None:
             sys.exit(141)
         raise
     # Whatever the signal's exception became on its way: an interrupted import may fail otherwise.
-    except BaseException:
+    except BaseException as error:
         if not received:
             raise
+        status = 128 + received[0]
+        saved = isinstance(error, SystemExit) and error.code == status  # as `stop` raised it
+        if saved and received[0] == signal.SIGTERM and getattr(command, "RESUMES", False):
+            status = 0
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C while Python ends
         with contextlib.suppress(OSError):  # the terminal may be what has gone
             line = f"{_program(command)}: {_stopped(command, received[0])}"
             # A terminal has echoed ^C before it.
             print(f"\n{line}" if sys.stderr.isatty() else line, file=sys.stderr)
-        sys.exit(128 + received[0])
+        sys.exit(status)
 
 
 def _flushed(status: int) -> int:

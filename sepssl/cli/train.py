@@ -5,7 +5,8 @@ sepssl-train --config=FILE --workdir=DIR [--config.key=value ...]
 FILE is a configuration in Python, or the name of one that comes with the package, as
 "separator_small" or "encoder_small".
 
-A run that was stopped continues where its last checkpoint was written when the command is repeated.
+A run that was stopped continues at its last checkpoint when the command is repeated. Ctrl-C and
+SIGTERM have one written; after SIGTERM, as schedulers send it, the exit status is 0.
 
 Example:
   sepssl-train --config=separator_small --workdir=separator --config.data.directory=recordings
@@ -19,8 +20,11 @@ Next:
   sepssl-embed --encoder=encoder/final.keras --input=recordings --output=index
 """
 
+import os
 import pathlib
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 from absl import flags
@@ -31,6 +35,9 @@ from sepssl.cli.config_keys import missing, shipped
 from sepssl.cli.main import run as run_command
 from sepssl.errors import InputError
 
+RESUMES = True
+# Schedulers kill 30 s after SIGTERM, or later.
+STUCK_SECONDS = 15.0
 # What the configuration of each task consists of.
 TASKS = {
     "separator": ("data", "separator", "train"),
@@ -103,6 +110,7 @@ def check(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues) -> None:
+    _end_if_stuck(values)
     config, workdir = values.config, values.workdir
     if config.task == "ablation":
         from sepssl.pipelines.ablation import run_ablation
@@ -119,6 +127,37 @@ def main(values: flags.FlagValues) -> None:
     print(f"states: {finished.path / 'states'}; metrics: {finished.path / 'metrics.jsonl'}")
     print(f"report, to open in a browser: {write_training_report(finished)}")
     print(f"sounds and curves: tensorboard --logdir={finished.path / 'tensorboard'}")
+
+
+def _end_if_stuck(values: flags.FlagValues) -> None:
+    """Ends the process some time after a SIGTERM that Python cannot handle.
+
+    It can do so between calls of TensorFlow alone, one of which may compile a step for a minute.
+    Nothing is lost then, since it is the first step; later ones defer the signal.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if not callable(handler):  # the caller is no command, or ignores it
+        return
+    handled = threading.Event()
+
+    def handle(number, frame):
+        handled.set()
+        handler(number, frame)
+
+    signal.signal(signal.SIGTERM, handle)
+    readable, writable = os.pipe()
+    os.set_blocking(writable, False)
+    signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+
+    def watch():
+        while os.read(readable, 1)[0] != signal.SIGTERM:
+            pass
+        if not handled.wait(STUCK_SECONDS) and signal.getsignal(signal.SIGTERM) is handle:
+            line = f"sepssl-train: stopped by SIGTERM; {stopped(values)}\n"
+            os.write(2, line.encode())
+            os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def stopped(values: flags.FlagValues) -> str:

@@ -43,7 +43,8 @@ class RunFolder:
     separator, an example: a wav file of a clip and its channels), `final.keras`, `tensorboard/`.
 
     The folder belongs to a configuration from the first checkpoint on: a start that failed before
-    leaves it to the next one.
+    leaves it to the next one. More steps than planned may be asked for: they make a new phase of
+    the run, whose `config.json` then lists in "phases" where earlier ones ended or will end.
 
     Args:
         path: the folder; created if it does not exist.
@@ -53,6 +54,9 @@ class RunFolder:
     Raises:
         InputError: if the folder belongs to a run with another configuration, is not a run's, or
             another process is working in it with another configuration.
+
+    Attributes:
+        phases: ends of all phases but the last, in steps.
     """
 
     def __init__(self, path: str | os.PathLike, config: dict, verbose: bool = True):
@@ -60,16 +64,21 @@ class RunFolder:
         self._verbose = verbose
         self.config = json.loads(json.dumps(config))
         self._locked = False
+        self.phases: list[int] = []
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: is a file; expected a folder for the run")
         config_path = self.path / "config.json"
         if config_path.exists():
             there = _read_config(config_path)
+            self.phases = there.pop("phases", [])
             if difference := self._difference(there):
                 # Another program's config.json has other keys.
-                if there.keys() != self.config.keys() or not self._is_untrained():
+                if there.keys() == self.config.keys() and self._is_untrained():
+                    self._start_anew()
+                elif planned := self._fewer_steps(there):
+                    self._start_phase(planned)
+                else:
                     raise InputError(difference)
-                self._start_anew()
         elif self.path.exists() and any(self.path.iterdir()):
             raise InputError(
                 f"{self.path}: holds files but no config.json of a run; expected a new or empty "
@@ -94,9 +103,34 @@ class RunFolder:
                 )
         return None
 
+    def _fewer_steps(self, there: dict) -> int | None:
+        """The steps of the configuration there, if only it has fewer of them."""
+        old, new = there, self.config
+        if "steps" not in old:
+            old, new = ({"train": None, **config}["train"] for config in (old, new))
+        if not isinstance(old, dict) or not isinstance(new, dict):
+            return None
+        planned, wanted = old.get("steps"), new.get("steps")
+        if not isinstance(planned, int) or not isinstance(wanted, int) or planned >= wanted:
+            return None
+        changed = {key: new[key] for key in ("steps", "state_steps") if key in new}
+        longer = {**there, "train": old | changed} if old is not there else there | changed
+        return None if self._difference(longer) else planned
+
+    def _start_phase(self, planned: int) -> None:
+        with self.lock():
+            if self.final.exists():  # what it is after the steps planned so far stays as a state
+                self.state(planned).parent.mkdir(exist_ok=True)
+                os.replace(self.final, self.state(planned))
+            self.phases.append(planned)
+            self._write_config()
+        if self._verbose:
+            print(f"{self.path}: a new phase follows step {planned}", flush=True)
+
     def _write_config(self) -> None:
+        config = self.config | ({"phases": self.phases} if self.phases else {})
         with atomic_file(self.path / "config.json", overwrite=True) as temporary:
-            temporary.write_text(json.dumps(self.config, indent=2) + "\n")
+            temporary.write_text(json.dumps(config, indent=2) + "\n")
 
     def _is_untrained(self) -> bool:
         """Whether all that the folder holds was there before the first checkpoint."""
@@ -106,6 +140,7 @@ class RunFolder:
         return all(any(fnmatch.fnmatch(e.name, name) for name in UNTRAINED) for e in there)
 
     def _start_anew(self) -> None:
+        self.phases = []
         with self.lock():  # not while another process is at its first step
             for file in (self.path / "clips.json", *(self.path / "states").glob("*")):
                 file.unlink(missing_ok=True)
@@ -188,11 +223,13 @@ class Resume:
     Args:
         run: the run's folder.
         learner: a built and compiled model, its optimizer built.
+        keep: how many of the latest checkpoints are kept, 1 or more.
     """
 
-    def __init__(self, run: RunFolder, learner: Learner):
+    def __init__(self, run: RunFolder, learner: Learner, keep: int = KEPT_CHECKPOINTS):
         self._folder = run.path / "checkpoints"
         self._learner = learner
+        self._keep = keep
         self.step = tf.Variable(0, dtype=tf.int64)
         model, optimizer = variable_keys(learner.variables, learner.optimizer.variables)
         self._checkpoint = tf.train.Checkpoint(
@@ -205,6 +242,11 @@ class Resume:
     def latest(self) -> str | None:
         """Path of the last checkpoint."""
         steps = self._steps()
+        return str(self._folder / f"ckpt-{steps[-1]}") if steps else None
+
+    def latest_before(self, step: int) -> str | None:
+        """Path of the last checkpoint of an earlier step."""
+        steps = [earlier for earlier in self._steps() if earlier < step]
         return str(self._folder / f"ckpt-{steps[-1]}") if steps else None
 
     def _steps(self) -> list[int]:
@@ -257,7 +299,7 @@ class Resume:
             for file in sorted(writing.glob(f"{written.name}.*")):  # .data before .index
                 os.replace(file, self._folder / file.name)
             writing.rmdir()
-            for old in self._steps()[:-KEPT_CHECKPOINTS]:
+            for old in self._steps()[: -self._keep]:
                 # The index first: without it, the rest is not a checkpoint.
                 for file in sorted(self._folder.glob(f"ckpt-{old}.*"), reverse=True):
                     file.unlink()

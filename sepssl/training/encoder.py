@@ -139,7 +139,7 @@ def train_encoder(
     if supervised:
         config = config.copy_and_resolve_references()
         config.views.update(mixture_mixture=1.0, mixture_channel=0.0, channel_channel=0.0)
-    settings = loop_settings(config.train)
+    loop_settings(config.train)  # fails early
     strategy = make_strategy(config.train.strategy)
     require_pairs_on_every_replica(
         config.train.batch_size, strategy, gradient_accumulation_steps(config.train)
@@ -220,7 +220,7 @@ def train_encoder(
             verbose=verbose,
             picture=views.read_bytes(),
             memory_advice=MEMORY_ADVICE.format(parts=gradient_accumulation_steps(config.train)),
-            **settings,
+            **loop_settings(config.train, run.phases),
         )
     return run
 

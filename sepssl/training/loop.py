@@ -3,11 +3,12 @@
 import contextlib
 import errno
 import functools
+import itertools
 import math
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -20,11 +21,12 @@ from sepssl.errors import InputError, OutputError
 from sepssl.files import write_failure
 from sepssl.progress import Progress
 from sepssl.serialization import save_model
-from sepssl.training.checkpoints import Resume, RunFolder
+from sepssl.training.checkpoints import KEPT_CHECKPOINTS, Resume, RunFolder
 from sepssl.training.input import Batches, DatasetBatches, distribute
 from sepssl.training.learner import Learner
 from sepssl.training.monitors import FiniteGuard, MetricsLog, TrainingDiverged
 from sepssl.training.precision import Float32Copy
+from sepssl.training.signals import signals_deferred
 
 SCHEDULES = ("constant", "cosine")
 COMMON_MINIMUMS = {  # of the values that the configurations of both stages have
@@ -42,7 +44,7 @@ COMMON_MINIMUMS = {  # of the values that the configurations of both stages have
 
 @keras.saving.register_keras_serializable(package="sepssl")
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up, then constant or a half cosine to zero at the last step.
+    """Linear warm-up, then constant or a half cosine to zero at the last step; in phases, again.
 
     Unlike Keras's `CosineDecay`, whose warm-up starts with an update at the initial rate and whose
     cosine starts one update later: no arguments of it reproduce the rates of finished runs.
@@ -52,19 +54,41 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         schedule: one of `SCHEDULES`.
         warmup_steps: update n < `warmup_steps` is made at `(n + 1) / warmup_steps` of the rate.
         steps: total number of updates.
+        phases: ends of earlier phases, ascending and below `steps`: the schedule ended at each, and
+            starts again from there, with a warm-up of at most half of a phase.
     """
 
-    def __init__(self, rate: float, schedule: str, warmup_steps: int, steps: int):
+    def __init__(
+        self,
+        rate: float,
+        schedule: str,
+        warmup_steps: int,
+        steps: int,
+        phases: Sequence[int] = (),
+    ):
         self.rate = rate
         self.schedule = schedule
         self.warmup_steps = warmup_steps
         self.steps = steps
+        self.phases = tuple(phases)
 
     def __call__(self, step):
         step = ops.cast(step, "float32")
-        factor = ops.minimum((step + 1.0) / max(self.warmup_steps, 1), 1.0)
+        if not self.phases:
+            return self._in_phase(step, self.warmup_steps, self.steps)
+        rates = []
+        for start, end in itertools.pairwise((0, *self.phases, self.steps)):
+            warmup_steps = min(self.warmup_steps, (end - start) // 2)
+            rates.append((start, self._in_phase(step - start, warmup_steps, end - start)))
+        rate = rates[0][1]
+        for start, later in rates[1:]:
+            rate = ops.where(step < start, rate, later)
+        return rate
+
+    def _in_phase(self, step, warmup_steps: int, steps: int):
+        factor = ops.minimum((step + 1.0) / max(warmup_steps, 1), 1.0)
         if self.schedule == "cosine":
-            done = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
+            done = (step - warmup_steps) / max(steps - warmup_steps, 1)
             factor = factor * 0.5 * (1.0 + ops.cos(math.pi * ops.clip(done, 0.0, 1.0)))
         return self.rate * factor
 
@@ -74,6 +98,7 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
             "schedule": self.schedule,
             "warmup_steps": self.warmup_steps,
             "steps": self.steps,
+            "phases": self.phases,
         }
 
 
@@ -94,10 +119,12 @@ def train(
     example: Callable[[keras.Model], dict[str, np.ndarray]] | None = None,
     picture: bytes | None = None,
     memory_advice: str = "smaller batches",
+    keep_checkpoints: int = KEPT_CHECKPOINTS,
 ) -> keras.Model:
     """Trains a learner, from the start or from where the run stopped.
 
-    Steps count from 0; a state or checkpoint of step n is the result of n updates.
+    Steps count from 0; a state or checkpoint of step n is the result of n updates. Ctrl-C, or a
+    signal whose handler raises SystemExit, has the steps done so far saved.
 
     Args:
         run: where everything is written.
@@ -120,6 +147,7 @@ def train(
             written to TensorBoard and beside every kept state.
         picture: a PNG for TensorBoard, of what is trained on.
         memory_advice: what to change where a step needs more memory than there is.
+        keep_checkpoints: how many of the latest ones are kept, 1 or more.
 
     Returns:
         The trained product, in float32.
@@ -142,9 +170,9 @@ def train(
                     jit_compile=False,  # decided below, for the step as a whole
                 )
             learner.optimizer.build(learner.trainable_variables)
-            resume = Resume(run, learner)
+            resume = Resume(run, learner, keep_checkpoints)
             product = Float32Copy(learner.product)
-        done = resume.restore()
+        done = first = resume.restore()
         run.record_versions(done)
         log = MetricsLog(run.path, done)
         guard = FiniteGuard(batches.names)
@@ -159,11 +187,15 @@ def train(
             metrics = strategy.run(learner.update, (batch,))
             return {k: strategy.reduce("MEAN", v, axis=None) for k, v in metrics.items()}
 
+        def evaluation_due(step: int) -> bool:
+            regular = step > 0 and evaluate_every > 0 and step % evaluate_every == 0
+            return step in state_steps or regular
+
         def evaluate_and_keep(step: int) -> None:
             try:
                 metrics = evaluate(product()) if evaluate else {}
             except TrainingDiverged as error:
-                last = f"last good checkpoint: {resume.latest or 'none'}"
+                last = f"last good checkpoint: {resume.latest_before(step) or 'none'}"
                 hint = f"{last}; try a lower train.learning_rate" if step else "before training"
                 raise TrainingDiverged(f"step {step}: {error}; {hint}") from None
             metrics = {f"validation/{k}": v for k, v in metrics.items()}
@@ -176,8 +208,9 @@ def train(
             if metrics:
                 log.write(step, metrics)
 
-        if done == 0 and 0 in state_steps:
-            evaluate_and_keep(0)
+        # A run may have been stopped between a checkpoint and the evaluation of the same step.
+        if evaluation_due(done) and done not in log.validated and not run.final.exists():
+            evaluate_and_keep(done)
         parts: Iterable = ()
         if done >= steps:
             start = f"{run.path}: finished already"
@@ -191,7 +224,9 @@ def train(
         silent = list(warnings)
         with Progress("training", steps, "step", done, start=start, verbose=verbose) as progress:
             started, started_at = time.perf_counter(), done
-            for after, batch in enumerate(parts, start=done + 1):
+
+            def make_step(after: int, batch: Any) -> None:
+                nonlocal started, started_at, done
                 checkpoint_due = (
                     after % checkpoint_every == 0 or after == steps or after in state_steps
                 )
@@ -213,12 +248,24 @@ def train(
                         if problem := warning(metrics):
                             silent.remove(warning)
                             progress.note(f"step {after}: {problem}")
-                if after in state_steps or (evaluate_every and after % evaluate_every == 0):
-                    paused = time.perf_counter()
-                    evaluate_and_keep(after)
-                    started += time.perf_counter() - paused
                 if checkpoint_due:
                     resume.save(after)
+                done = after
+
+            try:
+                for after, batch in enumerate(parts, start=first + 1):
+                    # Not the first, which takes long to compile: nothing would be lost with it.
+                    with signals_deferred() if done > first else contextlib.nullcontext():
+                        make_step(after, batch)
+                    if evaluation_due(after):
+                        paused = time.perf_counter()
+                        evaluate_and_keep(after)
+                        started += time.perf_counter() - paused
+            except (KeyboardInterrupt, SystemExit):
+                if done > int(resume.step.numpy()):
+                    log.write(done, guard.flush(resume.latest))
+                    resume.save(done)
+                raise
         if not run.final.exists():
             save_model(product(), run.final)
         return product()
@@ -314,10 +361,14 @@ def _require_states(name: str, state_steps: Collection[int], steps: int) -> None
             raise InputError(f"{name}: {step} is not one of the run's steps, 0 to {steps}")
 
 
-def loop_settings(config: ConfigDict) -> dict:
+def loop_settings(config: ConfigDict, phases: Sequence[int] = ()) -> dict:
     """The arguments of `train` that `config.train` sets.
 
     The warm-up lasts `config.train.warmup_steps`, but at most half of all steps.
+
+    Args:
+        config: `config.train`.
+        phases: ends of earlier phases of the run, see `LearningRate`; states are kept there too.
 
     Raises:
         InputError: if one of them is out of range.
@@ -329,14 +380,17 @@ def loop_settings(config: ConfigDict) -> dict:
     if config.warmup_steps < 0:
         raise InputError(f"train.warmup_steps={config.warmup_steps}: expected 0 or more")
     # So that setting the steps suffices for a short run; half is our choice.
-    warmup_steps = min(config.warmup_steps, config.steps // 2)
+    warmup_steps = config.warmup_steps if phases else min(config.warmup_steps, config.steps // 2)
     gradient_accumulation_steps(config)
     keys = ("steps", "log_every", "checkpoint_every")
     _require_states("train.state_steps", config.state_steps, config.steps)
     states = tuple(config.state_steps) or log_spaced_steps(config.steps)
-    rate = LearningRate(config.learning_rate, config.schedule, warmup_steps, config.steps)
-    settings = {key: config[key] for key in keys}
-    return settings | {"state_steps": states, "learning_rate": rate}
+    rate = LearningRate(config.learning_rate, config.schedule, warmup_steps, config.steps, phases)
+    keep = config.get("keep_checkpoints", KEPT_CHECKPOINTS)
+    if keep < 1:
+        raise InputError(f"train.keep_checkpoints={keep}: expected 1 or more")
+    settings = {key: config[key] for key in keys} | {"keep_checkpoints": keep}
+    return settings | {"state_steps": (*states, *phases), "learning_rate": rate}
 
 
 def gradient_accumulation_steps(config: ConfigDict) -> int:

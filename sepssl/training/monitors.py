@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from sepssl.audio.spectrogram import spectrogram_db, spectrogram_picture
 from sepssl.errors import InputError
-from sepssl.files import atomic_file
+from sepssl.files import atomic_file, writing_to
 
 
 class TrainingDiverged(InputError):
@@ -26,17 +26,24 @@ class MetricsLog:
         folder: of the run.
         first_step: steps already done. Records that the run will write again are dropped: those of
             later steps, or all if none is done.
+
+    Attributes:
+        validated: the steps whose kept records hold metrics of validation.
     """
 
     def __init__(self, folder: str | os.PathLike, first_step: int = 0):
         self.path = pathlib.Path(folder) / "metrics.jsonl"
         kept = [r for r in read_metrics(self.path) if r.get("step", first_step) <= first_step]
+        kept = kept if first_step else []
+        self.validated = {
+            r["step"] for r in kept if "step" in r and any(k.startswith("validation/") for k in r)
+        }
         with atomic_file(self.path, overwrite=True) as temporary:
-            temporary.write_text("".join(plain_json(r) + "\n" for r in kept if first_step))
+            temporary.write_text("".join(plain_json(r) + "\n" for r in kept))
         self._writer = tf.summary.create_file_writer(str(pathlib.Path(folder) / "tensorboard"))
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        with open(self.path, "a") as file:
+        with writing_to(self.path), open(self.path, "a") as file:
             file.write(plain_json({"step": step} | metrics) + "\n")
         with self._writer.as_default():
             for name, value in metrics.items():

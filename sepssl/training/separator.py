@@ -71,7 +71,7 @@ def train_separator(
         The finished run.
     """
     require_at_least(config, MINIMUMS)
-    settings = loop_settings(config.train)
+    loop_settings(config.train)  # fails early
     keras.utils.set_random_seed(config.seed)
     make_learner = functools.partial(_make_learner, config)
     num_sources = make_learner().separator.num_sources  # fails early if it cannot be made
@@ -120,7 +120,7 @@ def train_separator(
             verbose=verbose,
             example=_example(heard[0]),
             memory_advice=MEMORY_ADVICE.format(parts=gradient_accumulation_steps(config.train)),
-            **settings,
+            **loop_settings(config.train, run.phases),
         )
     return run
 

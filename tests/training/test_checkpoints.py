@@ -33,8 +33,8 @@ def trained(path, config):
 
 def test_another_configuration_is_refused_by_its_first_difference(tmp_path):
     trained(tmp_path / "run", CONFIG)
-    other = {"task": "separator", "train": {"steps": 5, "state_steps": (0, 3)}}
-    with pytest.raises(InputError, match=r"holds a run with train\.steps=3, now train\.steps=5"):
+    other = {"task": "separator", "train": {"steps": 2, "state_steps": (0, 3)}}
+    with pytest.raises(InputError, match=r"holds a run with train\.steps=3, now train\.steps=2"):
         RunFolder(tmp_path / "run", other)
 
 

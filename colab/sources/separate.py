@@ -12,9 +12,9 @@
 INPUT = ""  # @param {type: "string"}
 # @markdown Where the results go. A folder on Drive outlives this session.
 OUTPUT = "separated"  # @param {type: "string"}
-# @markdown `small` has four channels and leaves single sounds whole; `small-mixit` has eight, and
-# @markdown splits more.
-SEPARATOR = "small"  # @param ["small", "small-mixit"]
+# @markdown `small` has four channels and leaves single sounds whole; `small-8` and `small-mixit`
+# @markdown have eight, and split more.
+SEPARATOR = "small"  # @param ["small", "small-8", "small-mixit"]
 
 import pathlib
 

@@ -229,8 +229,8 @@ def load_separator(path: str | os.PathLike) -> Separator:
 
     Args:
         path: of a `.keras` file, or the name of a separator that comes with the package: "small"
-            (4 outputs, the one to listen to) or "small-mixit" (8, trained without any sources);
-            see docs/models.md.
+            (4 outputs, the one to listen to), "small-8" (8, which separates more) or "small-mixit"
+            (8, trained without any sources); see docs/models.md.
 
     Raises:
         InputError: if the file does not exist, or contains something other than a separator.

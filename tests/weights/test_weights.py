@@ -32,7 +32,7 @@ def separators():
 def test_all_shipped_files_are_small_and_attributed():
     kinds = weights.registry().values()
     files = [weights.FOLDER / entry["file"] for named in kinds for entry in named.values()]
-    assert sum(file.stat().st_size for file in files) < 8e6
+    assert sum(file.stat().st_size for file in files) < 1e7
     assert {file.name for file in files} == {file.name for file in weights.FOLDER.glob("*.keras")}
     with open(weights.FOLDER / "ATTRIBUTION.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -67,7 +67,11 @@ def test_scores_of_shipped_separators_on_built_in_scenes(separators):
         name: {key: round(score.result()[key], 1) for key in ("1S", "MSi")}
         for name, score in scores.items()
     }
-    assert measured == {"small": {"1S": 12.9, "MSi": 7.7}, "small-mixit": {"1S": 14.1, "MSi": 6.6}}
+    assert measured == {
+        "small": {"1S": 12.9, "MSi": 7.7},
+        "small-8": {"1S": 12.7, "MSi": 9.7},
+        "small-mixit": {"1S": 14.1, "MSi": 6.6},
+    }
 
 
 def test_the_configuration_describes_the_shipped_encoder():
@@ -107,7 +111,9 @@ def test_names_are_resolved_and_files_come_first(tmp_path, monkeypatch):
 
 
 def test_unknown_names_and_names_of_another_kind():
-    with pytest.raises(InputError, match=r"^large: no such file; .* or small or small-mixit$"):
+    with pytest.raises(
+        InputError, match=r"^large: no such file; .* or small or small-8 or small-mixit$"
+    ):
         weights.model_file("large", "Separator")
     with pytest.raises(InputError, match=r"^small-mixit: names a sepssl Separator; expected a \.k"):
         weights.model_file("small-mixit", "Encoder")

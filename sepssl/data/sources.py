@@ -74,7 +74,8 @@ def open_clips(
             - a folder laid out like FUSS: mixtures `NAME.wav`, each beside a folder `NAME_sources`
               with a file per source. The mixtures are the clips;
             - a manifest ending in `.csv`, see `Manifest`;
-            - "tfds:NAME[/CONFIG][:VERSION]": all splits of a prepared TFDS dataset;
+            - "tfds:NAME[/CONFIG][:VERSION]": all splits of a prepared TFDS dataset, see
+              `TfdsClips`;
             - "mix:FOLDER": scenes mixed from the isolated sounds of a folder or manifest.
         sample_rate: in Hz, of the clips read.
         labels: whether labels are needed; clips without a row in the labels are then skipped.

@@ -45,7 +45,8 @@ class TfdsClips(Clips):
     Finding the length of a clip means reading it. Nothing is downloaded or built.
 
     Args:
-        dataset: "NAME" or "NAME/CONFIG"; ":VERSION" may follow.
+        dataset: "NAME" or "NAME/CONFIG"; ":VERSION" may follow, and then, after another slash, what
+            the features do not tell: "audio=FEATURE", "labels=FEATURE", "rate=HZ", with commas.
         split: name of a split.
         sample_rate: in Hz, of the clips read.
         data_dir: the folder of TFDS datasets; None means TFDS's default.
@@ -92,9 +93,10 @@ class TfdsClips(Clips):
                 f"tfds:{dataset}: has no split '{split}'; expected one of {' '.join(splits)}"
             )
         with _named(f"tfds:{dataset}"):
-            label = _label_feature(features) if labels else None
-            self._audio = _audio_feature(features)
-            self._rate = _rate_or_its_feature(features, self._audio)
+            _, told = _parsed(dataset)
+            label = _label_feature(features, told.get("labels", "")) if labels else None
+            self._audio = _audio_feature(features, told.get("audio", ""))
+            self._rate = _rate_or_its_feature(features, self._audio, told.get("rate", ""))
         where = f"{builder.info.full_name}/{split}"
         self.names = [f"{where}[{index}]" for index in range(splits[split].num_examples)]
         self.skipped: list[Skipped] = []
@@ -128,7 +130,14 @@ class TfdsClips(Clips):
     def origin(self) -> str:
         files = " ".join(file_digest(path, file_stamp(path)) for path in self._files)
         digest = hashlib.sha256(files.encode()).hexdigest()[:16]
-        return f"{self._directory}, records {digest}, at {self.sample_rate} Hz, {self._decoder}"
+        told = "".join(
+            f", {name} {value}"
+            for name, value in _parsed(self._arguments[0])[1].items()
+            if name != "labels"
+        )
+        return (
+            f"{self._directory}, records {digest}{told}, at {self.sample_rate} Hz, {self._decoder}"
+        )
 
     def num_samples(self, index: int) -> int:
         """Length of a clip in samples at `sample_rate`, for which it is read."""
@@ -228,15 +237,12 @@ def open_tfds(
     """All non-empty splits of a prepared TFDS dataset, one after the other.
 
     Args:
-        dataset: "NAME" or "NAME/CONFIG"; ":VERSION" may follow.
+        dataset, data_dir, labels, decoder: as `TfdsClips` takes them.
         sample_rate: in Hz, of the clips read.
-        data_dir: the folder of TFDS datasets; None means TFDS's default.
-        labels: whether to read the labels.
-        decoder: of encoded sound files, see `read_audio`.
         sources: whether to open only the splits with true sources, if there are any.
 
     Returns:
-        The clips. A single split whose clips have folds is none: `splits` is not known then.
+        The clips. A single split says nothing: `splits` is not known then, and folds decide.
 
     Raises:
         InputError: as `TfdsClips`.
@@ -248,9 +254,10 @@ def open_tfds(
     if sources and any(part.has_sources for part in parts.values()):
         parts = {split: part for split, part in parts.items() if part.has_sources}
     (first, *others) = parts.values()
-    return first if first.folds is not None and not others else Joined(parts)
+    return Joined(parts) if others else first
 
 
+_TOLD = ("audio", "labels", "rate")
 SOURCES = "sources"
 _KNOWN = {"fold": "folds", "recording": "recordings", "subsets": "subsets"}  # feature: attribute
 
@@ -305,6 +312,25 @@ class _TfRecords:
         raise InputError("is missing: the files end earlier; expected the whole dataset")
 
 
+def _parsed(dataset: str) -> tuple[str, dict[str, str]]:
+    """The name of a dataset, and what is told of its features, as TFDS writes arguments.
+
+    Raises:
+        InputError: if something else is told.
+    """
+    name, _, text = dataset.rpartition("/")
+    if "=" not in text:
+        return dataset, {}
+    told = dict(part.partition("=")[::2] for part in text.split(","))
+    for key, value in told.items():
+        if key not in _TOLD or not value or (key == "rate" and not value.isdecimal()):
+            raise InputError(
+                f"tfds:{dataset}: says {key}={value}; expected audio=FEATURE, labels=FEATURE or "
+                "rate=HZ"
+            )
+    return name, told
+
+
 def _prepared(dataset: str, data_dir: str | os.PathLike | None):
     """The builder of a dataset, made from its files alone.
 
@@ -315,6 +341,7 @@ def _prepared(dataset: str, data_dir: str | os.PathLike | None):
     from tensorflow_datasets.core import read_only_builder
 
     title = f"tfds:{dataset}"
+    dataset, _ = _parsed(dataset)
     if not re.fullmatch(r"[A-Za-z]\w*(/[\w+.-]+)?(:[\d*]+\.[\d*]+\.[\d*]+)?", dataset):
         raise InputError(
             f"{title}: is not a valid dataset name; expected tfds:NAME or tfds:NAME/CONFIG"
@@ -337,6 +364,11 @@ def _prepared(dataset: str, data_dir: str | os.PathLike | None):
             f"{title}: '{name}' is neither a dataset known to TFDS nor one prepared in {folder}; "
             "expected the name of a TFDS dataset"
         ) from error
+    if hasattr(builder.builder_config_cls, "path"):  # recordings of the user's
+        raise InputError(
+            f"{title}: has not been prepared in {folder}; expected it there, made by "
+            f"sepssl.data.builders with a {builder.builder_config_cls.__name__} of that name"
+        )
     # Not `tfds build`, which does not start without Apache Beam, whether the dataset needs it or
     # not.
     where = f", data_dir={os.fspath(data_dir)!r}" if data_dir else ""
@@ -350,12 +382,12 @@ def _prepared(dataset: str, data_dir: str | os.PathLike | None):
     )
 
 
-def _audio_feature(features) -> str:
+def _audio_feature(features, told: str = "") -> str:
     import tensorflow_datasets as tfds
 
     audio = [name for name, f in features.items() if isinstance(f, tfds.features.Audio)]
     text = [name for name, f in features.items() if isinstance(f, tfds.features.Text)]
-    return _only("sound", audio or text, ("audio",), features)
+    return _only("sound", audio + text if told else audio or text, ("audio",), features, told)
 
 
 def _is_text(feature) -> bool:
@@ -402,22 +434,27 @@ def _holds_files(feature) -> bool:
     return isinstance(feature, tfds.features.Text) or getattr(feature, "_lazy_decode", False)
 
 
-def _rate_or_its_feature(features, audio: str) -> int | str | None:
+def _rate_or_its_feature(features, audio: str, told: str = "") -> int | str | None:
     """In Hz, or the feature that contains it; None for encoded files, whose headers do."""
-    if _holds_files(features[audio]):
-        return None
-    if features[audio].sample_rate:
-        return int(features[audio].sample_rate)
-    for name in ("sample_rate", "rate"):
-        if name in features and features[name].shape == ():
-            return name
-    raise InputError(
-        f"the sample rate of '{audio}' is unknown; expected it in the Audio feature, or in a "
-        "scalar feature 'sample_rate' or 'rate'"
-    )
+    rate: int | str | None = None
+    if not _holds_files(features[audio]):
+        rate = features[audio].sample_rate and int(features[audio].sample_rate)
+        for name in ("sample_rate", "rate"):
+            if not rate and name in features and features[name].shape == ():
+                rate = name
+        if not rate and not told:
+            raise InputError(
+                f"the sample rate of '{audio}' is unknown; expected it in the Audio feature, in a "
+                "scalar feature 'sample_rate' or 'rate', or as rate=HZ after the dataset's name"
+            )
+        rate = rate or int(told)
+    if told and rate != int(told):
+        known = "in the sound files" if rate is None else rate
+        raise InputError(f"rate={told}: the sample rate is known, {known}; expected no other one")
+    return rate
 
 
-def _label_feature(features) -> str:
+def _label_feature(features, told: str = "") -> str:
     import tensorflow_datasets as tfds
 
     def can_be_labels(feature) -> bool:
@@ -435,10 +472,16 @@ def _label_feature(features) -> str:
         )
 
     candidates = [name for name, feature in features.items() if can_be_labels(feature)]
-    return _only("labels", candidates, ("label", "labels"), features)
+    return _only("labels", candidates, ("label", "labels"), features, told)
 
 
-def _only(what: str, candidates: list[str], preferred: tuple[str, ...], features) -> str:
+def _only(what: str, candidates: list[str], preferred: tuple[str, ...], features, told: str) -> str:
+    if told in candidates:
+        return told
+    if told:
+        raise InputError(
+            f"{told}: is no feature with {what}; expected one of {', '.join(sorted(candidates))}"
+        )
     found = [name for name in candidates if name in preferred] or candidates
     if len(found) == 1:
         return found[0]
@@ -449,7 +492,8 @@ def _only(what: str, candidates: list[str], preferred: tuple[str, ...], features
         raise kind(f"has no feature with {what}{has}; expected one, for instance {named}")
     raise InputError(
         f"cannot tell which feature holds the {what}: {' and '.join(sorted(found))} qualify{has}; "
-        f"expected one, or one {named}"
+        f"expected one, one {named}, or "
+        f"{'audio' if what == 'sound' else what}=FEATURE after the dataset's name"
     )
 
 

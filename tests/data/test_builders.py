@@ -84,7 +84,7 @@ def test_esc50_as_published(tmp_path):
     skipped = tfds.builder("sepssl_esc50", data_dir=tmp_path / "data").info.metadata["skipped"]
     assert list(skipped) == ["audio/broken.wav"]
     # Read again: folds and subsets are those of the folder.
-    clips = open_tfds("sepssl_esc50", RATE, tmp_path / "data")
+    clips = open_tfds("sepssl_esc50", RATE, tmp_path / "data", labels=False).labelled()
     assert clips.splits is None
     folder = open_clips(tmp_path / "sounds", RATE)
     of_record = {record["recording"]: record for record in found.values()}
@@ -282,4 +282,6 @@ def test_the_data_that_is_missing_is_asked_for(tmp_path):
     with pytest.raises(InputError) as error:
         open_tfds("sepssl_esc50", RATE, tmp_path)
     assert "import tensorflow_datasets as tfds, sepssl.data.builders; " in str(error.value)
+    with pytest.raises(InputError, match="with a RecordingsBuilderConfig of that name"):
+        open_tfds("sepssl_recordings/mine", RATE, tmp_path)
     assert "(download_config=tfds.download.DownloadConfig(manual_dir='DIR'))" in str(error.value)

@@ -258,6 +258,33 @@ def test_sources_and_folds(tmp_path, file_format, form):
         both.read_with_sources(2)
 
 
+def test_what_features_do_not_tell(tmp_path):
+    features = {
+        "x": tfds.features.Audio(dtype=np.int16),
+        "y": tfds.features.Audio(dtype=np.int16),
+        "a": LABEL,
+        "b": LABEL,
+    }
+    prepare(tmp_path, features, {"train": [{"x": noise(0), "y": noise(1), "a": 0, "b": 2}]})
+    clips = open_tfds("toy:1.0.0/audio=y,labels=b,rate=4000", RATE, tmp_path)
+    np.testing.assert_array_equal(clips.labels, [[0, 0, 1]])
+    slow = open_tfds("toy/audio=y,rate=8000", RATE, tmp_path, labels=False)
+    np.testing.assert_allclose(slow.read(0), noise(1) / 32768, atol=1e-7)
+    assert len(clips.read(0)) == 2 * len(slow.read(0))
+    assert clips.origin.split(", ")[2:5] == ["audio y", "rate 4000", "at 8000 Hz"]
+    for told, says in (
+        ("labels=a,audio=z", "z: is no feature with sound; expected one of x, y"),
+        ("labels=x,audio=y,rate=8000", "x: is no feature with labels; expected one of a, b"),
+        ("labels=a,audio=y", "or as rate=HZ after the dataset's name"),
+        ("rate=fast", "says rate=fast; expected audio=FEATURE"),
+        ("speed=2", "says speed=2; expected audio=FEATURE"),
+    ):
+        assert says in error_of(f"toy/{told}", "train", RATE, tmp_path)
+    prepare(tmp_path / "known", {"audio": AUDIO}, {"train": [{"audio": noise(0)}]})
+    with pytest.raises(InputError, match="rate=7: the sample rate is known, 8000"):
+        open_tfds("toy/rate=7", RATE, tmp_path / "known", labels=False)
+
+
 def error_of(*arguments):
     with pytest.raises(InputError) as error:
         TfdsClips(*arguments)

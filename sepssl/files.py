@@ -242,6 +242,11 @@ def _refuse_existing(path: pathlib.Path, overwrite: bool) -> None:
         raise InputError(f"{path}: exists already; expected a new file name")
 
 
+def in_utf8(name: str) -> str:
+    """A name of a file as text: bytes in it that are not UTF-8 become %E9, say."""
+    return re.sub("[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", name)
+
+
 def sha256_of(path: str | os.PathLike) -> str:
     """SHA-256 of a file's content, in hexadecimal.
 

@@ -26,6 +26,7 @@ from sepssl.data.scenes.builder import SepsslScenes
 from sepssl.data.sources import open_clips
 from sepssl.data.spec import MIX_PREFIX
 from sepssl.errors import InputError
+from sepssl.files import in_utf8
 
 __all__ = [
     "ClipsBuilder",
@@ -110,7 +111,7 @@ class ClipsBuilder(tfds.core.GeneratorBasedBuilder):
         splits, class_names = self._open(dl_manager)
         if class_names is None:
             class_names = next(iter(splits.values())).class_names
-        self.info.features["labels"].feature.names = list(class_names or ())
+        self.info.features["labels"].feature.names = list(map(in_utf8, class_names or ()))
         skipped = self.info.metadata.setdefault("skipped", {})
         for clips in splits.values():
             skipped.update(clips.skipped)
@@ -119,7 +120,8 @@ class ClipsBuilder(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, clips: Clips) -> Iterator[tuple[str, dict]]:
         for index, name in enumerate(clips.names):
             try:
-                yield name, {"id": name, **_record(clips, index)}
+                key = in_utf8(name)
+                yield key, {"id": key, **_record(clips, index)}
             except InputError as error:
                 self.info.metadata["skipped"][name] = str(error)
 
@@ -128,7 +130,9 @@ def _record(clips: Clips, index: int) -> dict:
     """The record of a clip, without its id."""
     labels: list[str] = []
     if clips.labels is not None and clips.class_names is not None:
-        labels = [clips.class_names[i] for i in np.flatnonzero(clips.labels[index]).tolist()]
+        labels = [
+            in_utf8(clips.class_names[i]) for i in np.flatnonzero(clips.labels[index]).tolist()
+        ]
     files = [_content(file) for file in clips.files(index)]
     if not files and clips.has_sources:
         mixture, sources = clips.read_with_sources(index)
@@ -141,7 +145,7 @@ def _record(clips: Clips, index: int) -> dict:
         "labels": labels,
         "fold": clips.folds[index] if clips.folds else "",
         "subsets": sorted(clips.subsets[index]) if clips.subsets else [],
-        "recording": clips.recordings[index] if clips.recordings else clips.names[index],
+        "recording": in_utf8((clips.recordings or clips.names)[index]),
         "sources": files[1:],
     }
 

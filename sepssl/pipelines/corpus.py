@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import pathlib
-import re
 import shutil
 import typing
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ from sepssl.data.croissant import FLOAT, INTEGER, Column, Files, Table, write_cr
 from sepssl.data.folder import file_digest, file_stamp, list_sounds, without_sources
 from sepssl.data.manifest import ManifestRow, manifest_rows
 from sepssl.errors import InputError
-from sepssl.files import atomic_file, unfinished
+from sepssl.files import atomic_file, in_utf8, unfinished
 from sepssl.index.merge import merge_indexes
 from sepssl.pipelines.channel_record import without_channels
 from sepssl.weights import content_name, model_file
@@ -438,11 +437,6 @@ def _channel_rows(corpus: Corpus, shards: Sequence[Shard]) -> Iterator[Sequence[
         folder = corpus.folder(shard).relative_to(corpus.output)
         for path, values in read_result(corpus, shard).channels:
             yield [(folder / path).as_posix(), *values]
-
-
-def in_utf8(name: str) -> str:
-    """A name of a file as text: bytes in it that are not UTF-8 become %E9, say."""
-    return re.sub("[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", name)
 
 
 def _write_table(path: pathlib.Path, head: Sequence[str], rows) -> None:

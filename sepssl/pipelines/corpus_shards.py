@@ -25,10 +25,10 @@ from sepssl.data.manifest import Manifest, ManifestRow
 from sepssl.data.segments import Segments
 from sepssl.data.store import store_channels, store_clips
 from sepssl.errors import InputError, OutputError, input_errors
-from sepssl.files import atomic_folder, writing_to
+from sepssl.files import atomic_folder, in_utf8, writing_to
 from sepssl.pipelines.activity import Activity
 from sepssl.pipelines.channel_record import ClipIdentity
-from sepssl.pipelines.corpus import DONE, INDEX, Corpus, Shard, ShardResult, in_utf8
+from sepssl.pipelines.corpus import DONE, INDEX, Corpus, Shard, ShardResult
 from sepssl.pipelines.embed import embed_recordings
 from sepssl.pipelines.separate import (
     SeparatedClip,

@@ -1,6 +1,7 @@
 """Published data sets, folders and mixtures as TFDS datasets."""
 
 import io
+import os
 import shutil
 import tarfile
 import zipfile
@@ -224,6 +225,18 @@ def test_a_manifest_with_parts_and_splits(tmp_path):
     assert sorted(clips.splits) == ["other", "test", "train"]
     with pytest.raises(InputError, match="expected a configuration with a path"):
         build(SepsslRecordings, tmp_path)
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    write(tmp_path / "a.wav")
+    (tmp_path / "in" / name).mkdir(parents=True)
+    shutil.copy(tmp_path / "a.wav", tmp_path / "in" / name / f"{name}.wav")
+    config = RecordingsBuilderConfig(path=str(tmp_path / "in"))
+    (record,) = all_records(build(SepsslRecordings, tmp_path, config=config)).values()
+    assert record["id"] == record["recording"] == "caf%E9/caf%E9.wav"
+    assert record["labels"] == ["caf%E9"]
+    assert record["audio"] == (tmp_path / "a.wav").read_bytes()
 
 
 def test_mixtures_of_real_sources(tmp_path):

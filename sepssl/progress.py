@@ -101,7 +101,7 @@ class Progress:
             beside = f"{self._rate_and_time_left(now)}{self._shown and f', {self._shown}'}"
             self._bar.set_postfix_str(beside.removeprefix(", "), refresh=False)
             self._bar.update(self._done - self._bar.n)
-        elif now - self._last_line >= LINE_SECONDS:
+        elif now - self._last_line >= LINE_SECONDS and self._done < self.total:
             self._print_line(now, self._rate_and_time_left(now))
 
     def note(self, message: str) -> None:

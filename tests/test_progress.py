@@ -38,6 +38,13 @@ def test_lines_every_30_s_where_the_output_is_not_a_terminal(clock, capsys):
     assert len(lines) == 3 + (198 - 30) // 30 + 1
 
 
+def test_the_end_is_one_line(clock, capsys):
+    with Progress("decoding", 1, "clip") as progress:
+        clock[0] += 31
+        progress.update()
+    assert capsys.readouterr().out == "decoding: 1/1 clip in 00:31\n"
+
+
 def test_the_first_update_is_not_in_the_rate(clock, capsys):
     progress = Progress("training", 1010, "step", done=10)
     clock[0] += 20  # compiles

@@ -73,7 +73,7 @@ def get_config() -> ConfigDict:
                 "hidden_size": 256,
             },
             "train": {
-                "strategy": "auto",
+                "strategy": "auto",  # or "default", "mirrored", "multiworker", "tpu"
                 "precision": "float32",  # or "bfloat16", "float16": mixed, for accelerators
                 # .keras file to start from; its network takes the place of the one described above.
                 "init_from": "",

@@ -23,6 +23,10 @@ class OutputError(InputError):
     """
 
 
+class WorkerLost(InputError):
+    """One of several processes that train together has ended; the others can be started again."""
+
+
 @contextlib.contextmanager
 def input_errors(source: str) -> Iterator[None]:
     """Turns a ValueError into an InputError that names where the value came from.

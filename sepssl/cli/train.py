@@ -23,6 +23,7 @@ Next:
 import os
 import pathlib
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Sequence
@@ -32,10 +33,13 @@ from ml_collections import config_flags
 
 from sepssl.cli.checks import require_folder_or_new
 from sepssl.cli.config_keys import missing, shipped
+from sepssl.cli.main import import_quietly
 from sepssl.cli.main import run as run_command
-from sepssl.errors import InputError
+from sepssl.errors import InputError, WorkerLost
 
+TENSORFLOW = False  # nor does a process need it that starts others
 RESUMES = True
+LOST = 75  # exit status where another worker has ended: EX_TEMPFAIL
 # Schedulers kill 30 s after SIGTERM, or later.
 STUCK_SECONDS = 15.0
 # What the configuration of each task consists of.
@@ -61,6 +65,14 @@ def define_flags(values: flags.FlagValues) -> None:
         None,
         "Folder of the run, new or to be continued.",
         required=True,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "restarts",
+        0,
+        "How often to start the training again, at its last checkpoint, where it was killed or has "
+        "lost another worker.",
+        lower_bound=0,
         flag_values=values,
     )
 
@@ -109,8 +121,64 @@ def check(values: flags.FlagValues) -> None:
     require_folder_or_new(values.workdir, "for the run")
 
 
-def main(values: flags.FlagValues) -> None:
+def main(values: flags.FlagValues) -> int | None:
+    if values.restarts:
+        command = [sys.executable, "-m", "sepssl.cli.train", *sys.argv[1:]]
+        return restarted(command, values.restarts)
+    import_quietly("tensorflow")
     _end_if_stuck(values)
+    try:
+        _train(values)
+    except WorkerLost as error:
+        print(f"sepssl-train: error: {error}", file=sys.stderr)
+        return LOST
+    return None
+
+
+def restarted(command: list[str], restarts: int) -> int:
+    """Runs a training again where it was killed or has lost another worker.
+
+    Args:
+        command: program and arguments; `--restarts=0` is added.
+        restarts: how often at most.
+
+    Returns:
+        The last exit status; 128 and the number of the signal for a process that was killed.
+    """
+    child: subprocess.Popen | None = None
+    stopped = False
+
+    def pass_on(number, _):
+        nonlocal stopped
+        stopped = True
+        if child:
+            child.send_signal(number)
+
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = [signal.signal(number, pass_on) for number in numbers]
+    try:
+        for restart in range(restarts + 1):
+            # In a session of its own: a terminal's signals reach it once, through this process.
+            child = subprocess.Popen([*command, "--restarts=0"], start_new_session=True)
+            if stopped:  # before there was a child
+                child.terminate()
+            status = child.wait()
+            if stopped or (status >= 0 and status != LOST) or restart == restarts:
+                break
+            how = f"by {signal.Signals(-status).name}" if status < 0 else "without another worker"
+            print(
+                f"sepssl-train: ended {how}; starting it again, {restart + 1} of {restarts}",
+                file=sys.stderr,
+                flush=True,
+            )
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+    return 128 - status if status < 0 else status
+
+
+def _train(values: flags.FlagValues) -> None:
     config, workdir = values.config, values.workdir
     if config.task == "ablation":
         from sepssl.pipelines.ablation import run_ablation
@@ -123,6 +191,8 @@ def main(values: flags.FlagValues) -> None:
     from sepssl.training.separator import train_separator
 
     finished = (train_separator if config.task == "separator" else train_encoder)(config, workdir)
+    if not finished.chief:
+        return
     print(f"{config.task}: {finished.final}")
     print(f"states: {finished.path / 'states'}; metrics: {finished.path / 'metrics.jsonl'}")
     print(f"report, to open in a browser: {write_training_report(finished)}")

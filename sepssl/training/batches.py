@@ -6,7 +6,7 @@ import numpy as np
 
 from sepssl.data.channel_shards import ChannelShards
 from sepssl.data.store import ClipStore
-from sepssl.training.input import Shuffle
+from sepssl.training.input import Shuffle, part_of
 from sepssl.views.patches import draw_patch_starts
 
 
@@ -65,8 +65,8 @@ class RecordingBatches:
         names = self.recordings.names
         return [names[i] for i in self.clips[self.shuffle.indices(step)]]
 
-    def load(self, step: int) -> dict[str, np.ndarray]:
-        """One global batch, float32.
+    def load(self, step: int, worker: int = 0, workers: int = 1) -> dict[str, np.ndarray]:
+        """One global batch, float32, or a worker's part of it, whose sounds alone are read.
 
         Returns:
             "recordings" [unsupervised clips, crop_samples], and "uniforms" [unsupervised clips,
@@ -74,31 +74,33 @@ class RecordingBatches:
             [supervised clips, num_sources, crop_samples]. Empty ones are absent.
         """
         rng = np.random.default_rng([self.seed, step, 1])
-        crops, sources = [], []
+        crops = []  # (clip, start)
         for index in self.clips[self.shuffle.indices(step)].tolist():
             spare = max(self.recordings.num_samples(index) - self.crop_samples, 0)
-            start = int(rng.integers(spare + 1))
-            recording, *true = self.recordings.read(index, start, self.crop_samples)
-            crops.append(recording)
-            if len(crops) > self.unsupervised_clips:
-                missing = self.num_sources - len(true)
-                sources.append(np.pad(true, ((0, missing), (0, 0))))
+            crops.append((index, int(rng.integers(spare + 1))))
         batch = {}
-        if self.unsupervised_clips:
-            recordings = np.stack(crops[: self.unsupervised_clips])
+        if count := self.unsupervised_clips:
+            own = part_of(count, worker, workers)
+            recordings = np.stack([self._read(*crop)[0] for crop in crops[:count][own]])
             # [mixtures of mixtures, recordings in each]
-            shape = (len(recordings) // self.num_mixtures, self.num_mixtures)
+            shape = (count // self.num_mixtures, self.num_mixtures)
             gains = 10 ** (rng.uniform(*self.gain_range_db, shape) / 20)
             single = rng.random(shape[0]) < self.single_mixture_fraction
             gains[single, 1:] = 0.0
-            batch["recordings"] = recordings * gains.reshape(-1, 1).astype(np.float32)
+            batch["recordings"] = recordings * gains.reshape(-1, 1)[own].astype(np.float32)
             if self.num_uniforms:
-                shape = (len(recordings), self.num_uniforms)
-                batch["uniforms"] = rng.random(shape, np.float32)
-        if sources:
-            batch["mixtures"] = np.stack(crops[self.unsupervised_clips :])
-            batch["sources"] = np.stack(sources)
+                batch["uniforms"] = rng.random((count, self.num_uniforms), np.float32)[own]
+        if supervised := crops[count:]:
+            own = part_of(len(supervised), worker, workers)
+            clips = [self._read(*crop) for crop in supervised[own]]
+            batch["mixtures"] = np.stack([clip[0] for clip in clips])
+            batch["sources"] = np.stack(
+                [np.pad(true, ((0, self.num_sources - len(true)), (0, 0))) for _, *true in clips]
+            )
         return batch
+
+    def _read(self, clip: int, start: int) -> np.ndarray:
+        return self.recordings.read(clip, start, self.crop_samples)
 
 
 class ViewBatches:
@@ -160,8 +162,8 @@ class ViewBatches:
         names = self.mixtures.names
         return [names[i] for i in self.shuffle.indices(step)]
 
-    def load(self, step: int) -> dict[str, np.ndarray]:
-        """One global batch, float32.
+    def load(self, step: int, worker: int = 0, workers: int = 1) -> dict[str, np.ndarray]:
+        """One global batch, float32, or a worker's part of it, whose sounds alone are read.
 
         Returns:
             "starts" int32 [batch, 2] of the patches in their clips, in samples, "uniforms" [batch,
@@ -186,6 +188,9 @@ class ViewBatches:
                     self.overlap,
                 )
             )
+        uniforms = rng.random((len(indices), self.num_uniforms), np.float32)
+        own = part_of(len(indices), worker, workers)
+        indices, drawn, starts = indices[own], drawn[own], starts[own]
         batch: dict[str, np.ndarray] = {"starts": np.array(starts, np.int32)}
         if separators:
             batch["separator"] = np.array(drawn, np.int32)
@@ -193,7 +198,7 @@ class ViewBatches:
             batch |= self._clips(indices, batch["starts"])
         else:
             batch |= self._patches(indices, batch["starts"], drawn)
-        batch["uniforms"] = rng.random((len(indices), self.num_uniforms), np.float32)
+        batch["uniforms"] = uniforms[own]
         if self.labels is not None:
             batch["labels"] = self.labels[indices].astype(np.float32)
         return batch

@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from sepssl.serialization import save_model
 from sepssl.training.added_keys import without_added_keys
 from sepssl.training.learner import Learner
 from sepssl.training.monitors import plain_json
+from sepssl.training.strategy import meet, worker_of
 from sepssl.version import __version__
 
 KEPT_CHECKPOINTS = 2
@@ -57,6 +59,8 @@ class RunFolder:
 
     Attributes:
         phases: ends of all phases but the last, in steps.
+        checkpoints: folder of the checkpoints.
+        chief: whether this process writes them; see `run_of_worker`.
     """
 
     def __init__(self, path: str | os.PathLike, config: dict, verbose: bool = True):
@@ -65,6 +69,8 @@ class RunFolder:
         self.config = json.loads(json.dumps(config))
         self._locked = False
         self.phases: list[int] = []
+        self.checkpoints = self.path / "checkpoints"
+        self.chief = True
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: is a file; expected a folder for the run")
         config_path = self.path / "config.json"
@@ -212,6 +218,46 @@ class RunFolder:
             soundfile.write(temporary, tracks.T, sample_rate, "FLOAT")
 
 
+@contextlib.contextmanager
+def run_of_worker(
+    path: str | os.PathLike, config: dict, verbose: bool, strategy: tf.distribute.Strategy
+) -> Iterator[RunFolder]:
+    """The run's folder, locked. Of several workers the chief alone writes there.
+
+    What the others write goes to a folder that is removed in the end; they restore the chief's
+    checkpoints, and need to see its folder.
+
+    Args:
+        path, config, verbose: as `RunFolder`'s.
+        strategy: of the run.
+
+    Raises:
+        InputError: as `RunFolder` and `RunFolder.lock`.
+    """
+    worker, workers = worker_of(strategy)
+    if worker == 0:
+        run = RunFolder(path, config, verbose)
+        with run.lock():  # before hours of decoding, that two processes would do twice
+            meet(strategy)
+            yield run
+            meet(strategy)  # a process that ends takes the others with it
+        return
+    meet(strategy)
+    there = pathlib.Path(path)
+    if not (there / "config.json").exists():
+        raise InputError(
+            f"{there}: worker {worker} of {workers} does not see what the first one has written "
+            "there; expected a folder that all workers share"
+        )
+    with tempfile.TemporaryDirectory(prefix="sepssl-worker-") as scratch:
+        run = RunFolder(os.path.join(scratch, "run"), config, verbose=False)
+        run.chief, run.checkpoints = False, there / "checkpoints"
+        run.phases = _read_config(there / "config.json").get("phases", [])
+        with run.lock():
+            yield run
+            meet(strategy)
+
+
 class Resume:
     """Checkpoints that resume a run exactly where it stopped.
 
@@ -227,7 +273,8 @@ class Resume:
     """
 
     def __init__(self, run: RunFolder, learner: Learner, keep: int = KEPT_CHECKPOINTS):
-        self._folder = run.path / "checkpoints"
+        self._folder = run.checkpoints
+        self._writes = run.chief
         self._learner = learner
         self._keep = keep
         self.step = tf.Variable(0, dtype=tf.int64)
@@ -290,8 +337,10 @@ class Resume:
         ).restore(path).assert_consumed()
 
     def save(self, step: int) -> None:
-        """Saves after `step` steps and removes all but the latest checkpoints."""
+        """Saves after `step` steps and removes all but the latest checkpoints; the chief does."""
         self.step.assign(step)
+        if not self._writes:
+            return
         writing = self._folder / ".writing"
         try:
             shutil.rmtree(writing, ignore_errors=True)  # left by a process that was killed

@@ -19,7 +19,7 @@ from sepssl.errors import InputError, input_errors
 from sepssl.separation import Separator, load_separator
 from sepssl.separation.long_audio import CHUNK_SECONDS
 from sepssl.training.batches import ViewBatches
-from sepssl.training.checkpoints import RunFolder
+from sepssl.training.checkpoints import RunFolder, run_of_worker
 from sepssl.training.clips import (
     labelled_for_training,
     open_recordings,
@@ -43,7 +43,11 @@ from sepssl.training.start import (
     initial_encoder,
     settings_of_run,
 )
-from sepssl.training.strategy import make_strategy, require_pairs_on_every_replica
+from sepssl.training.strategy import (
+    make_strategy,
+    require_pairs_on_every_replica,
+    worker_of,
+)
 from sepssl.training.supervised_learner import SupervisedLearner
 from sepssl.views import FrontEnd, OnlineSeparation
 from sepssl.views.channels import no_channel_warning
@@ -163,13 +167,13 @@ def train_encoder(
     require_batch(len(clips), config.train.batch_size)
     record = settings_of_run(config, "encoder")
     record["views"]["separators"] = list(separators)  # their content, not their location
-    run = RunFolder(workdir, record, verbose)
-    with run.lock():  # before hours of decoding, that two processes would do twice
+    verbose = verbose and worker_of(strategy)[0] == 0
+    with run_of_worker(workdir, record, verbose, strategy) as run:
         if verbose:
             announce_start(config, "encoder")
         probe = make_probe(labelled, config.train.probe_clips, config.data.test_fold)
 
-        cache = config.data.cache or run.path
+        cache = config.data.cache or workdir
         # A recording with sources is used only if they can be read too.
         with_sources = "readable" if oracle and config.data.directory else "none"
         stored, mixtures = store_for_run(clips, run, cache, with_sources, verbose)

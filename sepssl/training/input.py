@@ -9,6 +9,12 @@ import tensorflow as tf
 
 from sepssl.errors import InputError
 from sepssl.progress import counted
+from sepssl.training.strategy import worker_of
+
+
+def part_of(count: int, worker: int, workers: int) -> slice:
+    """The rows of a batch that a worker loads; `workers` divides `count`."""
+    return slice(worker * count // workers, (worker + 1) * count // workers)
 
 
 def require_batch(num_clips: int, batch_size: int) -> None:
@@ -97,11 +103,16 @@ class Shuffle:
 class Batches(Protocol):
     """Training data as a function of the step, so that a run can resume exactly at any step."""
 
-    def load(self, step: int) -> dict[str, np.ndarray]:
+    def load(self, step: int, worker: int = 0, workers: int = 1) -> dict[str, np.ndarray]:
         """The global batch of a step; always the same for the same step.
 
         Called by several threads. The first axis of every array is the batch, divisible by the
         number of replicas; none is empty, and shapes do not depend on the step.
+
+        Args:
+            step: counted from 0.
+            worker, workers: which of so many equal parts of the batch to load, in their order; not
+                passed if there is only one.
         """
 
     def names(self, step: int) -> list[str]:
@@ -134,7 +145,7 @@ class DatasetBatches:
 
 def distribute(
     strategy: tf.distribute.Strategy,
-    load: Callable[[int], dict[str, np.ndarray]],
+    load: Callable[..., dict[str, np.ndarray]],
     first_step: int,
     end_step: int,
     workers: int = 2,
@@ -144,7 +155,7 @@ def distribute(
     Slices are in the order of the replicas: n replicas together see what one would.
 
     Args:
-        strategy: the default one, or one that replicates within this process.
+        strategy: any. Of several workers, each loads its own part.
         load: `Batches.load`.
         first_step, end_step: range of steps.
         workers: number of loading threads, and of batches loaded ahead.
@@ -152,7 +163,10 @@ def distribute(
     Returns:
         An iterable of per-replica batches.
     """
-    replicas = strategy.num_replicas_in_sync
+    worker, count = worker_of(strategy)
+    replicas = strategy.num_replicas_in_sync // count
+    if count > 1:
+        load = functools.partial(load, worker=worker, workers=count)
     example = load(first_step)
     loaded = {first_step: example}  # not to be loaded twice
 

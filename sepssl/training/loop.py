@@ -27,6 +27,7 @@ from sepssl.training.learner import Learner
 from sepssl.training.monitors import FiniteGuard, MetricsLog, TrainingDiverged
 from sepssl.training.precision import Float32Copy
 from sepssl.training.signals import signals_deferred
+from sepssl.training.strategy import lost_workers_named, worker_of
 
 SCHEDULES = ("constant", "cosine")
 COMMON_MINIMUMS = {  # of the values that the configurations of both stages have
@@ -155,12 +156,14 @@ def train(
     Raises:
         TrainingDiverged: if loss or gradient is not finite, or `evaluate` raises it: with the step.
         OutputError: if something cannot be written.
+        WorkerLost: if another of several workers has ended.
         InputError: if another process is training in the same folder, a step needs more memory
             than there is, or `state_steps` are not steps of the run.
     """
     _require_states("state_steps", state_steps, steps)
     warmup_steps = getattr(learning_rate, "warmup_steps", 0)
-    with run.lock(), _exhaustion_named(run, memory_advice):
+    several = worker_of(strategy)[1] > 1
+    with run.lock(), _exhaustion_named(run, memory_advice), lost_workers_named(strategy):
         with strategy.scope():
             learner = make_learner()
             learner.build()
@@ -171,7 +174,12 @@ def train(
                 )
             learner.optimizer.build(learner.trainable_variables)
             resume = Resume(run, learner, keep_checkpoints)
-            product = Float32Copy(learner.product)
+        # Of several workers the chief alone evaluates, whom the others await at the next step.
+        with contextlib.nullcontext() if several else strategy.scope():
+            product = Float32Copy(learner.product, apart=several)
+        if not run.chief:
+            evaluate = example = picture = None
+            state_steps, evaluate_every = (), 0
         done = first = resume.restore()
         run.record_versions(done)
         log = MetricsLog(run.path, done)
@@ -180,11 +188,18 @@ def train(
             log.write_picture(0, "views", picture)
 
         # XLA fails under strategies that replicate.
-        single = not isinstance(strategy, tf.distribute.MirroredStrategy)
+        replicating = (
+            tf.distribute.MirroredStrategy,
+            tf.distribute.MultiWorkerMirroredStrategy,
+            tf.distribute.TPUStrategy,
+        )
+        single = not isinstance(strategy, replicating)
 
         @tf.function(jit_compile=learner.gains_from_xla and single, autograph=False)
         def train_step(batch):
             metrics = strategy.run(learner.update, (batch,))
+            if several:  # they are the same everywhere
+                return {k: strategy.experimental_local_results(v)[0] for k, v in metrics.items()}
             return {k: strategy.reduce("MEAN", v, axis=None) for k, v in metrics.items()}
 
         def evaluation_due(step: int) -> bool:
@@ -253,7 +268,9 @@ def train(
                 done = after
 
             try:
-                for after, batch in enumerate(parts, start=first + 1):
+                # Not to the end of the data, on which several workers would have to agree.
+                batches_left = itertools.islice(parts, steps - first)
+                for after, batch in enumerate(batches_left, start=first + 1):
                     # Not the first, which takes long to compile: nothing would be lost with it.
                     with signals_deferred() if done > first else contextlib.nullcontext():
                         make_step(after, batch)
@@ -266,7 +283,7 @@ def train(
                     log.write(done, guard.flush(resume.latest))
                     resume.save(done)
                 raise
-        if not run.final.exists():
+        if run.chief and not run.final.exists():
             save_model(product(), run.final)
         return product()
 

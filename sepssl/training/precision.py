@@ -30,14 +30,15 @@ class Float32Copy:
 
     Args:
         model: a built model. A model without mixed policies is its own copy.
+        apart: whether to copy it all the same, into variables of this process alone.
     """
 
-    def __init__(self, model: keras.Model):
+    def __init__(self, model: keras.Model, apart: bool = False):
         self._model = model
         config = keras.saving.serialize_keras_object(model)
         wanted = _in_float32(config)
         self._copy = model
-        if wanted != config:
+        if apart or wanted != config:
             self._copy = keras.saving.deserialize_keras_object(wanted)
             if not self._copy.built:
                 self._copy.build((None, None))

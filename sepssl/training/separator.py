@@ -19,7 +19,7 @@ from sepssl.separation import Separator
 from sepssl.separation.metrics import SeparationScores, momi
 from sepssl.separation.permutation import MAX_SOURCES
 from sepssl.training.batches import RecordingBatches
-from sepssl.training.checkpoints import RunFolder
+from sepssl.training.checkpoints import RunFolder, run_of_worker
 from sepssl.training.clips import (
     open_recordings,
     scene_config,
@@ -37,7 +37,7 @@ from sepssl.training.loop import (
 from sepssl.training.monitors import TrainingDiverged
 from sepssl.training.separator_learner import SeparatorLearner
 from sepssl.training.start import announce_start, initial_separator, settings_of_run
-from sepssl.training.strategy import make_strategy
+from sepssl.training.strategy import make_strategy, worker_of
 
 MEMORY_ADVICE = (
     "train.gradient_accumulation_steps above {parts} or separator.rematerialize=True, which change "
@@ -72,10 +72,10 @@ def train_separator(
     """
     require_at_least(config, MINIMUMS)
     loop_settings(config.train)  # fails early
+    strategy = make_strategy(config.train.strategy)
     keras.utils.set_random_seed(config.seed)
     make_learner = functools.partial(_make_learner, config)
     num_sources = make_learner().separator.num_sources  # fails early if it cannot be made
-    strategy = make_strategy(config.train.strategy)
     supervised = _supervised_clips(config.train, strategy.num_replicas_in_sync, num_sources)
     if supervised and num_sources > MAX_SOURCES:
         raise InputError(
@@ -84,11 +84,11 @@ def train_separator(
         )
     clips = _clips(config.data, bool(supervised), verbose)
     require_batch(len(clips), config.train.batch_size)
-    run = RunFolder(workdir, settings_of_run(config, "separator"), verbose)
-    with run.lock():  # before hours of decoding, that two processes would do twice
+    verbose = verbose and worker_of(strategy)[0] == 0
+    with run_of_worker(workdir, settings_of_run(config, "separator"), verbose, strategy) as run:
         if verbose:
             announce_start(config, "separator")
-        cache, sources = config.data.cache or run.path, "rows" if supervised else "none"
+        cache, sources = config.data.cache or workdir, "rows" if supervised else "none"
         stored, recordings = store_for_run(clips, run, cache, sources, verbose)
         if supervised:
             _require_outputs(recordings, num_sources)

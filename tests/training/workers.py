@@ -1,0 +1,99 @@
+"""Trains a separator on two worker processes, or alone; prints what came of it.
+
+    python workers.py FOLDER [--workers=N] [--die-at=STEP]
+
+Runs go to FOLDER/N. Prints one JSON line: losses, weights, and which clips each process has read.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import signal
+import socket
+import sys
+import time
+
+parser = argparse.ArgumentParser()
+parser.add_argument("folder", type=pathlib.Path)
+parser.add_argument("--workers", type=int, default=1)
+parser.add_argument("--die-at", type=int)
+arguments = parser.parse_args()
+index, child = 0, None
+if arguments.workers > 1:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
+    for s in sockets:
+        s.close()
+    child = os.fork()  # before TensorFlow has started anything
+    index = int(child == 0)
+    task = {"type": "worker", "index": index}
+    os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+
+from sepssl.separation import TDCN, Separator, STFTBasis  # noqa: E402
+from sepssl.training.batches import RecordingBatches  # noqa: E402
+from sepssl.training.checkpoints import run_of_worker  # noqa: E402
+from sepssl.training.loop import train  # noqa: E402
+from sepssl.training.separator_learner import SeparatorLearner  # noqa: E402
+from sepssl.training.strategy import make_strategy  # noqa: E402
+
+strategy = make_strategy("multiworker" if arguments.workers > 1 else "default")
+read = set()
+
+
+class Store:
+    """Sixteen clips of noise, which note when they are read."""
+
+    names = tuple(f"{n}.wav" for n in range(16))
+
+    def num_samples(self, clip):
+        return 800
+
+    def read(self, clip, start, count):
+        read.add(clip)
+        noise = np.random.default_rng(clip).normal(size=(1, 800)).astype(np.float32)
+        return noise[:, start : start + count]
+
+
+class Dying(RecordingBatches):
+    def load(self, step, *worker, **of):
+        if step == arguments.die_at and index == 1:
+            (arguments.folder / "died").write_text(str(time.time()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().load(step, *worker, **of)
+
+
+def make_learner():
+    keras.utils.set_random_seed(0)
+    tdcn = TDCN(6, 8, 1, 1, unroll=True)
+    learner = SeparatorLearner(Separator(2, STFTBasis(64, 32), tdcn, "uniform"), clip_norm=0.5)
+    learner.build()
+    learner.compile(keras.optimizers.SGD(0.05, momentum=0.9), jit_compile=False)
+    return learner
+
+
+batches = Dying(Store(), np.arange(16), 8, 600, 0, gain_range_db=(-3.0, 3.0))
+workdir = arguments.folder / str(arguments.workers)
+with run_of_worker(workdir, {"train": {"steps": 6}}, False, strategy) as run:
+    product = train(
+        run, strategy, make_learner, batches, lambda product: {"one": 1.0}, 6, 0.05,
+        log_every=1, checkpoint_every=2, state_steps=(0, 3), verbose=False,
+    )  # fmt: skip
+    records = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+found = {
+    "weights": [w.tolist() for w in product.get_weights()],
+    "losses": [r["loss"] for r in records if "loss" in r],
+    "norms": [r["gradient_norm"] for r in records if "loss" in r],
+    "read": sorted(read),
+    "wrote_elsewhere": run.path != workdir,
+}
+if child == 0:  # without Python's end, like the fork server's children
+    (arguments.folder / "other.json").write_text(json.dumps(found))
+    sys.stdout.flush()
+    os._exit(0)
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+print(json.dumps(found))

@@ -123,7 +123,8 @@ def check(values: flags.FlagValues) -> None:
         raise InputError(f"expected a task as the first argument: {', '.join(TASKS)}")
     for name, tasks in _USES.items():
         if values[name].present and task not in tasks:
-            raise InputError(f"--{name}: is for {' and '.join(tasks)}, not for {task}")
+            hint = "; expected --detections or --scores" if name == "output" else ""
+            raise InputError(f"--{name}: is for {' and '.join(tasks)}, not for {task}{hint}")
     for path in [*values.index, *values.labels]:
         require_exists(path, "an index or a file of rows" if path in values.index else "labels")
     if task != "train" and len(values.index) > 1:

@@ -322,6 +322,7 @@ def test_what_cannot_be(trained, capsys, tmp_path):
         (("apply", index, classifier), "expected --scores, --detections, or both"),
         (("apply", index, classifier, "--scores=x.csv", "--threshold=nan"), "expected 0 to 1"),
         (("apply", index, "--scores=x.csv"), "--classifier is required"),
+        (("apply", index, "--output=x.csv"), "not for apply; expected --detections or --scores"),
         (("apply", index, index, classifier, "--scores=x.csv"), "apply takes one"),
         (("suggest", index, "--output=x.txt"), "x.txt: expected a name that ends in .html"),
     ):

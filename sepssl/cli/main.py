@@ -90,7 +90,11 @@ def run(command: ModuleType) -> None:
         with contextlib.suppress(OSError):  # the terminal may be what has gone
             line = f"{_program(command)}: {_stopped(command, received[0])}"
             # A terminal has echoed ^C before it.
-            print(f"\n{line}" if sys.stderr.isatty() else line, file=sys.stderr)
+            print(f"\n{line}" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
+        if getattr(command, "RESUMES", False):  # in a group, TensorFlow's end may take a minute
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+            os._exit(status)
         sys.exit(status)
 
 

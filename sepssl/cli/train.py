@@ -121,18 +121,23 @@ def check(values: flags.FlagValues) -> None:
     require_folder_or_new(values.workdir, "for the run")
 
 
-def main(values: flags.FlagValues) -> int | None:
+def main(values: flags.FlagValues) -> int:
     if values.restarts:
         command = [sys.executable, "-m", "sepssl.cli.train", *sys.argv[1:]]
         return restarted(command, values.restarts)
     import_quietly("tensorflow")
     _end_if_stuck(values)
     try:
-        _train(values)
+        if _train(values):
+            return 0
+        status = 0
     except WorkerLost as error:
         print(f"sepssl-train: error: {error}", file=sys.stderr)
-        return LOST
-    return None
+        status = LOST
+    # Not by Python's end, in which TensorFlow waits a minute for a chief that has gone.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def restarted(command: list[str], restarts: int) -> int:
@@ -178,25 +183,27 @@ def restarted(command: list[str], restarts: int) -> int:
     return 128 - status if status < 0 else status
 
 
-def _train(values: flags.FlagValues) -> None:
+def _train(values: flags.FlagValues) -> bool:
+    """Trains; returns whether this process is the only one, or the chief of several."""
     config, workdir = values.config, values.workdir
     if config.task == "ablation":
         from sepssl.pipelines.ablation import run_ablation
 
         folder = run_ablation(config, workdir)
         print(f"table: {folder / 'table.md'}; figure: {folder / 'figure.svg'}")
-        return
+        return True
     from sepssl.reports.training import write_training_report
     from sepssl.training.encoder import train_encoder
     from sepssl.training.separator import train_separator
 
     finished = (train_separator if config.task == "separator" else train_encoder)(config, workdir)
     if not finished.chief:
-        return
+        return False
     print(f"{config.task}: {finished.final}")
     print(f"states: {finished.path / 'states'}; metrics: {finished.path / 'metrics.jsonl'}")
     print(f"report, to open in a browser: {write_training_report(finished)}")
     print(f"sounds and curves: tensorboard --logdir={finished.path / 'tensorboard'}")
+    return True
 
 
 def _end_if_stuck(values: flags.FlagValues) -> None:

@@ -22,7 +22,7 @@ def require_batch(num_clips: int, batch_size: int) -> None:
     if num_clips < batch_size:
         raise InputError(
             f"train.batch_size={batch_size}, but only {counted(num_clips, 'clip')} to train on; "
-            "expected at least a batch of clips"
+            "expected at least a batch of clips; set a lower train.batch_size"
         )
 
 

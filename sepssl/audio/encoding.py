@@ -15,13 +15,13 @@ def encoded(waveform: np.ndarray, sample_rate: int, subtype: str) -> bytes:
         waveform: float `[samples]`.
         sample_rate: in Hz.
         subtype: how the samples were stored before, by libsndfile's name; 24 bits are for PCM_24,
-            PCM_32, FLOAT and DOUBLE, and 16 for all others. WAV is for samples beyond full scale
-            of the former, and for rates that FLAC cannot have.
+            PCM_32, FLOAT and DOUBLE, and 16 for all others. WAV is for samples beyond full scale,
+            and for rates that FLAC cannot have.
     """
     bits = _BITS.get(subtype, 16)
     file = io.BytesIO()
     flac = sample_rate <= 655350 and (sample_rate <= 65535 or sample_rate % 10 == 0)
-    if not flac or (bits == 24 and np.max(np.abs(waveform)) > 1):
+    if not flac or np.max(np.abs(waveform)) > 1:
         soundfile.write(file, waveform, sample_rate, format="WAV", subtype="FLOAT")
         return file.getvalue()
     # Rounded here: libsndfile would scale by 32767 and read back by 32768.

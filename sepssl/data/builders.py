@@ -20,7 +20,7 @@ from sepssl.audio.encoding import encoded
 from sepssl.data.clips import Clips, Skipped, Subset
 from sepssl.data.folder import Folder, list_audio
 from sepssl.data.fuss import FussFolder
-from sepssl.data.labels import ESC50_FILE, Labelled, Row, read_csv, with_labels
+from sepssl.data.labels import ESC50_FILE, Labelled, NoLabels, Row, read_csv
 from sepssl.data.mixtures import MixtureConfig, Mixtures
 from sepssl.data.scenes.builder import SepsslScenes
 from sepssl.data.sources import open_clips
@@ -62,8 +62,8 @@ class ClipsBuilder(tfds.core.GeneratorBasedBuilder):
     """The clips of `_open` as records, which hold the bytes of sound files, not samples:
 
         id         string, the name of the clip
-        audio      string, its sound file as it is; FLAC, or float WAV where that would lose
-                   something, if it is a part of a file or mixed
+        audio      string, its sound file as it is; if it is a part of a file or mixed, FLAC of
+                   16 or 24 bits, or float WAV for samples beyond full scale
         labels     int64 [count]; `features["labels"].feature.names` has the names
         fold       string, "" for none
         subsets    string [count], see `Clips.subsets`
@@ -139,6 +139,12 @@ def _record(clips: Clips, index: int) -> dict:
         files = [encoded(sound, clips.sample_rate, "PCM_16") for sound in (mixture, *sources)]
     elif not files:
         rate, subtype, blocks = clips.stream(index)
+        seconds = clips.num_samples(index) / clips.sample_rate
+        if 4 * seconds * rate > MAX_BYTES:
+            raise InputError(
+                f"{clips.names[index]}: lasts {seconds:.0f} s; expected at most "
+                f"{MAX_BYTES / 4 / rate:.0f} s of it in a record"
+            )
         files = [encoded(np.concatenate(list(blocks)), rate, subtype)]
     return {
         "audio": files[0],
@@ -189,7 +195,8 @@ class SepsslRecordings(ClipsBuilder):
     """A folder of sound files, or a manifest; see `RecordingsBuilderConfig`.
 
     With labels, splits and folds as `open_clips` finds them. Without splits, all are in `train`;
-    recordings for which a column `split` says nothing are in `other`.
+    recordings for which a column `split` says nothing are in `other`, and those of which a
+    `labels.csv` says nothing in `unlabelled`.
 
     Example:
 
@@ -291,14 +298,15 @@ class SepsslFuss(ClipsBuilder):
     def _open(self, dl_manager):
         folder = {"reverberant": "ssdata_reverb", "unprocessed": "ssdata"}[self.builder_config.name]
         root = _part(dl_manager, folder, f"FUSS_{folder}.tar.gz")
-        splits = {"train": "train", "validation": "validation", "test": "eval"}
-        return Source(
-            {
-                split: FussFolder(root / name, _ANY_RATE)
-                for split, name in splits.items()
-                if (root / name).is_dir()
-            }
-        )
+        folders = {"train": "train", "validation": "validation", "test": "eval"}
+        splits = {
+            split: FussFolder(root / name, _ANY_RATE)
+            for split, name in folders.items()
+            if (root / name).is_dir()
+        }
+        if not splits:
+            raise InputError(f"{root}: holds none of the folders {', '.join(folders.values())}")
+        return Source(splits)
 
 
 class SepsslFsd50k(ClipsBuilder):
@@ -416,7 +424,10 @@ class SepsslAudioset(ClipsBuilder):
             by_name = {
                 file.relative_to(root / "audio").as_posix(): row for file, row in there.items()
             }
-            splits[split] = Labelled(clips, by_name, ", ".join(map(str, listed)))
+            if there:
+                splits[split] = Labelled(clips, by_name, ", ".join(map(str, listed)))
+        if not splits:
+            raise InputError(f"{root / 'audio'}: holds no file of a segment; expected some")
         return Source(splits, list(names.values()))
 
 
@@ -476,9 +487,15 @@ def _derived_name(path: str, values: Sequence) -> str:
 
 
 def _with_known_labels(clips: Clips) -> Clips:
-    """All of some clips, with what labels, splits, folds and subsets are known of any."""
-    labelled = with_labels(clips)
-    if labelled is None or labelled.labels is None:
+    """All of some clips, with what labels, splits, folds and subsets are known of any.
+
+    Those of which no labels are known would be examples of no class: they are a split of their own.
+    """
+    try:
+        labelled = clips.labelled()
+    except NoLabels:
+        return clips
+    if labelled.labels is None:
         return clips
     known = {name: index for index, name in enumerate(labelled.names)}
     result = Subset(clips, range(len(clips)))
@@ -489,10 +506,13 @@ def _with_known_labels(clips: Clips) -> Clips:
         if place is not None:
             row[:] = labelled.labels[place]
     result.labels = labels
-    for name, unknown in (("splits", ""), ("folds", ""), ("subsets", frozenset())):
+    for name, unknown in (("folds", ""), ("subsets", frozenset())):
         values = getattr(labelled, name)
         if values is not None and getattr(clips, name) is None:
             setattr(result, name, [unknown if p is None else values[p] for p in places])
+    if clips.splits is None and (labelled.splits is not None or None in places):
+        splits = labelled.splits or ["train"] * len(labelled)
+        result.splits = ["unlabelled" if p is None else splits[p] for p in places]
     return result
 
 

@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sepssl.files import atomic_file, sha256_of
+from sepssl.files import atomic_file, in_utf8, sha256_of
 from sepssl.version import __version__
 
 CROISSANT = "croissant.json"
@@ -105,7 +105,7 @@ def write_croissant(
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": folder.resolve().name,
+        "name": in_utf8(folder.resolve().name),
         "description": f"{description} Made by sepssl {__version__}.",
         "distribution": [
             *({

@@ -101,15 +101,17 @@ class TfdsClips(Clips):
         self.names = [f"{where}[{index}]" for index in range(splits[split].num_examples)]
         self.skipped: list[Skipped] = []
         with _named(where):
+            known = [name for name in _KNOWN if name in features and _is_text(features[name])]
             if label:
                 self.class_names = _class_names(features[label])
                 self.labels = np.zeros((len(self.names), len(self.class_names)), np.int8)
-                known = [name for name in _KNOWN if name in features and _is_text(features[name])]
-                records = _Records(builder, split, [label, *known])
+            if label or known:
+                records = _Records(builder, split, [*([label] if label else []), *known])
                 values: dict[str, list] = {name: [] for name in known}
-                for index, row in enumerate(self.labels):
+                for index in range(len(self.names)):
                     record = records[index]
-                    _set_classes(row, record[label], features[label])
+                    if label:
+                        _set_classes(self.labels[index], record[label], features[label])
                     for name in known:
                         values[name].append(_text(record[name]))
                 for name in known:
@@ -323,7 +325,11 @@ def _parsed(dataset: str) -> tuple[str, dict[str, str]]:
         return dataset, {}
     told = dict(part.partition("=")[::2] for part in text.split(","))
     for key, value in told.items():
-        if key not in _TOLD or not value or (key == "rate" and not value.isdecimal()):
+        if (
+            key not in _TOLD
+            or not value
+            or (key == "rate" and (not value.isdecimal() or int(value) < 1))
+        ):
             raise InputError(
                 f"tfds:{dataset}: says {key}={value}; expected audio=FEATURE, labels=FEATURE or "
                 "rate=HZ"
@@ -447,7 +453,7 @@ def _rate_or_its_feature(features, audio: str, told: str = "") -> int | str | No
                 f"the sample rate of '{audio}' is unknown; expected it in the Audio feature, in a "
                 "scalar feature 'sample_rate' or 'rate', or as rate=HZ after the dataset's name"
             )
-        rate = rate or int(told)
+        rate = int(told) if told and isinstance(rate, str) else rate or int(told)
     if told and rate != int(told):
         known = "in the sound files" if rate is None else rate
         raise InputError(f"rate={told}: the sample rate is known, {known}; expected no other one")

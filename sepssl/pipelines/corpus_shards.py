@@ -128,12 +128,13 @@ def process_shard(corpus: Corpus, shard: Shard) -> ShardResult | None:
     models = models_of(corpus)
     try:
         with atomic_folder(folder) as temporary:
-            stamps = {str(row.span.path): file_stamp(row.span.path) for row in shard.rows}
+            # Before they are read: what is written to them meanwhile is a change.
+            files = {}
+            for path in dict.fromkeys(row.span.path for row in shard.rows):
+                stamp = file_stamp(path)
+                files[str(path)] = (stamp, file_digest(pathlib.Path(path), stamp))
             result = _made(corpus, models, shard.rows, temporary)
-            result.files = {
-                file: (stamp, file_digest(pathlib.Path(file), stamp))
-                for file, stamp in stamps.items()
-            }
+            result.files = files
             with writing_to(folder):
                 result.write(temporary)
     except InputError:
@@ -160,6 +161,11 @@ def _made(
             return ShardResult(failed=[(str(row.span.path), row.span.name, reason)])
     # None could be used: one by one, each has its own reason.
     alone = [_made(corpus, models, [row], folder) for row in rows]
+    if any(result.done for result in alone):
+        raise InputError(
+            f"{folder}: some recordings could be used at a second try only; the same command makes "
+            "this shard again"
+        )
     return ShardResult(failed=[failure for result in alone for failure in result.failed])
 
 

@@ -17,7 +17,7 @@ from sepssl.data.labels import LABELS_FILE
 from sepssl.data.mixtures import MixedScene, MixtureClips
 from sepssl.data.read_ahead import read_ahead, value_or_error
 from sepssl.errors import InputError
-from sepssl.files import atomic_file, atomic_folder, lock_folder, writing_to
+from sepssl.files import atomic_file, atomic_folder, in_utf8, lock_folder, writing_to
 from sepssl.progress import Progress
 
 SETTINGS_FILE = "mix.json"
@@ -160,7 +160,7 @@ def _write_scene(scene: MixedScene, path: pathlib.Path, sample_rate: int) -> Non
         "sources": [
             {
                 "file": name,
-                "recording": recording,
+                "recording": in_utf8(recording),
                 "start_seconds": round(start, 6),
                 "onset_seconds": round(onset, 6),
                 "level_db": round(level, 3),
@@ -169,7 +169,7 @@ def _write_scene(scene: MixedScene, path: pathlib.Path, sample_rate: int) -> Non
                 names, scene.names, scene.starts, scene.onsets, scene.levels_db, strict=True
             )
         ],
-        "room": scene.room,
+        "room": scene.room and in_utf8(scene.room),
     }
     with atomic_file(path.with_suffix(".json"), overwrite=True) as temporary:
         temporary.write_text(json.dumps(made_of, indent=2) + "\n")
@@ -190,4 +190,4 @@ def _write_labels(clips: MixtureClips, output: pathlib.Path, paths: list[pathlib
         table.writerow(["filename", "labels"])
         for path, row in zip(paths, labels, strict=True):
             if path.exists():
-                table.writerow([path.name, ";".join(classes[np.flatnonzero(row)])])
+                table.writerow([path.name, in_utf8(";".join(classes[np.flatnonzero(row)]))])

@@ -227,6 +227,34 @@ def test_a_manifest_with_parts_and_splits(tmp_path):
         build(SepsslRecordings, tmp_path)
 
 
+def test_recordings_without_a_row_are_no_negatives(tmp_path):
+    for name in ("a", "b", "c"):
+        write(tmp_path / "in" / f"{name}.wav")
+    (tmp_path / "in" / "labels.csv").write_text("filename,labels\na.wav,x\nb.wav,\n")
+    config = RecordingsBuilderConfig(path=str(tmp_path / "in"))
+    builder = build(SepsslRecordings, tmp_path, config=config)
+    assert {split: set(records(builder, split)) for split in builder.info.splits} == {
+        "train": {"a.wav", "b.wav"},
+        "unlabelled": {"c.wav"},
+    }
+    # Labels with a fault are not ignored: with them go the splits.
+    (tmp_path / "in" / "labels.csv").write_text("filename,labels,split\na.wav,x,tset\n")
+    with pytest.raises(InputError, match="tset"):
+        build(SepsslRecordings, tmp_path / "again", config=config)
+
+
+def test_parts_of_one_recording_stay_together_without_labels(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.wav", seconds=1.0)
+    parts = [f"{name}.wav,{start},0.5" for name in ("a", "b") for start in (0, 0.5)]
+    (tmp_path / "m.csv").write_text("\n".join(["path,start,duration", *parts, ""]))
+    config = RecordingsBuilderConfig(path=str(tmp_path / "m.csv"))
+    build(SepsslRecordings, tmp_path, config=config)
+    clips = open_clips(f"tfds:sepssl_recordings/{config.name}", RATE, data_dir=tmp_path / "data")
+    assert clips.labels is None
+    assert sorted(clips.recordings) == ["a.wav", "a.wav", "b.wav", "b.wav"]
+
+
 def test_names_that_are_not_utf8(tmp_path):
     name = os.fsdecode(b"caf\xe9")
     write(tmp_path / "a.wav")
@@ -268,7 +296,8 @@ def test_mixtures_of_real_sources(tmp_path):
     ("subtype", "peak", "rate", "form"),
     [
         ("PCM_16", 0.5, 44100, ("FLAC", "PCM_16", 2**-16)),
-        ("VORBIS", 1.5, 48000, ("FLAC", "PCM_16", None)),
+        ("VORBIS", 0.5, 48000, ("FLAC", "PCM_16", 2**-16)),
+        ("VORBIS", 1.5, 48000, ("WAV", "FLOAT", 0)),
         ("FLOAT", 0.5, 8000, ("FLAC", "PCM_24", 2**-24)),
         ("FLOAT", 1.5, 8000, ("WAV", "FLOAT", 0)),
         ("PCM_16", 0.5, 66150, ("FLAC", "PCM_16", 2**-16)),
@@ -283,10 +312,7 @@ def test_what_a_waveform_is_encoded_as(subtype, peak, rate, form):
     assert (info.format, info.subtype, info.samplerate) == (*form[:2], rate)
     file.seek(0)
     found = soundfile.read(file, dtype="float64")[0]
-    tolerance = form[2]
-    if tolerance is None:  # ends at full scale
-        waveform, tolerance = np.clip(waveform, -1, 1 - 2**-15), 2**-16
-    np.testing.assert_allclose(found, waveform, atol=tolerance)
+    np.testing.assert_allclose(found, waveform, atol=form[2])
 
 
 def test_the_data_that_is_missing_is_asked_for(tmp_path):

@@ -26,6 +26,7 @@ from sepssl.data.store import store_clips
 from sepssl.errors import InputError
 from sepssl.index.rows import read_rows
 from sepssl.index.search import WindowIndex
+from sepssl.pipelines import corpus_shards
 from sepssl.pipelines.corpus import Corpus, ShardResult, claim
 from sepssl.pipelines.corpus_engines import beam_options, run_corpus, run_locally
 from sepssl.pipelines.corpus_shards import process_shard
@@ -321,6 +322,23 @@ def test_shards_of_files_that_have_changed_are_made_anew(world, tmp_path):
     shutil.rmtree(tmp_path / "index" / "index")
     assert run(index).made == 2
     assert read_rows(tmp_path / "index" / "index").names == ["a.wav", "b.wav", "c.wav", "d.wav"]
+
+
+def test_a_file_written_to_while_its_shard_is_made_has_changed(world, tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "a.wav", noise(1, 5), RATE)
+    manifest = write_manifest(tmp_path / "m.csv", ["a.wav,,"])
+    corpus = corpus_of(world, tmp_path / "channels", manifest=str(manifest))
+    make = corpus_shards._made
+
+    def meanwhile(*arguments):
+        result = make(*arguments)
+        soundfile.write(tmp_path / "a.wav", noise(1, 6), RATE)
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus_shards, "_made", meanwhile)
+        run(corpus)
+    assert [run(corpus).made for _ in range(2)] == [1, 0]
 
 
 def test_training_reads_the_channels_where_they_lie(world, tmp_path):

@@ -110,7 +110,7 @@ class TfdsClips(Clips):
                 values: dict[str, list] = {name: [] for name in known}
                 for index in range(len(self.names)):
                     record = records[index]
-                    if label:
+                    if label and self.labels is not None:
                         _set_classes(self.labels[index], record[label], features[label])
                     for name in known:
                         values[name].append(_text(record[name]))
@@ -325,11 +325,8 @@ def _parsed(dataset: str) -> tuple[str, dict[str, str]]:
         return dataset, {}
     told = dict(part.partition("=")[::2] for part in text.split(","))
     for key, value in told.items():
-        if (
-            key not in _TOLD
-            or not value
-            or (key == "rate" and (not value.isdecimal() or int(value) < 1))
-        ):
+        no_rate = key == "rate" and not (value.isdecimal() and int(value))
+        if key not in _TOLD or not value or no_rate:
             raise InputError(
                 f"tfds:{dataset}: says {key}={value}; expected audio=FEATURE, labels=FEATURE or "
                 "rate=HZ"

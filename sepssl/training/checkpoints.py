@@ -46,7 +46,8 @@ class RunFolder:
 
     The folder belongs to a configuration from the first checkpoint on: a start that failed before
     leaves it to the next one. More steps than planned may be asked for: they make a new phase of
-    the run, whose `config.json` then lists in "phases" where earlier ones ended or will end.
+    the run, whose `config.json` then lists in "phases" where earlier ones ended or will end. Until
+    its first checkpoint, another number of steps can be asked for, and the former one again.
 
     Args:
         path: the folder; created if it does not exist.
@@ -77,14 +78,18 @@ class RunFolder:
         if config_path.exists():
             there = _read_config(config_path)
             self.phases = there.pop("phases", [])
-            if difference := self._difference(there):
+            if difference := _difference(there, self.config):
                 # Another program's config.json has other keys.
                 if there.keys() == self.config.keys() and self._is_untrained():
                     self._start_anew()
-                elif planned := self._fewer_steps(there):
-                    self._start_phase(planned)
+                elif (phases := self._other_phases(there)) is not None:
+                    self._change_phases(phases)
                 else:
-                    raise InputError(difference)
+                    was, now = difference
+                    raise InputError(
+                        f"{self.path}: holds a run with {was}, now {now}; expected the same "
+                        "configuration to continue it, or another folder"
+                    )
         elif self.path.exists() and any(self.path.iterdir()):
             raise InputError(
                 f"{self.path}: holds files but no config.json of a run; expected a new or empty "
@@ -93,45 +98,39 @@ class RunFolder:
         else:
             self._write_config()
 
-    def _difference(self, there: dict) -> str | None:
-        """An error that names the first key in which the configuration there differs, if any."""
-        configs = (there, self.config)
-        old, new = (_flat(without_added_keys(config)) for config in configs)
-        for key in sorted(old.keys() | new.keys()):
-            if old.get(key) != new.get(key):
-                was, now = (
-                    f"{key}={config[key]!r}" if key in config else f"no {key}"
-                    for config in map(_flat, configs)
-                )
-                return (
-                    f"{self.path}: holds a run with {was}, now {now}; expected the same "
-                    "configuration to continue it, or another folder"
-                )
-        return None
-
-    def _fewer_steps(self, there: dict) -> int | None:
-        """The steps of the configuration there, if only it has fewer of them."""
+    def _other_phases(self, there: dict) -> list[int] | None:
+        """Ends of the phases before the last, if the run there can go on to the steps here."""
         old, new = there, self.config
         if "steps" not in old:
             old, new = ({"train": None, **config}["train"] for config in (old, new))
         if not isinstance(old, dict) or not isinstance(new, dict):
             return None
         planned, wanted = old.get("steps"), new.get("steps")
-        if not isinstance(planned, int) or not isinstance(wanted, int) or planned >= wanted:
+        if not isinstance(planned, int) or not isinstance(wanted, int):
             return None
         changed = {key: new[key] for key in ("steps", "state_steps") if key in new}
-        longer = {**there, "train": old | changed} if old is not there else there | changed
-        return None if self._difference(longer) else planned
+        other = {**there, "train": old | changed} if old is not there else there | changed
+        if _difference(other, self.config):
+            return None
+        begun = max(_steps_of_checkpoints(self.checkpoints), default=0)
+        if self.phases and begun <= self.phases[-1] <= wanted:  # nothing is lost of the last one
+            return [end for end in self.phases if end < wanted]
+        return [*self.phases, planned] if planned < wanted else None
 
-    def _start_phase(self, planned: int) -> None:
+    def _change_phases(self, phases: list[int]) -> None:
         with self.lock():
-            if self.final.exists():  # what it is after the steps planned so far stays as a state
-                self.state(planned).parent.mkdir(exist_ok=True)
-                os.replace(self.final, self.state(planned))
-            self.phases.append(planned)
-            self._write_config()
+            before, self.phases = self.phases, phases
+            if len(phases) > len(before) and self.final.exists():
+                # What it is after the steps planned so far stays as a state.
+                self.state(phases[-1]).parent.mkdir(exist_ok=True)
+                os.replace(self.final, self.state(phases[-1]))
+            self._write_config()  # before there is a final.keras, which would end a phase
+            if len(phases) < len(before) and self.state(before[-1]).exists():
+                with atomic_file(self.final, overwrite=True) as temporary:
+                    shutil.copyfile(self.state(before[-1]), temporary)
         if self._verbose:
-            print(f"{self.path}: a new phase follows step {planned}", flush=True)
+            which, end = ("no", before[-1]) if len(phases) < len(before) else ("a", phases[-1])
+            print(f"{self.path}: {which} new phase follows step {end}", flush=True)
 
     def _write_config(self) -> None:
         config = self.config | ({"phases": self.phases} if self.phases else {})
@@ -288,18 +287,13 @@ class Resume:
     @property
     def latest(self) -> str | None:
         """Path of the last checkpoint."""
-        steps = self._steps()
+        steps = _steps_of_checkpoints(self._folder)
         return str(self._folder / f"ckpt-{steps[-1]}") if steps else None
 
     def latest_before(self, step: int) -> str | None:
         """Path of the last checkpoint of an earlier step."""
-        steps = [earlier for earlier in self._steps() if earlier < step]
+        steps = [earlier for earlier in _steps_of_checkpoints(self._folder) if earlier < step]
         return str(self._folder / f"ckpt-{steps[-1]}") if steps else None
-
-    def _steps(self) -> list[int]:
-        # From the folder's content, not from its text file "checkpoint", which could name any file.
-        found = (re.fullmatch(r"ckpt-(\d+)\.index", p.name) for p in self._folder.glob("*.index"))
-        return sorted(int(match[1]) for match in found if match)
 
     def restore(self) -> int:
         """Restores the last checkpoint, if there is one; returns the steps done.
@@ -345,10 +339,14 @@ class Resume:
         try:
             shutil.rmtree(writing, ignore_errors=True)  # left by a process that was killed
             written = pathlib.Path(self._checkpoint.write(str(writing / f"ckpt-{step}")))
-            for file in sorted(writing.glob(f"{written.name}.*")):  # .data before .index
+            files = sorted(writing.glob(f"{written.name}.*"))  # .data before .index
+            for file in files:
+                with open(file, "rb+") as content:
+                    os.fsync(content.fileno())  # else a power cut could leave names alone
+            for file in files:
                 os.replace(file, self._folder / file.name)
             writing.rmdir()
-            for old in self._steps()[: -self._keep]:
+            for old in _steps_of_checkpoints(self._folder)[: -self._keep]:
                 # The index first: without it, the rest is not a checkpoint.
                 for file in sorted(self._folder.glob(f"ckpt-{old}.*"), reverse=True):
                     file.unlink()
@@ -356,6 +354,12 @@ class Resume:
             raise OutputError(
                 f"{self._folder}: checkpoint could not be written: {write_failure(error)}"
             ) from error
+
+
+def _steps_of_checkpoints(folder: pathlib.Path) -> list[int]:
+    # From the folder's content, not from its text file "checkpoint", which could name any file.
+    found = (re.fullmatch(r"ckpt-(\d+)\.index", p.name) for p in folder.glob("*.index"))
+    return sorted(int(match[1]) for match in found if match)
 
 
 def variable_keys(
@@ -407,6 +411,19 @@ def _by_key(keys: Sequence[str], variables: Sequence[keras.Variable]) -> dict:
         same = sum(other.split("#")[0] == key for other in found)
         found[f"{key}#{same}" if same else key] = variable
     return found
+
+
+def _difference(there: dict, here: dict) -> tuple[str, str] | None:
+    """The first key in which two configurations differ, with both values in words, if any."""
+    old, new = (_flat(without_added_keys(config)) for config in (there, here))
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            was, now = (
+                f"{key}={config[key]!r}" if key in config else f"no {key}"
+                for config in (_flat(there), _flat(here))
+            )
+            return was, now
+    return None
 
 
 def _read_config(path: pathlib.Path) -> dict:

@@ -26,7 +26,7 @@ from sepssl.training.input import Batches, DatasetBatches, distribute
 from sepssl.training.learner import Learner
 from sepssl.training.monitors import FiniteGuard, MetricsLog, TrainingDiverged
 from sepssl.training.precision import Float32Copy
-from sepssl.training.signals import signals_deferred
+from sepssl.training.signals import signals_deferred, unsaved_work
 from sepssl.training.strategy import lost_workers_named, worker_of
 
 SCHEDULES = ("constant", "cosine")
@@ -237,7 +237,10 @@ def train(
             else:
                 parts = distribute(strategy, batches.load, done, steps)
         silent = list(warnings)
-        with Progress("training", steps, "step", done, start=start, verbose=verbose) as progress:
+        with (
+            Progress("training", steps, "step", done, start=start, verbose=verbose) as progress,
+            contextlib.ExitStack() as unsaved,
+        ):
             started, started_at = time.perf_counter(), done
 
             def make_step(after: int, batch: Any) -> None:
@@ -269,19 +272,22 @@ def train(
 
             try:
                 # Not to the end of the data, on which several workers would have to agree.
-                batches_left = itertools.islice(parts, steps - first)
+                batches_left = itertools.islice(parts, max(steps - first, 0))
                 for after, batch in enumerate(batches_left, start=first + 1):
                     # Not the first, which takes long to compile: nothing would be lost with it.
                     with signals_deferred() if done > first else contextlib.nullcontext():
                         make_step(after, batch)
+                    if after == first + 1:
+                        unsaved.enter_context(unsaved_work())
                     if evaluation_due(after):
                         paused = time.perf_counter()
                         evaluate_and_keep(after)
                         started += time.perf_counter() - paused
             except (KeyboardInterrupt, SystemExit):
-                if done > int(resume.step.numpy()):
-                    log.write(done, guard.flush(resume.latest))
-                    resume.save(done)
+                with signals_deferred():  # whoever signals may do so again
+                    if done > int(resume.step.numpy()):
+                        log.write(done, guard.flush(resume.latest))
+                        resume.save(done)
                 raise
         if run.chief and not run.final.exists():
             save_model(product(), run.final)

@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
@@ -12,7 +12,26 @@ def signals_deferred() -> Iterator[None]:
 
     Outside the main thread, which alone handles signals, it does nothing.
     """
-    received = []
+    received: list[tuple[Callable, tuple]] = []
+    with _handlers_replaced(lambda handler: lambda *it: received.append((handler, it))):
+        yield
+    for handler, arguments in received:
+        handler(*arguments)
+
+
+@contextlib.contextmanager
+def unsaved_work() -> Iterator[None]:
+    """Other handlers of Ctrl-C, SIGTERM and SIGHUP within the block, which do the same.
+
+    One who would end the process when its own handler has not been called for a while, as
+    `sepssl-train` does, finds that it is not the handler and lets the block save its work.
+    """
+    with _handlers_replaced(lambda handler: lambda *arguments: handler(*arguments)):
+        yield
+
+
+@contextlib.contextmanager
+def _handlers_replaced(replacement: Callable[[Callable], Callable]) -> Iterator[None]:
     handlers = {}
     try:
         if threading.current_thread() is threading.main_thread():
@@ -21,10 +40,8 @@ def signals_deferred() -> Iterator[None]:
                 handler = signal.getsignal(number) if number else None
                 if number and callable(handler):
                     handlers[number] = handler
-                    signal.signal(number, lambda *arguments: received.append(arguments))
+                    signal.signal(number, replacement(handler))
         yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    for number, frame in received:
-        handlers[number](number, frame)

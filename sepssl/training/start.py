@@ -42,8 +42,9 @@ def announce_start(config: ConfigDict, network: str) -> None:
 def settings_of_run(config: ConfigDict, network: str) -> dict:
     """The settings that identify a run: its configuration without the keys that have no effect.
 
-    Those are the location of its cache, how many checkpoints it keeps and, if it starts from a
-    file, the keys of the network. The path of that file is replaced by a digest of its content.
+    Those are the location of its cache, how many checkpoints it keeps, in how many parts a
+    separator's batch is computed and, if it starts from a file, the keys of the network. The path
+    of that file is replaced by a digest of its content.
 
     Args:
         config: the configuration of either stage.
@@ -55,6 +56,8 @@ def settings_of_run(config: ConfigDict, network: str) -> dict:
     settings = config.to_dict()
     del settings["data"]["cache"]
     settings["train"].pop("keep_checkpoints", None)
+    if network == "separator":  # for encoders, they decide which clips are negatives
+        settings["train"].pop("gradient_accumulation_steps", None)
     if path := settings["train"].get("init_from"):
         settings["train"]["init_from"] = (
             f"sha256:{sha256_of(model_file(path, network.capitalize()))}"

@@ -124,6 +124,39 @@ def test_a_signal_has_the_steps_done_saved_and_the_run_continues_to_the_last_bit
             assert (path / "states" / "step-0000003.json").exists()
 
 
+def test_a_second_signal_does_not_disturb_the_saving_that_the_first_one_caused(
+    eager, sigterm, tmp_path, monkeypatch
+):
+    save = Resume.save
+
+    def signalled(self, step):
+        sigterm()
+        save(self, step)
+
+    def evaluate(_):
+        monkeypatch.setattr(Resume, "save", signalled)
+        sigterm()
+
+    options = {"checkpoint_every": 9, "evaluate_every": 2, "state_steps": ()}
+    with pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)):
+        run_of(tmp_path, evaluate=evaluate, **options)
+    assert [p.stem for p in tmp_path.glob("checkpoints/*.index")] == ["ckpt-2"]
+
+
+def test_the_handler_of_a_signal_is_another_one_while_steps_may_be_unsaved(
+    eager, sigterm, tmp_path
+):
+    before, found = signal.getsignal(signal.SIGTERM), []
+
+    def evaluate(_):
+        found.append(signal.getsignal(signal.SIGTERM) == before)
+        return {}
+
+    run_of(tmp_path, 2, evaluate=evaluate, evaluate_every=1, state_steps=(0, 2))
+    assert found == [True, False, False]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 class Killed(BaseException):
     """Nothing catches it, like SIGKILL."""
 
@@ -150,7 +183,7 @@ def checkpoint_stages(patch, fail_at, error):
         return wrapped
 
     for owner, name in (
-        (shutil, "rmtree"), (tf.train.Checkpoint, "write"), (os, "replace"),
+        (shutil, "rmtree"), (tf.train.Checkpoint, "write"), (os, "fsync"), (os, "replace"),
         (pathlib.Path, "rmdir"), (pathlib.Path, "unlink"),
     ):  # fmt: skip
         patch.setattr(owner, name, failing(name, getattr(owner, name)))
@@ -160,7 +193,9 @@ def checkpoint_stages(patch, fail_at, error):
 @pytest.mark.parametrize("error", [Killed(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))])
 def test_whenever_the_writing_of_a_checkpoint_ends_one_is_whole(error, tmp_path):
     """Data and index are moved one after the other, then old ones removed."""
-    stages = ["rmtree", "write", "replace", "replace", "rmdir", "unlink", "unlink"]
+    stages = [
+        "rmtree", "write", "fsync", "fsync", "replace", "replace", "rmdir", "unlink", "unlink"
+    ]  # fmt: skip
     source = learner()
     for fail_at in range(len(stages)):
         run = RunFolder(tmp_path / str(fail_at), {})
@@ -177,7 +212,7 @@ def test_whenever_the_writing_of_a_checkpoint_ends_one_is_whole(error, tmp_path)
             assert "checkpoint could not be written: No space left" in str(raised.value)
         again = learner()
         step = Resume(run, again, keep=1).restore()
-        assert step == (1 if fail_at < 4 else 2)  # whether the index had been moved
+        assert step == (1 if fail_at < 6 else 2)  # whether the index had been moved
         np.testing.assert_array_equal(again.dense.kernel, [[step], [step]])
         Resume(run, source, keep=1).save(2)
         assert Resume(run, again, keep=1).restore() == 2
@@ -227,6 +262,30 @@ def test_more_steps_are_a_new_phase_whenever_they_are_asked_for(eager, sigterm, 
         RunFolder(finished, {"train": {"steps": 5}})
     with pytest.raises(InputError, match=r"no train\.rate, now train\.rate=2"):
         RunFolder(finished, {"train": {"steps": 9, "rate": 2}})
+
+
+def test_a_phase_can_be_changed_or_taken_back_until_its_first_checkpoint(eager, tmp_path):
+    def phases(steps):
+        RunFolder(tmp_path, {"train": {"steps": steps}}, verbose=False)
+        return json.loads((tmp_path / "config.json").read_text()).get("phases")
+
+    run_of(tmp_path, 4)
+    final = (tmp_path / "final.keras").read_bytes()
+    assert phases(40) == [4]
+    assert not (tmp_path / "final.keras").exists()
+    assert phases(6) == [4]
+    assert phases(4) is None
+    assert (tmp_path / "final.keras").read_bytes() == final
+    run_of(tmp_path, 4)
+    assert (tmp_path / "final.keras").read_bytes() == final
+    with pytest.raises(InputError, match=r"train\.steps=4, now train\.steps=3"):
+        phases(3)
+    run_of(tmp_path, 6)
+    for steps in (4, 5):
+        with pytest.raises(InputError, match=rf"train\.steps=6, now train\.steps={steps}"):
+            phases(steps)
+    assert phases(7) == [4, 6]
+    assert phases(6) == [4]
 
 
 KEYS = pathlib.Path(__file__).with_name("checkpoint_keys.json")

@@ -13,6 +13,7 @@ from sepssl.training.encoder import train_encoder
 from sepssl.training.loop import LearningRate, loop_settings
 from sepssl.training.separator import train_separator
 from sepssl.training.separator_learner import SeparatorLearner
+from sepssl.training.start import settings_of_run
 
 
 def test_learning_rates_hand_worked():
@@ -88,6 +89,17 @@ def test_values_that_cannot_be_are_refused_before_any_work(stage, key, value, sa
     assert says in str(raised.value)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_in_how_many_parts_a_separators_batch_is_computed_may_change_on_the_way():
+    for module, network, same in (
+        (separator_smoke, "separator", True),
+        (encoder_smoke, "encoder", False),
+    ):
+        one, two = module.get_config(), module.get_config()
+        two.train.gradient_accumulation_steps = 2
+        two.train.keep_checkpoints = 5
+        assert (settings_of_run(one, network) == settings_of_run(two, network)) == same
 
 
 def test_a_folder_that_another_process_trains_in_is_refused(eager, tmp_path):

@@ -162,9 +162,26 @@ def import_quietly(module: str) -> None:
     if "tensorflow" in sys.modules:
         importlib.import_module(module)
         return
-    with _filtered_stderr():
+    with _filtered_stderr(), _signals_held():
         importlib.import_module(module)
         sys.modules["tensorflow"].config.list_physical_devices()
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Lets signals wait for the few seconds of an import.
+
+    An exception in the midst of TensorFlow's C++ modules can abort the process (Python 3.13).
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

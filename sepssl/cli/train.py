@@ -26,6 +26,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 
 from absl import flags
@@ -42,6 +43,7 @@ RESUMES = True
 LOST = 75  # exit status where another worker has ended: EX_TEMPFAIL
 # Schedulers kill 30 s after SIGTERM, or later.
 STUCK_SECONDS = 15.0
+RESTART_SECONDS = 3.0  # for the ports and locks of those that ended
 # What the configuration of each task consists of.
 TASKS = {
     "separator": ("data", "separator", "train"),
@@ -177,6 +179,9 @@ def restarted(command: list[str], restarts: int) -> int:
                 file=sys.stderr,
                 flush=True,
             )
+            time.sleep(RESTART_SECONDS)
+            if stopped:
+                break
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
@@ -210,7 +215,8 @@ def _end_if_stuck(values: flags.FlagValues) -> None:
     """Ends the process some time after a SIGTERM that Python cannot handle.
 
     It can do so between calls of TensorFlow alone, one of which may compile a step for a minute.
-    Nothing is lost then, since it is the first step; later ones defer the signal.
+    That is for the first step, with which nothing is lost. Later ones have `unsaved_work`, and the
+    process lives until the call is over and a checkpoint is written.
     """
     handler = signal.getsignal(signal.SIGTERM)
     if not callable(handler):  # the caller is no command, or ignores it

@@ -43,6 +43,7 @@ from sepssl.training.clips import mixtures, scene_config
 from sepssl.training.encoder import TRUE_SOURCES, train_encoder
 from sepssl.training.monitors import read_metrics
 from sepssl.training.separator import train_separator
+from sepssl.training.strategy import require_one_process
 from sepssl.version import __version__
 from sepssl.weights import model_file
 
@@ -125,7 +126,8 @@ def run_ablation(
 
     Raises:
         InputError: if the configuration names rows that it does not have, separator and encoder
-            are of different clips, or another process works in the folder.
+            are of different clips, a strategy is "multiworker", or another process works in the
+            folder.
     """
     workdir = pathlib.Path(workdir)
     make_cells = make_cells or functools.partial(SeedCells, verbose=verbose)
@@ -140,6 +142,8 @@ def run_ablation(
                 f"separator.data.{key}={config.separator.data[key]}, encoder.data.{key}="
                 f"{config.encoder.data[key]}: expected the same, since both see the same scenes"
             )
+    stages = [config.separator, config.encoder, *config.rows]
+    require_one_process([stage.get("train", {}).get("strategy") for stage in stages])
     cells = expected_cells(config)
     metrics = METRICS | (RETRIEVAL if config.get("retrieval") else {})
     workdir.mkdir(parents=True, exist_ok=True)

@@ -37,6 +37,7 @@ from sepssl.training.clips import scene_config
 from sepssl.training.encoder import train_encoder
 from sepssl.training.monitors import read_metrics
 from sepssl.training.separator import train_separator
+from sepssl.training.strategy import require_one_process
 from sepssl.version import __version__
 
 # What the two encoders see; they differ in nothing else.
@@ -76,8 +77,10 @@ def train_from_scratch(
         Where the results lie.
 
     Raises:
-        InputError: if `workdir` holds a run of another configuration, or something else.
+        InputError: if `workdir` holds a run of another configuration, or something else, or a
+            strategy is "multiworker".
     """
+    require_one_process([stage.train.strategy for stage in (config.separator, config.encoder)])
     paths = QuickstartFolder(RunFolder(workdir, config.to_dict(), verbose).path)
     if paths.metrics.exists() and paths.page.exists():
         if verbose:

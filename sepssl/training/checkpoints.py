@@ -231,7 +231,8 @@ def run_of_worker(
         strategy: of the run.
 
     Raises:
-        InputError: as `RunFolder` and `RunFolder.lock`.
+        InputError: as `RunFolder` and `RunFolder.lock`, or if a worker does not see the chief's
+            folder or has another configuration than the chief.
     """
     worker, workers = worker_of(strategy)
     if worker == 0:
@@ -251,7 +252,13 @@ def run_of_worker(
     with tempfile.TemporaryDirectory(prefix="sepssl-worker-") as scratch:
         run = RunFolder(os.path.join(scratch, "run"), config, verbose=False)
         run.chief, run.checkpoints = False, there / "checkpoints"
-        run.phases = _read_config(there / "config.json").get("phases", [])
+        chiefs = _read_config(there / "config.json")
+        run.phases = chiefs.pop("phases", [])
+        if difference := _difference(chiefs, run.config):
+            raise InputError(
+                f"{there}: was started with {difference[0]}, but worker {worker} of {workers} with "
+                f"{difference[1]}; expected the same configuration on all workers"
+            )
         with run.lock():
             yield run
             meet(strategy)

@@ -27,7 +27,7 @@ from sepssl.training.learner import Learner
 from sepssl.training.monitors import FiniteGuard, MetricsLog, TrainingDiverged
 from sepssl.training.precision import Float32Copy
 from sepssl.training.signals import signals_deferred, unsaved_work
-from sepssl.training.strategy import lost_workers_named, worker_of
+from sepssl.training.strategy import lost_workers_named, require_same_step, worker_of
 
 SCHEDULES = ("constant", "cosine")
 COMMON_MINIMUMS = {  # of the values that the configurations of both stages have
@@ -158,7 +158,8 @@ def train(
         OutputError: if something cannot be written.
         WorkerLost: if another of several workers has ended.
         InputError: if another process is training in the same folder, a step needs more memory
-            than there is, or `state_steps` are not steps of the run.
+            than there is, `state_steps` are not steps of the run, or workers have restored
+            different checkpoints.
     """
     _require_states("state_steps", state_steps, steps)
     warmup_steps = getattr(learning_rate, "warmup_steps", 0)
@@ -181,6 +182,7 @@ def train(
             evaluate = example = picture = None
             state_steps, evaluate_every = (), 0
         done = first = resume.restore()
+        require_same_step(strategy, done)
         run.record_versions(done)
         log = MetricsLog(run.path, done)
         guard = FiniteGuard(batches.names)

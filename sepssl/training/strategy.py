@@ -4,16 +4,18 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import tensorflow as tf
 
 from sepssl.errors import InputError, WorkerLost
 
 NAMES = ("auto", "default", "mirrored", "multiworker", "tpu")
-# Of the first worker on a machine under Slurm, the next ones follow; in the range that is free for
-# private use. Our choice.
-SLURM_PORT = 51234
+# Ports of workers under Slurm: 64 for each of 199 jobs, below 32768, where those begin that Linux
+# gives to outgoing connections. Our choice.
+SLURM_PORT, PORTS, JOBS = 20000, 64, 199
+# What TensorFlow writes before the cause of an error.
+FRAME = re.compile(r'Graph execution error|Detected at node|<stack traces|File "|\d+ root error')
 # What TensorFlow raises where another worker has gone.
 LOSSES = (
     tf.errors.AbortedError,
@@ -38,11 +40,19 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
 
     Raises:
         InputError: if `name` is not one of these, or there is no such group or TPU.
+        WorkerLost: if the group cannot be formed: others do not come, or the port is in use.
     """
     if name not in NAMES:
         raise InputError(f"strategy={name!r}: expected one of {', '.join(NAMES)}")
     if name == "multiworker":
-        return tf.distribute.MultiWorkerMirroredStrategy(_resolver(*cluster(os.environ)))
+        workers, index = cluster(os.environ)
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy(_resolver(workers, index))
+        except tf.errors.OpError as error:
+            raise WorkerLost(
+                f"worker {index} of {len(workers)}: the group could not be formed "
+                f"({_in_short(error)}); expected all of them to start, {workers[index]} to be free"
+            ) from error
     if name == "tpu":
         return _tpu_strategy()
     gpus = tf.config.list_logical_devices("GPU")
@@ -57,7 +67,7 @@ def cluster(environment: Mapping[str, str]) -> tuple[list[str], int]:
 
     Taken from TF_CONFIG, as in TensorFlow's documentation of `MultiWorkerMirroredStrategy`, or else
     from the variables that Slurm's `srun` sets, where worker n on a machine listens on the port
-    `SLURM_PORT` + n.
+    20000 + 64 * (SLURM_JOB_ID % 199) + n.
 
     Args:
         environment: of the process.
@@ -94,9 +104,11 @@ def cluster(environment: Mapping[str, str]) -> tuple[list[str], int]:
             "TF_CONFIG, or the start by srun"
         )
     nodes, counts, rank = (environment[name] for name in names)
+    job = environment.get("SLURM_JOB_ID", "")
+    port = SLURM_PORT + PORTS * (int(job) % JOBS if job.isdecimal() else 0)
     hosts, tasks = _slurm_hosts(nodes), _slurm_counts(counts)
     workers = [
-        f"{host}:{SLURM_PORT + task}"
+        f"{host}:{port + task}"
         for host, count in zip(hosts, tasks, strict=False)
         for task in range(count)
     ]
@@ -147,9 +159,20 @@ def _tpu_strategy() -> tf.distribute.Strategy:
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (ValueError, RuntimeError, tf.errors.OpError) as error:
-        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise InputError(f"strategy='tpu': no TPU could be reached ({line})") from error
+        raise InputError(f"strategy='tpu': no TPU could be reached ({_in_short(error)})") from error
     return tf.distribute.TPUStrategy(resolver)
+
+
+def require_one_process(names: Iterable[str | None]) -> None:
+    """Raises InputError if a strategy is one for a group of processes.
+
+    For several trainings, one after the other, with work in between that a group would do at once.
+    """
+    if "multiworker" in names:
+        raise InputError(
+            "train.strategy='multiworker': a group trains one separator or one encoder by "
+            "sepssl-train; expected another strategy where several are trained"
+        )
 
 
 def worker_of(strategy: tf.distribute.Strategy) -> tuple[int, int]:
@@ -172,6 +195,26 @@ def meet(strategy: tf.distribute.Strategy) -> None:
             strategy.reduce(tf.distribute.ReduceOp.SUM, count(), axis=None)
 
 
+def require_same_step(strategy: tf.distribute.Strategy, step: int) -> None:
+    """Raises InputError unless all workers have done the same number of steps.
+
+    Args:
+        strategy: of the run; all its workers call this.
+        step: of this worker.
+    """
+    worker, workers = worker_of(strategy)
+    if workers > 1:
+        here = tf.function(
+            lambda: strategy.run(lambda: tf.constant(step, tf.float64)), autograph=False
+        )
+        mean = float(strategy.reduce(tf.distribute.ReduceOp.MEAN, here(), axis=None))
+        if mean != step:
+            raise InputError(
+                f"worker {worker} of {workers} has found the checkpoint of step {step}, others "
+                "have not; expected a run's folder that all workers share"
+            )
+
+
 @contextlib.contextmanager
 def lost_workers_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
     """Raises WorkerLost where the other workers of several cannot be reached any more."""
@@ -183,8 +226,19 @@ def lost_workers_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
             raise
         raise WorkerLost(
             f"worker {worker} of {workers}: another worker has ended or cannot be reached "
-            f"({type(error).__name__}); start all of them again to continue at the last checkpoint"
+            f"({_in_short(error)}); start all of them again to continue at the last checkpoint"
         ) from error
+
+
+def _in_short(error: Exception) -> str:
+    """Type of an error and the line that tells the cause, at most 200 characters of it.
+
+    A process's own failures come as lost workers too.
+    """
+    text = re.sub(r"\{\{function_node .*?\}\}", "", str(error))
+    lines = [line.strip() for line in text.splitlines()]
+    line = next((line for line in lines if line and not FRAME.match(line)), "")[:200]
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def require_pairs_on_every_replica(

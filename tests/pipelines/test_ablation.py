@@ -253,3 +253,11 @@ def test_rows_that_are_not_there(tmp_path):
     ):
         run_ablation(config, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_group_of_processes_is_refused(tmp_path):
+    config = tiny()
+    config.encoder.train.strategy = "multiworker"
+    with pytest.raises(InputError, match=r"train\.strategy='multiworker': a group trains one"):
+        run_ablation(config, tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -198,3 +198,11 @@ def test_tensorboard_gets_sounds_and_spectrograms(finished):
         v.tag for r in tf.compat.v1.train.summary_iterator(str(events)) for v in r.summary.value
     ]
     assert "views" in tags
+
+
+def test_a_group_of_processes_is_refused(tmp_path):
+    config = smaller("smoke")
+    config.separator.train.strategy = "multiworker"
+    with pytest.raises(InputError, match=r"train\.strategy='multiworker': a group trains one"):
+        train_from_scratch(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from sepssl.cli import train
 from sepssl.cli.train import LOST, restarted
 from sepssl.errors import InputError
 from sepssl.training.batches import RecordingBatches, ViewBatches
@@ -37,6 +38,10 @@ def test_slurm_variables_name_the_group():
     assert cluster(slurm("r[1-2]n[3,4]", "1(x4)", 3))[0] == [
         f"{host}:{p}" for host in ("r1n3", "r1n4", "r2n3", "r2n4")
     ]
+    # A job has ports of its own, below those of outgoing connections.
+    jobs = {"SLURM_JOB_ID": "1001"}, {"SLURM_JOB_ID": str(199 * 5000 + 198)}
+    found = [cluster(slurm("a", "2", 0) | job)[0] for job in jobs]
+    assert found == [["a:20384", "a:20385"], ["a:32672", "a:32673"]]
     for nodes, tasks, rank in (("a,b", "1", 0), ("a", "1", 1), ("a", "1", "x")):
         with pytest.raises(InputError, match="SLURM_STEP_NODELIST="):
             cluster(slurm(nodes, tasks, rank))
@@ -138,6 +143,7 @@ def test_a_command_is_started_again_where_it_was_killed_or_lost_another(
     statuses, restarts, expected, runs, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "RESTART_SECONDS", 0.01)
     script = RUNS.replace("STATUSES", repr([int(status) for status in statuses]))
     before = signal.getsignal(signal.SIGTERM)
     assert restarted([sys.executable, "-c", script], restarts) == expected
@@ -169,3 +175,9 @@ def test_two_worker_processes_train_as_one(forks, alone, tmp_path):
     assert max(alone["norms"]) > 0.5  # clipped, by the norm over both
     assert other["wrote_elsewhere"]
     assert not chief["wrote_elsewhere"]
+    seen = "worker {} of 2 has found the checkpoint of step {}, others have not; expected a run's"
+    apart = "was started with train.rate=0, but worker 1 of 2 with train.rate=1; expected the same"
+    own = "another worker has ended or cannot be reached (UnknownError: FileNotFoundError: [Errno"
+    assert seen.format(0, 4) in chief["refused"][1]
+    for message, says in zip(other["refused"], (apart, seen.format(1, 6), own), strict=True):
+        assert says in message

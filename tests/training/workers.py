@@ -32,13 +32,19 @@ if arguments.workers > 1:
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
 
+from sepssl.errors import InputError  # noqa: E402
 from sepssl.separation import TDCN, Separator, STFTBasis  # noqa: E402
 from sepssl.training.batches import RecordingBatches  # noqa: E402
 from sepssl.training.checkpoints import run_of_worker  # noqa: E402
 from sepssl.training.loop import train  # noqa: E402
 from sepssl.training.separator_learner import SeparatorLearner  # noqa: E402
-from sepssl.training.strategy import make_strategy  # noqa: E402
+from sepssl.training.strategy import (  # noqa: E402
+    lost_workers_named,
+    make_strategy,
+    require_same_step,
+)
 
 strategy = make_strategy("multiworker" if arguments.workers > 1 else "default")
 read = set()
@@ -75,6 +81,25 @@ def make_learner():
     return learner
 
 
+refused = []
+if arguments.workers > 1:  # what the two have to agree on
+    try:
+        with run_of_worker(
+            arguments.folder / "different", {"train": {"rate": index}}, False, strategy
+        ):
+            raise InputError("the chief starts first")
+    except InputError as error:
+        refused.append(str(error))
+    try:
+        require_same_step(strategy, 4 + 2 * index)
+    except InputError as error:
+        refused.append(str(error))
+    require_same_step(strategy, 4)
+    try:  # a failure of this process alone
+        with lost_workers_named(strategy):
+            tf.function(lambda: tf.numpy_function(os.stat, ["nowhere"], tf.int64))()
+    except InputError as error:
+        refused.append(str(error))
 batches = Dying(Store(), np.arange(16), 8, 600, 0, gain_range_db=(-3.0, 3.0))
 workdir = arguments.folder / str(arguments.workers)
 with run_of_worker(workdir, {"train": {"steps": 6}}, False, strategy) as run:
@@ -89,6 +114,7 @@ found = {
     "norms": [r["gradient_norm"] for r in records if "loss" in r],
     "read": sorted(read),
     "wrote_elsewhere": run.path != workdir,
+    "refused": refused,
 }
 if child == 0:  # without Python's end, like the fork server's children
     (arguments.folder / "other.json").write_text(json.dumps(found))

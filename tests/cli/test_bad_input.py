@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from sepssl.cli import main, separate
+from sepssl.cli import main, separate, train
 from sepssl.representation import Encoder, SmallBackbone
 from sepssl.separation import TDCN, Separator, STFTBasis
 from sepssl.serialization import save_model
@@ -428,7 +428,8 @@ def test_flags_alone(call, things, monkeypatch, command, arguments, says):
     def imported(module):
         pytest.fail(f"{module} is imported before the flags are checked")
 
-    monkeypatch.setattr(main, "import_quietly", imported)
+    for module in (main, train):  # each has its own name for it
+        monkeypatch.setattr(module, "import_quietly", imported)
     folder = things / "empty" if "--output=." in arguments else things
     monkeypatch.chdir(folder)
     if folder != things:

@@ -62,24 +62,27 @@ def batch_norm_over_replicas(
     channels, axes = x.shape[-1], list(range(len(x.shape) - 1))
     if keras.config.backend() != "tensorflow":
         mean, variance = ops.moments(ops.cast(x, "float32"), axes)
-        return _normalized(x, mean, variance, gamma, beta, epsilon), mean, variance
+        return normalized(x, mean, variance, gamma, beta, epsilon), mean, variance
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         rows = tf.reshape(x, [1, 1, -1, channels])
-        normalized, mean, unbiased, *_ = tf.raw_ops.FusedBatchNormV3(
+        output, mean, unbiased, *_ = tf.raw_ops.FusedBatchNormV3(
             x=rows, scale=gamma, offset=beta, mean=[], variance=[], epsilon=epsilon
         )
         count = tf.cast(tf.shape(rows)[2], tf.float32)
         variance = unbiased * (count - 1.0) / count
-        return tf.reshape(normalized, tf.shape(x)), mean, variance
+        return tf.reshape(output, tf.shape(x)), mean, variance
     wide = tf.cast(x, tf.float32)
     mean = context.all_reduce(tf.distribute.ReduceOp.MEAN, tf.reduce_mean(wide, axes))
     variance = tf.reduce_mean(tf.math.squared_difference(wide, mean), axes)
     variance = context.all_reduce(tf.distribute.ReduceOp.MEAN, variance)
-    return _normalized(x, mean, variance, gamma, beta, epsilon), mean, variance
+    return normalized(x, mean, variance, gamma, beta, epsilon), mean, variance
 
 
-def _normalized(x, mean, variance, gamma, beta, epsilon):
+def normalized(
+    x: Tensor, mean: Tensor, variance: Tensor, gamma: Tensor, beta: Tensor, epsilon: float
+) -> Tensor:
+    """Normalises the last axis by given moments; see `batch_norm_over_replicas`."""
     scale = gamma * ops.rsqrt(variance + epsilon)
     shift = beta - mean * scale
     return x * ops.cast(scale, x.dtype) + ops.cast(shift, x.dtype)

@@ -8,6 +8,11 @@ import soundfile
 _BITS = {"PCM_24": 24, "PCM_32": 24, "FLOAT": 24, "DOUBLE": 24}
 
 
+def flac_has(sample_rate: int) -> bool:
+    """Whether FLAC files can have a sample rate, in Hz."""
+    return sample_rate <= 655350 and (sample_rate <= 65535 or sample_rate % 10 == 0)
+
+
 def encoded(waveform: np.ndarray, sample_rate: int, subtype: str) -> bytes:
     """A waveform as the bytes of a mono sound file: FLAC of 16 or 24 bits, or else float WAV.
 
@@ -20,8 +25,7 @@ def encoded(waveform: np.ndarray, sample_rate: int, subtype: str) -> bytes:
     """
     bits = _BITS.get(subtype, 16)
     file = io.BytesIO()
-    flac = sample_rate <= 655350 and (sample_rate <= 65535 or sample_rate % 10 == 0)
-    if not flac or np.max(np.abs(waveform)) > 1:
+    if not flac_has(sample_rate) or np.max(np.abs(waveform)) > 1:
         soundfile.write(file, waveform, sample_rate, format="WAV", subtype="FLOAT")
         return file.getvalue()
     # Rounded here: libsndfile would scale by 32767 and read back by 32768.

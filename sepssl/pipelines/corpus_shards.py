@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import io
 import os
 import pathlib
 import platform
@@ -14,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import soundfile
 
+from sepssl.audio.encoding import flac_has
 from sepssl.audio.files import write_audio
 from sepssl.audio.log_mel import LogMel
 from sepssl.data.channel_shards import STORE
@@ -92,22 +91,14 @@ def _loaded(corpus: Corpus) -> Models:
                 f"format=opus: is not for channels at {rate} Hz; expected one of "
                 f"{', '.join(map(str, OPUS_RATES))}, or another format"
             )
-        if corpus.format == "flac":
-            _require_flac(rate)
+        if corpus.format == "flac" and not flac_has(rate):
+            raise InputError(
+                f"format=flac: is not for channels at {rate} Hz; expected another format or speed"
+            )
         if corpus.format == "log_mel":
             with input_errors("format=log_mel"):
                 LogMel(separator.sample_rate)
     return Models(separator, encoder)
-
-
-def _require_flac(rate: int) -> None:
-    """Raises InputError unless FLAC files can have a sample rate."""
-    try:
-        soundfile.write(io.BytesIO(), np.zeros(1), rate, "PCM_16", format="FLAC")
-    except soundfile.LibsndfileError as error:
-        raise InputError(
-            f"format=flac: is not for channels at {rate} Hz; expected another format or speed"
-        ) from error
 
 
 def process_shard(corpus: Corpus, shard: Shard) -> ShardResult | None:

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from sepssl.distribution import batch_norm_over_replicas
+from sepssl.distribution import batch_norm_over_replicas, normalized
 from sepssl.typing import Shape, Tensor
 
 
@@ -54,13 +54,11 @@ class GlobalBatchNorm(keras.layers.Layer):
         beta = ops.cast(self.beta, "float32")
         gamma = ops.cast(self.gamma, "float32") if self.scale else ops.ones_like(beta)
         if training and self.trainable:
-            normalized, mean, variance = batch_norm_over_replicas(x, gamma, beta, self.epsilon)
+            output, mean, variance = batch_norm_over_replicas(x, gamma, beta, self.epsilon)
             for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 moving.assign(self.momentum * moving + (1.0 - self.momentum) * new)
-            return normalized
-        scale = gamma * ops.rsqrt(self.moving_variance + self.epsilon)
-        shift = beta - self.moving_mean * scale
-        return x * ops.cast(scale, x.dtype) + ops.cast(shift, x.dtype)
+            return output
+        return normalized(x, self.moving_mean, self.moving_variance, gamma, beta, self.epsilon)
 
     def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         return tuple(input_shape)

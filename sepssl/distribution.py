@@ -1,7 +1,7 @@
 """Cross-replica communication in a data-parallel step.
 
 All functions are called in replica context, from a `train_step`; with a single replica they cost
-nothing.
+nothing. On another backend of Keras than TensorFlow there is one replica.
 """
 
 from collections.abc import Callable
@@ -16,23 +16,29 @@ from sepssl.typing import Tensor
 STEP_METRICS = ("gradient_norm", "parameter_norm", "loss_scale", "skipped")
 
 
-def replica_id() -> tf.Tensor:
+def replica_id() -> Tensor:
     """Number of this replica, int32 scalar."""
+    if keras.config.backend() != "tensorflow":
+        return ops.zeros((), "int32")
     return tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
 
 
 def num_replicas() -> int:
     """How many replicas share a step; 1 outside replica context."""
+    if keras.config.backend() != "tensorflow":
+        return 1
     context = tf.distribute.get_replica_context()
     return 1 if context is None else context.num_replicas_in_sync
 
 
-def gather(values: tf.Tensor) -> tf.Tensor:
+def gather(values: Tensor) -> Tensor:
     """[batch, ...] of every replica -> [replicas * batch, ...] on each, in order; differentiable.
 
     Each replica writes its part into zeros and all add up: exact, and it works where
     `all_gather` does not (two logical CPUs).
     """
+    if keras.config.backend() != "tensorflow":
+        return values
     context = tf.distribute.get_replica_context()
     replicas = context.num_replicas_in_sync
     if replicas == 1:

@@ -254,15 +254,16 @@ class SeedCells(Cells):
         self._cache = folder / "cache"
         folds = config.get("folds")
         self._folds = rotated_folds(folds, seed) if folds else {}
-        self._splits = [InMemory(clips) for clips in self._evaluation_clips()]
+        self._splits = [InMemory(clips) for clips in self.evaluation_clips()]
 
     @functools.cached_property
     def _separator(self) -> RunFolder:
-        stage = self._stage(self._config.separator)
+        stage = self.stage(self._config.separator)
         digest = _digest(without_added_keys(self._config.separator.to_dict()))
         return train_separator(stage, self._folder / f"separator-{digest}", self._verbose)
 
-    def _stage(self, part: ConfigDict) -> ConfigDict:
+    def stage(self, part: ConfigDict) -> ConfigDict:
+        """The configuration of the seed's separator or of an encoder, from one of all seeds."""
         stage = part.copy_and_resolve_references()
         stage.seed = stage.data.seed = self._seed
         stage.data.cache = str(self._cache)
@@ -271,7 +272,8 @@ class SeedCells(Cells):
             stage.data.mix.validation_folds = ",".join(self._folds["validation"])
         return stage
 
-    def _evaluation_clips(self) -> Sequence[Clips]:
+    def evaluation_clips(self) -> Sequence[Clips]:
+        """Scenes for training, validation and testing of the classifiers."""
         data = self._config.encoder.data
         counts = {split: self._config.evaluation[split] for split in SPLITS}
         if not mixed_sounds(data.directory):
@@ -282,11 +284,11 @@ class SeedCells(Cells):
 
     def _mixtures(self, counts: dict[str, int]) -> Mixtures:
         seed = self._seed + EVALUATION_SEED
-        of_training = mixtures(self._stage(self._config.encoder).data)
+        of_training = mixtures(self.stage(self._config.encoder).data)
         return dataclasses.replace(of_training, counts=counts, seed=seed, folds=self._folds)
 
     @functools.cached_property
-    def _retrieval(self) -> tuple[Clips, Clips]:
+    def retrieval_clips(self) -> tuple[Clips, Clips]:
         """Queries, and scenes in which they are not heard."""
         data, retrieval = self._config.encoder.data, self._config.retrieval
         folder = mixed_sounds(data.directory)
@@ -300,7 +302,7 @@ class SeedCells(Cells):
     @functools.cached_property
     def _channels(self) -> list[np.ndarray]:
         """Of the scenes for retrieval, at half the precision: the files of a seed in memory."""
-        scenes = self._retrieval[1]
+        scenes = self.retrieval_clips[1]
         separator = load_separator(self._state(self._config.retrieval.state))
         with Progress("separating", len(scenes), "scene", verbose=self._verbose) as progress:
             channels = []
@@ -324,7 +326,7 @@ class SeedCells(Cells):
         name = row["name"]
         scores, _ = evaluate_on_splits(embed, self._splits, self._seed, name, self._verbose)
         if self._config.get("retrieval"):
-            queries, scenes = self._retrieval
+            queries, scenes = self.retrieval_clips
             separated = {
                 "channels": lambda index: self._channels[index].astype(np.float32),
                 "sources": lambda index: scenes.read_with_sources(index)[1],
@@ -337,7 +339,7 @@ class SeedCells(Cells):
         return scores
 
     def _train(self, row: dict, settings: str) -> RunFolder:
-        stage = self._stage(self._config.encoder)
+        stage = self.stage(self._config.encoder)
         stage.task = row.get("task", "encoder")
         for part in ("data", "views", "encoder", "objective", "train"):
             stage[part].update(row.get(part, {}))

@@ -16,8 +16,9 @@ class CoincidenceHead(keras.layers.Layer):
     """A two-layer perceptron on every pair of embeddings.
 
     The first layer is split, `W [z; z'] = W1 z + W2 z'`, so that no pair is ever concatenated. In
-    training, if the shapes are known, the hidden layer of all pairs is not stored either; see
-    `pair_logits`. Everything after the split layer is float32 under every dtype policy.
+    training, if the shapes are known, the hidden layer of all pairs is not stored either, on
+    Keras's TensorFlow backend; see `pair_logits`. Everything after the split layer is float32 under
+    every dtype policy.
 
     Args:
         hidden_size: units of the hidden layer.
@@ -50,7 +51,8 @@ class CoincidenceHead(keras.layers.Layer):
         left = ops.cast(self.left(left), "float32")
         right = ops.cast(self.right(right), "float32")
         weights = ops.cast(self.logit.kernel, "float32")[:, 0]
-        if training and None not in (left.shape[0], right.shape[0]):
+        of_tensorflow = keras.config.backend() == "tensorflow"
+        if training and of_tensorflow and None not in (left.shape[0], right.shape[0]):
             logits = pair_logits(left, right, weights)
         else:
             hidden = ops.relu(ops.expand_dims(left, 1) + ops.expand_dims(right, 0))

@@ -28,9 +28,17 @@ PRECISIONS = {  # Keras's policy and JAX's precision of products
     "TensorFloat-32": ("float32", "tensorfloat32"),
     "bfloat16": ("mixed_bfloat16", "tensorfloat32"),
 }
-CASES = list(itertools.product(("separator", "encoder"), ("forward", "forward and backward")))
+KINDS = ("forward", "forward and backward")
+CASES = list(itertools.product(("separator", "encoder"), KINDS))
 SIZES = {"mixtures": 3, "seconds": 10.0, "pairs": 512}
 SMALL = {"mixtures": 1, "seconds": 0.5, "pairs": 4, "repeats": 1, "width": 8}
+
+
+START = time.time()
+
+
+def say(*values):
+    print(f"[{time.time() - START:6.1f}]", *values, flush=True)
 
 
 class Task:
@@ -177,35 +185,38 @@ def main():
     import jax
 
     result = {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "sizes": sizes}
-    lowered, tasks = {}, {}
-    for precision, (policy, products) in PRECISIONS.items():
-        for name, kind in CASES:
-            task = tasks[precision, name] = Task(name, policy, False, sizes)
-            with jax.default_matmul_precision(products):
-                lowered[precision, name, kind] = task.lower(kind)
-    with concurrent.futures.ThreadPoolExecutor() as threads:
-        compiled = dict(
-            zip(
-                lowered,
-                threads.map(lambda program: program.compile(), lowered.values()),
-                strict=True,
-            )
-        )
-    for name in ("separator", "encoder"):
-        with jax.default_matmul_precision("highest"):
-            result[f"parity of {name}"] = parity(name, options.small)
-        print(name, result[f"parity of {name}"], flush=True)
-    cost = dict(zip(CASES, json.loads(counting.communicate()[0]), strict=True))
     rows = result["rows"] = []
+    timed = []
+    tops = {}
     for precision, (policy, products) in PRECISIONS.items():
         with jax.default_matmul_precision(products):
-            top = peak(policy, 256 if options.small else 8192)
-        for name, kind in CASES:
-            task, program = tasks[precision, name], compiled[precision, name, kind]
-            arguments = jax.device_put((task.weights, task.inputs))
-            took = seconds(program, *arguments)
-            flops = cost[name, kind]
-            row = {
+            tops[precision] = peak(policy, 256 if options.small else 8192)
+    say({name: f"{top / 1e12:.1f} TFLOP/s" for name, top in tops.items()})
+    # One network after the other, so that something is there if time runs out.
+    for name in ("encoder", "separator"):
+        lowered, tasks = {}, {}
+        for precision, (policy, products) in PRECISIONS.items():
+            tasks[precision] = Task(name, policy, False, sizes)
+            for kind in KINDS:
+                with jax.default_matmul_precision(products):
+                    lowered[precision, kind] = tasks[precision].lower(kind)
+        say(f"{name}: lowered")
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            programs = list(threads.map(lambda program: program.compile(), lowered.values()))
+        say(f"{name}: compiled")
+        for (precision, kind), program in zip(lowered, programs, strict=True):
+            arguments = jax.device_put((tasks[precision].weights, tasks[precision].inputs))
+            with jax.default_matmul_precision(PRECISIONS[precision][1]):
+                took = seconds(program, *arguments)
+            size = program.memory_analysis().temp_size_in_bytes
+            timed.append((name, kind, precision, took, size))
+            say(f"{name}, {kind}, {precision}: {1000 * took:.3f} ms")
+        del lowered, tasks, programs
+    cost = dict(zip(CASES, json.loads(counting.communicate()[0]), strict=True))
+    for name, kind, precision, took, size in timed:
+        flops, top = cost[name, kind], tops[precision]
+        rows.append(
+            {
                 "network": name,
                 "pass": kind,
                 "precision": precision,
@@ -214,10 +225,15 @@ def main():
                 "TFLOP/s": round(flops / took / 1e12, 2),
                 "peak TFLOP/s": round(top / 1e12, 2),
                 "share of peak": round(flops / took / top, 4),
-                "GB": round(program.memory_analysis().temp_size_in_bytes / 1e9, 2),
+                "GB": round(size / 1e9, 2),
             }
-            rows.append(row)
-            print(row, flush=True)
+        )
+        say(rows[-1])
+    options.output.write_text(json.dumps(result, indent=1) + "\n")
+    for name in ("encoder", "separator"):
+        with jax.default_matmul_precision("highest"):
+            result[f"parity of {name}"] = parity(name, options.small)
+        say(name, result[f"parity of {name}"])
     options.output.write_text(json.dumps(result, indent=1) + "\n")
 
 

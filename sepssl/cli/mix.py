@@ -125,6 +125,7 @@ def check(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     from sepssl.data.clips import report_skipped
+    from sepssl.data.croissant import licences_of
     from sepssl.data.mixtures import MixtureClips, Mixtures
     from sepssl.data.sources import open_clips
     from sepssl.pipelines.mix import write_mixtures
@@ -140,7 +141,7 @@ def main(values: flags.FlagValues) -> None:
         MIX_PREFIX + values.input, values.sample_rate, min_seconds=0.1, mixtures=mixtures
     )
     assert isinstance(clips, MixtureClips)  # a single split
-    done = write_mixtures(clips, values.output)
+    done = write_mixtures(clips, values.output, licences=licences_of(values.input))
     report_skipped([*clips.skipped, *done.skipped])
     print(f"{values.output}: mixed {done.written}, there already {done.found}")
 

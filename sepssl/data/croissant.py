@@ -3,12 +3,16 @@
 Reference: Croissant Format Specification 1.0, MLCommons (2024).
 """
 
+import contextlib
+import datetime
 import json
 import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from sepssl.data.labels import LABELS_FILE, read_csv
+from sepssl.errors import InputError
 from sepssl.files import atomic_file, in_utf8, sha256_of
 from sepssl.version import __version__
 
@@ -86,7 +90,11 @@ class Table(NamedTuple):
 
 
 def write_croissant(
-    folder: str | os.PathLike, description: str, tables: Sequence[Table], files: Sequence[Files]
+    folder: str | os.PathLike,
+    description: str,
+    tables: Sequence[Table],
+    files: Sequence[Files],
+    licences: Sequence[str] = (),
 ) -> None:
     """Writes `croissant.json` into a folder, anew if it is there.
 
@@ -95,6 +103,7 @@ def write_croissant(
         description: of all of it, in one line.
         tables: CSV files in the folder; those that are missing are left out.
         files: sets of other files in it.
+        licences: of what the data were made from.
 
     Raises:
         OutputError: if it cannot be written. InputError: if a table cannot be read.
@@ -107,6 +116,8 @@ def write_croissant(
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": in_utf8(folder.resolve().name),
         "description": f"{description} Made by sepssl {__version__}.",
+        "dateCreated": datetime.date.today().isoformat(),
+        **({"license": list(licences)} if licences else {}),
         "distribution": [
             *({
                 "@type": "cr:FileObject",
@@ -132,6 +143,20 @@ def write_croissant(
     }  # fmt: skip
     with atomic_file(folder / CROISSANT, overwrite=True) as temporary:
         temporary.write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
+
+
+def licences_of(recordings: str | os.PathLike) -> list[str]:
+    """The licences of recordings, as far as a column `license` or `licence` tells.
+
+    Args:
+        recordings: a manifest, or a folder, which may have one in its `labels.csv`.
+    """
+    path = pathlib.Path(recordings)
+    found = set()
+    with contextlib.suppress(InputError):  # none, or another kind of file
+        _, rows = read_csv(path / LABELS_FILE if path.is_dir() else path, "")
+        found = {row.get("license") or row.get("licence") or "" for _, row in rows}
+    return sorted(found - {""})
 
 
 def _records_of_table(table: Table) -> dict[str, Any]:

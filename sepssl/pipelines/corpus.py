@@ -19,7 +19,15 @@ from typing import Any, NamedTuple
 from sepssl.audio.decoding import printable
 from sepssl.data.channel_shards import PLAN, SHARDS, STORE, read_plan
 from sepssl.data.clips import Skipped
-from sepssl.data.croissant import FLOAT, INTEGER, Column, Files, Table, write_croissant
+from sepssl.data.croissant import (
+    FLOAT,
+    INTEGER,
+    Column,
+    Files,
+    Table,
+    licences_of,
+    write_croissant,
+)
 from sepssl.data.folder import file_digest, file_stamp, list_sounds, without_sources
 from sepssl.data.manifest import ManifestRow, manifest_rows
 from sepssl.errors import InputError
@@ -428,7 +436,8 @@ def finish(corpus: Corpus, shards: Sequence[Shard], skipped: Sequence[Skipped] =
         listed = Table(CHANNELS, "The separated channels.", [_COLUMNS[name] for name in columns])
         includes, encoding = _FILES[corpus.format]
         files = Files("files", "Their samples or frames.", f"{SHARDS}/**/{includes}", encoding)
-        write_croissant(output, "Recordings, separated into channels.", [listed], [files])
+        description = "Recordings, separated into channels."
+        write_croissant(output, description, [listed], [files], licences_of(corpus.manifest))
     return report
 
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -74,7 +75,12 @@ class Written(NamedTuple):
     skipped: list[Skipped]
 
 
-def write_mixtures(clips: MixtureClips, output: str | os.PathLike, verbose: bool = True) -> Written:
+def write_mixtures(
+    clips: MixtureClips,
+    output: str | os.PathLike,
+    verbose: bool = True,
+    licences: Sequence[str] = (),
+) -> Written:
     """Writes scenes and their sources as 16-bit files; repeated, it continues.
 
     Of a scene, there are `NAME.wav`, `NAME_sources/background0_sound.wav` and
@@ -86,6 +92,7 @@ def write_mixtures(clips: MixtureClips, output: str | os.PathLike, verbose: bool
         clips: the scenes.
         output: the folder, new or of an earlier run with the same settings.
         verbose: whether to show progress.
+        licences: of the sounds, for `croissant.json`.
 
     Raises:
         InputError: if the folder holds something else, another process is writing to it, or no
@@ -113,7 +120,7 @@ def write_mixtures(clips: MixtureClips, output: str | os.PathLike, verbose: bool
         if len(skipped) == len(paths):
             raise InputError(f"{output}: no scene could be made; the first: {skipped[0].reason}")
         _write_labels(clips, output, paths)
-        write_croissant(output, _DESCRIPTION, [_LABELS], _FILES)
+        write_croissant(output, _DESCRIPTION, [_LABELS], _FILES, licences)
     return Written(len(missing) - len(skipped), there, skipped)
 
 

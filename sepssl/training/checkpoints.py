@@ -352,6 +352,7 @@ class Resume:
                     os.fsync(content.fileno())  # else a power cut could leave names alone
             for file in files:
                 os.replace(file, self._folder / file.name)
+            _flush_folder(self._folder)  # before what it replaces is removed
             writing.rmdir()
             for old in _steps_of_checkpoints(self._folder)[: -self._keep]:
                 # The index first: without it, the rest is not a checkpoint.
@@ -361,6 +362,16 @@ class Resume:
             raise OutputError(
                 f"{self._folder}: checkpoint could not be written: {write_failure(error)}"
             ) from error
+
+
+def _flush_folder(folder: pathlib.Path) -> None:
+    """Writes a folder's names to the disk, with systems that can open one."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _steps_of_checkpoints(folder: pathlib.Path) -> list[int]:

@@ -192,9 +192,10 @@ def checkpoint_stages(patch, fail_at, error):
 
 @pytest.mark.parametrize("error", [Killed(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))])
 def test_whenever_the_writing_of_a_checkpoint_ends_one_is_whole(error, tmp_path):
-    """Data and index are moved one after the other, then old ones removed."""
+    """Data and index are moved one after the other, then their folder flushed, old ones removed."""
     stages = [
-        "rmtree", "write", "fsync", "fsync", "replace", "replace", "rmdir", "unlink", "unlink"
+        "rmtree", "write", "fsync", "fsync", "replace", "replace", "fsync", "rmdir", "unlink",
+        "unlink",
     ]  # fmt: skip
     source = learner()
     for fail_at in range(len(stages)):

@@ -1,5 +1,6 @@
 """One training loop for both stages, and for your own data."""
 
+import collections
 import contextlib
 import errno
 import functools
@@ -17,7 +18,7 @@ import tensorflow as tf
 from keras import ops
 from ml_collections import ConfigDict
 
-from sepssl.errors import InputError, OutputError
+from sepssl.errors import InputError, OutputError, WorkerLost
 from sepssl.files import write_failure
 from sepssl.progress import Progress
 from sepssl.serialization import save_model
@@ -27,7 +28,7 @@ from sepssl.training.learner import Learner
 from sepssl.training.monitors import FiniteGuard, MetricsLog, TrainingDiverged
 from sepssl.training.precision import Float32Copy
 from sepssl.training.signals import signals_deferred, unsaved_work
-from sepssl.training.strategy import lost_workers_named, require_same_step, worker_of
+from sepssl.training.strategy import LOSSES, lost_workers_named, require_same_step, worker_of
 
 SCHEDULES = ("constant", "cosine")
 COMMON_MINIMUMS = {  # of the values that the configurations of both stages have
@@ -156,7 +157,7 @@ def train(
     Raises:
         TrainingDiverged: if loss or gradient is not finite, or `evaluate` raises it: with the step.
         OutputError: if something cannot be written.
-        WorkerLost: if another of several workers has ended.
+        WorkerLost: if another of several workers has ended or, for the chief, been asked to.
         InputError: if another process is training in the same folder, a step needs more memory
             than there is, `state_steps` are not steps of the run, or workers have restored
             different checkpoints.
@@ -198,8 +199,16 @@ def train(
         single = not isinstance(strategy, replicating)
 
         @tf.function(jit_compile=learner.gains_from_xla and single, autograph=False)
-        def train_step(batch):
-            metrics = strategy.run(learner.update, (batch,))
+        def train_step(batch, leaving):
+            def update(batch):
+                metrics = learner.update(batch)
+                if several:
+                    context = tf.distribute.get_replica_context()
+                    own = tf.identity(leaving)  # on this replica's device
+                    metrics["leaving"] = context.all_reduce(tf.distribute.ReduceOp.SUM, own)
+                return metrics
+
+            metrics = strategy.run(update, (batch,))
             if several:  # they are the same everywhere
                 return {k: strategy.experimental_local_results(v)[0] for k, v in metrics.items()}
             return {k: strategy.reduce("MEAN", v, axis=None) for k, v in metrics.items()}
@@ -244,6 +253,10 @@ def train(
             contextlib.ExitStack() as unsaved,
         ):
             started, started_at = time.perf_counter(), done
+            signalled: list = []  # at a worker that is not the chief
+            # Of the last two steps, how many workers were to leave; read when a step is done, not
+            # to wait for the one under way.
+            leaving: collections.deque[tf.Tensor] = collections.deque(maxlen=2)
 
             def make_step(after: int, batch: Any) -> None:
                 nonlocal started, started_at, done
@@ -253,7 +266,10 @@ def train(
                 log_due = after % log_every == 0 or checkpoint_due
                 weights = [v.value for v in learner.trainable_variables] if log_due else []
                 before = [tf.identity(weight) for weight in weights]
-                guard.add(after - 1, train_step(batch))
+                made = train_step(batch, tf.constant(float(bool(signalled))))
+                if several:
+                    leaving.append(made.pop("leaving"))
+                guard.add(after - 1, made)
                 progress.update()
                 if log_due:
                     metrics = guard.flush(resume.latest)
@@ -279,13 +295,20 @@ def train(
                     # Not the first, which takes long to compile: nothing would be lost with it.
                     with signals_deferred() if done > first else contextlib.nullcontext():
                         make_step(after, batch)
-                    if after == first + 1:
+                    if after == first + 1 and run.chief:
                         unsaved.enter_context(unsaved_work())
+                    elif after == first + 1:  # it waits for the chief to save and to leave
+                        signalled = unsaved.enter_context(signals_deferred(instead_of=LOSSES))
+                    if run.chief and len(leaving) == 2 and leaving[0] > 0:
+                        raise WorkerLost(
+                            f"{run.path}: another worker was stopped; start all of them again to "
+                            f"continue after step {done}"
+                        )
                     if evaluation_due(after):
                         paused = time.perf_counter()
                         evaluate_and_keep(after)
                         started += time.perf_counter() - paused
-            except (KeyboardInterrupt, SystemExit):
+            except (KeyboardInterrupt, SystemExit, WorkerLost):
                 with signals_deferred():  # whoever signals may do so again
                     if done > int(resume.step.numpy()):
                         log.write(done, guard.flush(resume.latest))

@@ -7,14 +7,25 @@ from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
-def signals_deferred() -> Iterator[None]:
+def signals_deferred(instead_of: tuple[type[Exception], ...] = ()) -> Iterator[list]:
     """Handles Ctrl-C, SIGTERM and SIGHUP after the block, where Python handles them at all.
 
     Outside the main thread, which alone handles signals, it does nothing.
+
+    Args:
+        instead_of: exceptions of the block that do not matter if there was a signal; with others,
+            signals are forgotten.
+
+    Yields:
+        A list that is not empty any more when there was a signal.
     """
     received: list[tuple[Callable, tuple]] = []
-    with _handlers_replaced(lambda handler: lambda *it: received.append((handler, it))):
-        yield
+    try:
+        with _handlers_replaced(lambda handler: lambda *it: received.append((handler, it))):
+            yield received
+    except instead_of:
+        if not received:
+            raise
     for handler, arguments in received:
         handler(*arguments)
 

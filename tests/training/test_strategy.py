@@ -12,6 +12,7 @@ from sepssl.cli import train
 from sepssl.cli.train import LOST, restarted
 from sepssl.errors import InputError
 from sepssl.training.batches import RecordingBatches, ViewBatches
+from sepssl.training.monitors import read_metrics
 from sepssl.training.strategy import SLURM_PORT, cluster, make_strategy
 
 WORKERS = pathlib.Path(__file__).with_name("workers.py")
@@ -181,3 +182,20 @@ def test_two_worker_processes_train_as_one(forks, alone, tmp_path):
     assert seen.format(0, 4) in chief["refused"][1]
     for message, says in zip(other["refused"], (apart, seen.format(1, 6), own), strict=True):
         assert says in message
+
+
+def test_a_worker_that_is_to_stop_waits_for_the_chief_to_save(forks, tmp_path):
+    finished = forks.run(WORKERS, tmp_path, "--workers=2", "--signal-at=12")
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    ended = [json.loads(line) for line in finished.stdout.splitlines()]
+    done = read_metrics(tmp_path / "2" / "metrics.jsonl")[-1]["step"]
+    assert 2 < done < 15  # batches are loaded ahead
+    assert [p.name for p in (tmp_path / "2").glob("checkpoints/*.index")] == [f"ckpt-{done}.index"]
+    assert sorted(process["worker"] for process in ended) == [0, 1]
+    by_worker = {process["worker"]: process["ended"] for process in ended}
+    assert by_worker[1] == "SystemExit(143)"
+    assert by_worker[0].startswith("WorkerLost(")
+    assert (
+        f"another worker was stopped; start all of them again to continue after step {done}"
+        in (by_worker[0])
+    )

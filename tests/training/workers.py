@@ -1,8 +1,9 @@
 """Trains a separator on two worker processes, or alone; prints what came of it.
 
-    python workers.py FOLDER [--workers=N] [--die-at=STEP]
+    python workers.py FOLDER [--workers=N] [--signal-at=STEP]
 
 Runs go to FOLDER/N. Prints one JSON line: losses, weights, and which clips each process has read.
+With --signal-at, the second gets a SIGTERM; both lines then tell how they ended.
 """
 
 import argparse
@@ -12,12 +13,11 @@ import pathlib
 import signal
 import socket
 import sys
-import time
 
 parser = argparse.ArgumentParser()
 parser.add_argument("folder", type=pathlib.Path)
 parser.add_argument("--workers", type=int, default=1)
-parser.add_argument("--die-at", type=int)
+parser.add_argument("--signal-at", type=int)
 arguments = parser.parse_args()
 index, child = 0, None
 if arguments.workers > 1:
@@ -26,7 +26,7 @@ if arguments.workers > 1:
     for s in sockets:
         s.close()
     child = os.fork()  # before TensorFlow has started anything
-    index = int(child == 0)
+    index = int((child == 0) == (arguments.signal_at is None))  # who ends last
     task = {"type": "worker", "index": index}
     os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
 
@@ -34,7 +34,7 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from sepssl.errors import InputError  # noqa: E402
+from sepssl.errors import InputError, WorkerLost  # noqa: E402
 from sepssl.separation import TDCN, Separator, STFTBasis  # noqa: E402
 from sepssl.training.batches import RecordingBatches  # noqa: E402
 from sepssl.training.checkpoints import run_of_worker  # noqa: E402
@@ -64,11 +64,14 @@ class Store:
         return noise[:, start : start + count]
 
 
-class Dying(RecordingBatches):
+def stop(number, _):  # as a command handles it
+    raise SystemExit(128 + number)
+
+
+class Batches(RecordingBatches):
     def load(self, step, *worker, **of):
-        if step == arguments.die_at and index == 1:
-            (arguments.folder / "died").write_text(str(time.time()))
-            os.kill(os.getpid(), signal.SIGKILL)
+        if step == arguments.signal_at and index == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
         return super().load(step, *worker, **of)
 
 
@@ -100,8 +103,21 @@ if arguments.workers > 1:  # what the two have to agree on
             tf.function(lambda: tf.numpy_function(os.stat, ["nowhere"], tf.int64))()
     except InputError as error:
         refused.append(str(error))
-batches = Dying(Store(), np.arange(16), 8, 600, 0, gain_range_db=(-3.0, 3.0))
+batches = Batches(Store(), np.arange(16), 8, 600, 0, gain_range_db=(-3.0, 3.0))
 workdir = arguments.folder / str(arguments.workers)
+if arguments.signal_at:
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        with run_of_worker(workdir, {"train": {"steps": 100}}, False, strategy) as run:
+            train(
+                run, strategy, make_learner, batches, None, 100, 0.05,
+                log_every=1, checkpoint_every=100, state_steps=(), verbose=False,
+            )  # fmt: skip
+    except (SystemExit, WorkerLost) as ended:
+        print(json.dumps({"worker": index, "ended": repr(ended)}), flush=True)
+    if child:
+        os.waitpid(child, 0)
+    os._exit(0)
 with run_of_worker(workdir, {"train": {"steps": 6}}, False, strategy) as run:
     product = train(
         run, strategy, make_learner, batches, lambda product: {"one": 1.0}, 6, 0.05,

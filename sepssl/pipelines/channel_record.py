@@ -154,7 +154,7 @@ class ClipIdentity:
 
 def part_of(clips: Clips, index: int) -> str:
     """What follows the recording's name in that of a clip: which part of it; "" for all of it."""
-    if clips.recordings is None:
+    if clips.recordings is None or clips.path(index) is None:  # of a dataset: no part of a file
         return ""
     return clips.names[index].removeprefix(clips.recordings[index])
 

@@ -102,8 +102,13 @@ def output_names(clips: Clips) -> list[str]:
     same on some file system, which takes upper for lower case, say. Where a manifest names files
     outside of its folder, the names are paths below the folder that all of its files share.
     """
-    recordings = [pathlib.PurePath(name) for name in clips.recordings or clips.names]
     files = [clips.path(index) for index in range(len(clips))]
+    recordings = [
+        pathlib.PurePath(recording if file else name)
+        for file, name, recording in zip(
+            files, clips.names, clips.recordings or clips.names, strict=True
+        )
+    ]
     if any(name.is_absolute() or ".." in name.parts for name in recordings):
         absolute = [
             os.path.abspath(file or name) for file, name in zip(files, recordings, strict=True)

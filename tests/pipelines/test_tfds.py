@@ -12,7 +12,7 @@ from sepssl.configs import encoder_smoke
 from sepssl.data.sources import open_clips
 from sepssl.index.rows import read_rows
 from sepssl.pipelines.embed import embed_recordings
-from sepssl.pipelines.separate import open_recordings, separate_recordings
+from sepssl.pipelines.separate import open_recordings, output_names, separate_recordings
 from sepssl.representation import Encoder, SmallBackbone
 from sepssl.separation import TDCN, Separator, STFTBasis
 from sepssl.training.encoder import train_encoder
@@ -65,6 +65,16 @@ def test_it_separates(same_sounds, tmp_path):
         number, channel = file.stem.split("_")
         found = tmp_path / "tfds" / "toy" / "1.0.0" / f"train[{number}]_{channel}.wav"
         np.testing.assert_array_equal(soundfile.read(found)[0], soundfile.read(file)[0])
+
+
+def test_channels_are_named_after_records_also_where_recordings_are_known(tmp_path):
+    sound = np.arange(RATE, dtype=np.int16)
+    features = {"audio": tfds.features.Audio(sample_rate=RATE, dtype=np.int16)}
+    features["recording"] = tfds.features.Text()
+    prepare(tmp_path, features, {"train": [{"audio": sound, "recording": "a.wav"}] * 2})
+    clips = open_recordings("tfds:toy", RATE, None, tmp_path)
+    assert clips.recordings == ["a.wav"] * 2
+    assert output_names(clips) == ["toy/1.0.0/train[0]", "toy/1.0.0/train[1]"]
 
 
 def test_it_trains(same_sounds, tmp_path):

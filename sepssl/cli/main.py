@@ -68,7 +68,7 @@ def run(command: ModuleType) -> None:
             signal.signal(number, stop)
     try:
         app.run(
-            lambda _: _flushed(execute(command, flags.FLAGS)),
+            lambda _: _ended(command, execute(command, flags.FLAGS)),
             flags_parser=lambda argv: parse(command, flags.FLAGS, argv),
         )
     except BrokenPipeError:
@@ -98,8 +98,12 @@ def run(command: ModuleType) -> None:
         sys.exit(status)
 
 
-def _flushed(status: int) -> int:
+def _ended(command: ModuleType, status: int) -> int:
     sys.stdout.flush()
+    if status and getattr(command, "RESUMES", False):
+        # TensorFlow's end may abort where a step did not fit into memory.
+        sys.stderr.flush()
+        os._exit(status)
     return status
 
 

@@ -82,6 +82,31 @@ def wait_until(process, condition):
     pytest.fail("nothing came of it in two minutes")
 
 
+FAILS_LIKE_TENSORFLOW = """
+import atexit, os, sys
+from sepssl.cli import train
+from sepssl.errors import InputError
+
+def main(values):
+    atexit.register(os.abort)
+    raise InputError("a step does not fit into memory")
+
+train.main = main
+sys.argv = ["sepssl-train", "--config=separator_smoke", "--workdir=run"]
+train.run()
+"""
+
+
+def test_what_breaks_in_the_end_does_not_change_how_a_training_failed(tmp_path):
+    """As TensorFlow's memory, after some was not to be had."""
+    process = subprocess.run(
+        [sys.executable, "-c", FAILS_LIKE_TENSORFLOW],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert process.stderr == "sepssl-train: error: a step does not fit into memory\n"
+    assert process.returncode == 1
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_ctrl_c_while_tensorflow_is_imported(tmp_path):
     # A file that waits to be written: the process does not end before the signal comes, however

@@ -1,6 +1,6 @@
 """A separator's scores on a dataset, next to those of oracle masks."""
 
-from collections.abc import Callable
+import collections
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from sepssl.data.splits import training_roles
 from sepssl.errors import InputError
 from sepssl.progress import Progress, counted
 from sepssl.separation.metrics import SeparationScores, momi
-from sepssl.separation.oracle import KINDS, oracle_masks
+from sepssl.separation.oracle import oracle_masks
 from sepssl.separation.separator import Separator
 
 SEGMENT_SECONDS = 10.0  # of recordings without sources, for MoMi
@@ -73,14 +73,8 @@ def evaluate_separator(
     order = np.random.default_rng([seed, 4]).permutation(len(clips))[:count].tolist()
     if clips.in_order:
         order.sort()
-    result: dict[str, Any] = {"clips": 0}
     skipped = {entry.name: entry for entry in clips.skipped}
-    if clips.has_sources:
-        result["scores"], result["clips"] = _scores(separator, clips, order, skipped, verbose)
-    value, used = _momi(separator, clips, order, skipped, verbose)
-    if value is not None:
-        result["MoMi"] = value
-    result["clips"] = max(result["clips"], used)
+    result = _scores_and_momi(separator, clips, order, skipped, verbose)
     if not result["clips"]:
         reason = skipped[clips.names[order[0]]].reason
         raise InputError(f"{dataset}: no clip could be read; the first: {reason}")
@@ -93,70 +87,64 @@ def evaluate_separator(
     return result, list(skipped.values())
 
 
-def _scores(
+def _scores_and_momi(
     separator: Separator, clips: Clips, order: list[int], skipped: dict[str, Skipped], verbose: bool
-) -> tuple[dict[str, dict[str, float]], int]:
-    """Scores by system, and the number of clips used; adds the others to `skipped`."""
+) -> dict[str, Any]:
+    """What `evaluate_separator` returns; adds the clips that were not used to `skipped`.
+
+    Neighbours in `order` make the pairs for MoMi, the longer of two cut to the shorter.
+    """
     rate = separator.sample_rate
-    systems: dict[str, Callable] = {
-        "separator": lambda mixture, sources: separator.separate(mixture, rate),
-        "mixture": lambda mixture, sources: np.stack([mixture] * len(sources)),
-    }
-    for kind in KINDS:
-        systems[f"oracle {kind} mask"] = lambda mixture, sources, kind=kind: oracle_masks(
-            mixture, sources, rate, kind
-        )
-    scores = {name: SeparationScores() for name in systems}
+    scores: dict[str, SeparationScores] = collections.defaultdict(SeparationScores)
+    gains, first, used = [], None, 0
     start = f"separating: {counted(len(order), 'clip')}"
-    read = value_or_error(clips.read_with_sources)
-    used = 0
+    read = value_or_error(clips.read_with_sources if clips.has_sources else clips.read)
     with Progress("separating", len(order), "clip", start=start, verbose=verbose) as progress:
         for index, clip in zip(order, read_ahead(read, order, workers=1), strict=True):
+            progress.update()
             name = clips.names[index]
             if isinstance(clip, InputError):
                 skipped.setdefault(name, Skipped(name, str(clip)))
-            elif not len(active := clip[1][np.any(clip[1] != 0, axis=-1)]):
-                reason = f"{name}: all of its sources are silent; expected one that sounds"
-                skipped.setdefault(name, Skipped(name, reason))
-            else:
-                mixture = clip[0]
-                for system, separate in systems.items():
-                    scores[system].add(mixture, active, separate(mixture, active))
-                used += 1
-            progress.update()
-    results = {name: score.result() for name, score in scores.items()}
-    for name in set(results) - {"separator"}:  # these know the number of sources
-        for rate_name in ("under", "equal", "over"):
-            results[name].pop(rate_name, None)
-    return results, used
+                continue
+            used += 1
+            mixture, sources = clip if clips.has_sources else (clip, None)
+            if sources is not None:
+                active = sources[np.any(sources != 0, axis=-1)]
+                if len(active):
+                    for system, estimates in _estimates(separator, mixture, active).items():
+                        scores[system].add(mixture, active, estimates)
+                else:
+                    reason = f"{name}: all of its sources are silent; expected one that sounds"
+                    skipped.setdefault(name, Skipped(name, reason))
+            if first is None:
+                first = mixture
+                continue
+            length = min(len(first), len(mixture))
+            pair = np.stack([first[:length], mixture[:length]])
+            if separator.num_sources > 1:  # a single one cannot be split over two recordings
+                gains.append(momi(lambda x: separator.separate(x[0], rate)[None], pair))
+            first = None
+    result: dict[str, Any] = {"clips": used}
+    if clips.has_sources:
+        result["scores"] = {name: score.result() for name, score in scores.items()}
+        for name in set(scores) - {"separator"}:  # these know the number of sources
+            for rate_name in ("under", "equal", "over"):
+                result["scores"][name].pop(rate_name, None)
+    if gains:
+        result["MoMi"] = float(np.mean(gains))
+    return result
 
 
-def _momi(
-    separator: Separator, clips: Clips, order: list[int], skipped: dict[str, Skipped], verbose: bool
-) -> tuple[float | None, int]:
-    """MoMi over pairs of clips, the longer of two cut to the shorter, and the clips used."""
+def _estimates(
+    separator: Separator, mixture: np.ndarray, sources: np.ndarray
+) -> dict[str, np.ndarray]:
+    """[estimates, samples] of each system that is scored."""
     rate = separator.sample_rate
-    gains, first, used = [], None, 0
-    title = "separating mixtures of two"
-    start = f"{title}: {len(order) // 2}"
-    with Progress(title, len(order), "clip", start=start, verbose=verbose) as progress:
-        for index in order:
-            clip = value_or_error(clips.read)(index)
-            if isinstance(clip, InputError):
-                name = clips.names[index]
-                skipped.setdefault(name, Skipped(name, str(clip)))
-            elif first is None:
-                used += 1
-                first = clip
-            else:
-                used += 1
-                length = min(len(first), len(clip))
-                pair = np.stack([first[:length], clip[:length]])
-                if separator.num_sources > 1:  # a single one cannot be split over two recordings
-                    gains.append(momi(lambda x: separator.separate(x[0], rate)[None], pair))
-                first = None
-            progress.update()
-    return (float(np.mean(gains)) if gains else None), used
+    masked = oracle_masks(mixture, sources, rate)
+    return {
+        "separator": separator.separate(mixture, rate),
+        "mixture": np.stack([mixture] * len(sources)),
+    } | {f"oracle {kind} mask": estimates for kind, estimates in masked.items()}
 
 
 def format_scores(scores: dict[str, dict[str, float]]) -> str:
@@ -172,7 +160,7 @@ def format_scores(scores: dict[str, dict[str, float]]) -> str:
             elif column in ("under", "equal", "over"):
                 cell = f"{100 * row[column]:.0f} %"
             else:
-                cell = f"{row[column]:.1f}"
+                cell = f"{row[column]:z.1f}"
             cells += f"{cell:>11}"
         lines.append(f"{name:<{width}}{cells}")
     return "\n".join(lines)

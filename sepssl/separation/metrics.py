@@ -32,7 +32,7 @@ def si_snr(reference: np.ndarray, estimate: np.ndarray) -> np.ndarray:
     """
     reference = np.asarray(reference, np.float64)
     estimate = np.asarray(estimate, np.float64)
-    dot = np.sum(reference * estimate, axis=-1)
+    dot = np.einsum("...t,...t->...", reference, estimate)  # without an array of the products
     energies = np.sum(reference**2, axis=-1) * np.sum(estimate**2, axis=-1)
     share = np.minimum(dot**2 / np.maximum(energies, 1e-300), 1.0)  # of the estimate's power
     return 10.0 * np.log10((share + EPSILON) / (1.0 - share + EPSILON))

@@ -165,7 +165,7 @@ def estimates_of(separators, mixture, sources):
         name: np.asarray(separator.predict_on_batch(mixture[None]))[0]
         for name, separator in separators.items()
     }
-    found["oracle binary mask"] = oracle_masks(mixture, sources, RATE, "binary")
+    found["oracle binary mask"] = oracle_masks(mixture, sources, RATE)["binary"]
     return found
 
 

@@ -22,6 +22,7 @@ from sepssl.errors import InputError, OutputError, WorkerLost
 from sepssl.files import write_failure
 from sepssl.progress import Progress
 from sepssl.serialization import save_model
+from sepssl.training.allocation import keep_freed_memory
 from sepssl.training.checkpoints import KEPT_CHECKPOINTS, Resume, RunFolder
 from sepssl.training.input import Batches, DatasetBatches, distribute
 from sepssl.training.learner import Learner

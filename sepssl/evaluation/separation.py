@@ -1,6 +1,7 @@
 """A separator's scores on a dataset, next to those of oracle masks."""
 
 import collections
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -96,9 +97,12 @@ def _scores_and_momi(
     """
     rate = separator.sample_rate
     scores: dict[str, SeparationScores] = collections.defaultdict(SeparationScores)
-    gains, first, used = [], None, 0
+    gains: list[float] = []
+    first: np.ndarray | None = None
+    used = 0
     start = f"separating: {counted(len(order), 'clip')}"
-    read = value_or_error(clips.read_with_sources if clips.has_sources else clips.read)
+    read: Callable[[int], Any] = clips.read_with_sources if clips.has_sources else clips.read
+    read = value_or_error(read)
     with Progress("separating", len(order), "clip", start=start, verbose=verbose) as progress:
         for index, clip in zip(order, read_ahead(read, order, workers=1), strict=True):
             progress.update()
@@ -107,8 +111,9 @@ def _scores_and_momi(
                 skipped.setdefault(name, Skipped(name, str(clip)))
                 continue
             used += 1
-            mixture, sources = clip if clips.has_sources else (clip, None)
-            if sources is not None:
+            mixture = clip
+            if clips.has_sources:
+                mixture, sources = clip
                 active = sources[np.any(sources != 0, axis=-1)]
                 if len(active):
                     for system, estimates in _estimates(separator, mixture, active).items():

@@ -16,6 +16,7 @@ from sepssl.reports.found import Sound
 from sepssl.reports.page import Section, write_page
 from sepssl.training.checkpoints import RunFolder
 from sepssl.training.monitors import read_metrics
+from sepssl.training.usage import describe_usage
 
 REPORT = "report.html"
 MAX_SECONDS = 180.0  # of sound in a page, some 8 MB at 16 kHz; our choice
@@ -173,7 +174,7 @@ def write_training_report(run: RunFolder) -> pathlib.Path:
         sections.append(Section("Views", text, picture=picture))
     sections += [
         Section("Go on", commands=_commands(run, task)),
-        Section("Facts about this run", facts=_facts(run)),
+        Section("Facts about this run", facts=_facts(run, records)),
     ]
     page = run.path / REPORT
     title = f"Training: {task}"
@@ -199,7 +200,7 @@ def _commands(run: RunFolder, task: str) -> list[str]:
     ]
 
 
-def _facts(run: RunFolder) -> dict[str, str]:
+def _facts(run: RunFolder, records: list[dict]) -> dict[str, str]:
     train, data = run.config["train"], run.config["data"]
     facts = {
         "recordings": printable(str(data["directory"])) if data["directory"] else "built-in scenes",
@@ -207,6 +208,8 @@ def _facts(run: RunFolder) -> dict[str, str]:
         "started from": train.get("init_from") or "random weights",
         "seed": str(run.config["seed"]),
     }
+    if usage := [line for line in map(describe_usage, records) if line]:
+        facts["speed"] = usage[-1]
     versions = json.loads((run.path / "versions.json").read_text())
     facts["versions"] = "; ".join(
         f"from step {entry['step']}: sepssl {entry['sepssl']}, TensorFlow {entry['tensorflow']}, "

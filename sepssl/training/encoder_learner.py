@@ -1,5 +1,6 @@
 """The base class of learners that train an encoder on views."""
 
+import math
 from typing import Any
 
 import keras
@@ -7,6 +8,7 @@ from keras import ops
 
 from sepssl.representation.encoder import Encoder
 from sepssl.training.learner import Learner
+from sepssl.training.usage import patch_flop
 from sepssl.typing import Tensor
 
 
@@ -82,6 +84,12 @@ class EncoderLearner(Learner):
         both = ops.concatenate([a, b])
         embed = self.encoder.backbone if len(both.shape) == 3 else self.encoder
         return ops.cast(embed(both, training=training), "float32")
+
+    def work(self, data: Any) -> tuple[int, float]:
+        examples, _ = super().work(data)
+        # Of batches that are views already, it is not known what they hold.
+        views = math.nan if self.front_end is None else 2 * examples
+        return examples, 3 * views * patch_flop(self.encoder)
 
     def call(self, inputs, training=None):
         training = bool(training)

@@ -1,5 +1,6 @@
 """The base class of models that train another, in the training loop and under Keras's `fit`."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -82,6 +83,18 @@ class Learner(keras.Model):
             A scalar, the mean over the examples, and a dict of scalar metrics.
         """
         raise NotImplementedError
+
+    def work(self, data: Any) -> tuple[int, float]:
+        """What a step has to do, for reports of speed.
+
+        Args:
+            data: this replica's part of a batch.
+
+        Returns:
+            The number of examples, and the floating-point operations of the networks that are
+            trained, forward and backward, the latter counted as twice the former; NaN if unknown.
+        """
+        return int(keras.tree.flatten(data)[0].shape[0]), math.nan
 
     def update(self, data: Any) -> dict[str, tf.Tensor]:
         """One step of the optimizer, in replica context.

@@ -30,6 +30,7 @@ from sepssl.training.monitors import FiniteGuard, MetricsLog, TrainingDiverged
 from sepssl.training.precision import Float32Copy
 from sepssl.training.signals import signals_deferred, unsaved_work
 from sepssl.training.strategy import LOSSES, lost_workers_named, require_same_step, worker_of
+from sepssl.training.usage import Usage, describe_usage, gemm_peak
 
 SCHEDULES = ("constant", "cosine")
 COMMON_MINIMUMS = {  # of the values that the configurations of both stages have
@@ -127,7 +128,8 @@ def train(
     """Trains a learner, from the start or from where the run stopped.
 
     Steps count from 0; a state or checkpoint of step n is the result of n updates. Ctrl-C, or a
-    signal whose handler raises SystemExit, has the steps done so far saved.
+    signal whose handler raises SystemExit, has the steps done so far saved. The process keeps
+    freed memory from then on (`keep_freed_memory`).
 
     Args:
         run: where everything is written.
@@ -139,7 +141,8 @@ def train(
         steps: total number of steps.
         learning_rate: of Adam, the optimizer of a learner that is not compiled.
         log_every, checkpoint_every: in steps. The log contains means since the previous log, and
-            "update_norm", how far the last step moved the weights.
+            "update_norm", how far the last step moved the weights; with the last step also what
+            the steps took, as `Usage.report` names it, the first one left out.
         state_steps: steps at which the product is kept, 0 to `steps`; the last is always kept as
             `final.keras`. All are kept in float32, whatever the precision of training.
         evaluate_every: in steps; 0 for kept states only.
@@ -164,6 +167,7 @@ def train(
             different checkpoints.
     """
     _require_states("state_steps", state_steps, steps)
+    keep_freed_memory()
     warmup_steps = getattr(learning_rate, "warmup_steps", 0)
     several = worker_of(strategy)[1] > 1
     with run.lock(), _exhaustion_named(run, memory_advice), lost_workers_named(strategy):
@@ -249,6 +253,7 @@ def train(
             else:
                 parts = distribute(strategy, batches.load, done, steps)
         silent = list(warnings)
+        usage = Usage()
         with (
             Progress("training", steps, "step", done, start=start, verbose=verbose) as progress,
             contextlib.ExitStack() as unsaved,
@@ -258,6 +263,16 @@ def train(
             # Of the last two steps, how many workers were to leave; read when a step is done, not
             # to wait for the one under way.
             leaving: collections.deque[tf.Tensor] = collections.deque(maxlen=2)
+
+            def used(batch: Any) -> dict[str, float]:
+                part = strategy.experimental_local_results(batch)[0]
+                examples, flop = learner.work(part)
+                peak = gemm_peak(learner.product.compute_dtype) if math.isfinite(flop) else flop
+                replicas = strategy.num_replicas_in_sync
+                found = usage.report(examples * replicas, flop * replicas, peak)
+                if found:
+                    progress.note(f"{run.path}: {describe_usage(found)}")
+                return found
 
             def make_step(after: int, batch: Any) -> None:
                 nonlocal started, started_at, done
@@ -278,6 +293,8 @@ def train(
                     metrics["update_norm"] = float(tf.linalg.global_norm(moved))
                     now = time.perf_counter()
                     metrics["steps_per_second"] = (after - started_at) / (now - started)
+                    if after == steps:
+                        metrics |= used(batch)
                     started, started_at = now, after
                     log.write(after, metrics)
                     progress.update(0, **{name: metrics[name] for name in learner.shown_metrics})
@@ -292,10 +309,12 @@ def train(
             try:
                 # Not to the end of the data, on which several workers would have to agree.
                 batches_left = itertools.islice(parts, max(steps - first, 0))
-                for after, batch in enumerate(batches_left, start=first + 1):
+                for after, batch in enumerate(usage.batches(batches_left), start=first + 1):
                     # Not the first, which takes long to compile: nothing would be lost with it.
                     with signals_deferred() if done > first else contextlib.nullcontext():
-                        make_step(after, batch)
+                        usage.step(functools.partial(make_step, after, batch))
+                    if after == first + 1:
+                        usage.restart()
                     if after == first + 1 and run.chief:
                         unsaved.enter_context(unsaved_work())
                     elif after == first + 1:  # it waits for the chief to save and to leave

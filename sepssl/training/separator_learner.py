@@ -20,6 +20,7 @@ from sepssl.separation.separator import Separator
 from sepssl.separation.signal_losses import SIGNAL_LOSSES, energies, negative_snr
 from sepssl.separation.sparsity import activity_sparsity, covariance_penalty
 from sepssl.training.learner import Learner
+from sepssl.training.usage import separation_flop
 from sepssl.typing import Tensor
 
 SEARCHES = ("exhaustive", "least_squares")
@@ -204,6 +205,20 @@ class SeparatorLearner(Learner):
     def loss_and_metrics(self, data: Any, training: bool) -> tuple[Tensor, dict]:
         losses, metrics = self._loss_of_each(_as_dict(data), training)
         return ops.mean(losses), metrics
+
+    def work(self, data: Any) -> tuple[int, float]:
+        data = _as_dict(data)
+        recordings, samples = data["recordings"].shape if "recordings" in data else (0, 0)
+        passes = 0  # forward, over one mixture
+        if self.objective == "mixit":
+            passes += 3 * (recordings // self.num_mixtures)
+        else:  # each is separated once by the average, without a gradient
+            passes += 4 * recordings
+        mixtures = 0
+        if "sources" in data:
+            mixtures, samples = data["mixtures"].shape
+            passes += 3 * mixtures
+        return recordings + mixtures, passes * separation_flop(self.separator, samples)
 
     def _loss_of_each(self, data: dict, training: bool):
         """The loss of every mixture, and metrics."""

@@ -111,5 +111,6 @@ for variable in [*learner.variables, *learner.optimizer.variables]:
 with open(os.path.join(arguments.workdir, "metrics.jsonl")) as file:
     records = [json.loads(line) for line in file]
 weights = {v.path: np.asarray(v).tolist() for v in learner.variables}
-metrics = [{k: v for k, v in r.items() if k != "steps_per_second"} for r in records]
+timed = ("steps_per_second", "usage/")
+metrics = [{k: v for k, v in r.items() if not k.startswith(timed)} for r in records]
 print(json.dumps({"digest": digest.hexdigest(), "metrics": metrics, "weights": weights}))

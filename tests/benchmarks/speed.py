@@ -1,13 +1,14 @@
 """How fast the commands are, beside an earlier version of this package.
 
-    python tests/benchmarks/speed.py [--before=PYTHON] [start separator encoder evaluation]
+    python tests/benchmarks/speed.py [--before=PYTHON] [--turns=3] \
+        [start separator encoder evaluation]
 
 PYTHON is that of an environment with the earlier version, installed from a worktree:
 
     git worktree add /tmp/before 78af203 && python -m venv /tmp/before/venv
     /tmp/before/venv/bin/pip install -e /tmp/before
 
-Both take turns on all cores, so that a busy machine hurts both alike. Of trainings, steps 30 to 130
+Both take turns on all cores, so that a busy machine hurts both alike. Of trainings, steps 20 to 70
 count, and of evaluations, the clips beyond the first ten. Times are of the CPU, medians of the
 turns; "kernel" is the share of them that the kernel takes. A ratio above 1: now is faster.
 """
@@ -23,11 +24,10 @@ import sys
 import tempfile
 import time
 
-FROM, TO = 30, 130  # steps
+FROM, TO = 20, 70  # steps
 FEW, MANY = 10, 50  # clips
-TURNS = {"start": 5, "separator": 3, "encoder": 3, "evaluation": 3}
 COMMON = (
-    "--config.data.num_clips=200",
+    "--config.data.num_clips=100",
     f"--config.train.steps={TO}",
     "--config.train.log_every=10",
 )
@@ -150,6 +150,7 @@ ITEMS = {
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--before", help="the earlier version's Python")
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("items", nargs="*", choices=[*ITEMS, []], help="all by default")
     options = parser.parse_args()
     pythons = {"before": options.before} if options.before else {}
@@ -159,7 +160,7 @@ def main():
             pathlib.Path(scratch, version).mkdir()
         for item in options.items or ITEMS:
             measured = {version: [] for version in pythons}
-            for _ in range(TURNS[item]):
+            for _ in range(options.turns):
                 for version, python in pythons.items():
                     measured[version].append(ITEMS[item](python, pathlib.Path(scratch, version)))
             medians = {

@@ -1,6 +1,6 @@
 """What AudioSet and 10,000 hours of field recordings cost: hours and storage, from measured rates.
 
-    python tests/benchmarks/cost_model.py             # prints the tables of docs/cost.md
+    python tests/benchmarks/cost_model.py             # writes the tables of docs/corpus.md
     python tests/benchmarks/cost_model.py --measure   # measures one core of this machine first
     python tests/benchmarks/cost_model.py --gpu=FILE  # takes a GPU from FILE first, which is what
                                                       # gpu/layers.py --output=FILE has written
@@ -16,7 +16,9 @@ import os
 import pathlib
 import time
 
-RATES = pathlib.Path(__file__).parents[2] / "docs/results/rates.json"
+DOCS = pathlib.Path(__file__).parents[2] / "docs"
+RATES, PAGE = DOCS / "results/rates.json", DOCS / "corpus.md"
+BEGIN, END = "<!-- tests/benchmarks/cost_model.py -->\n", "<!-- end of the cost model -->\n"
 CORPORA = {"AudioSet": 2_000_000 * 10 / 3600, "field recordings": 10_000}  # hours
 # What is measured, how many of it, and the share of so many that a training makes of them: ours
 # to assume, but for one device. A v4-8 has 4 chips; they are taken to reach the GPU's share of
@@ -194,7 +196,9 @@ def main():
         gpu["seconds"] = rates["gpu"]["seconds"] | gpu["seconds"]
         rates["gpu"] |= gpu
     RATES.write_text(json.dumps(rates, indent=1) + "\n")
-    print(tables(rates))
+    text = PAGE.read_text()
+    before, rest = text.split(BEGIN)
+    PAGE.write_text(before + BEGIN + tables(rates) + END + rest.split(END)[1])
 
 
 if __name__ == "__main__":

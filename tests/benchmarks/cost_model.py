@@ -61,7 +61,7 @@ def corpus_jobs(hours: float) -> dict[str, tuple[str, float]]:
 
 
 def duration(seconds: float) -> str:
-    for unit, size, up_to in (("min", 60, 90), ("h", 3600, 72), ("d", 86400, 700)):
+    for unit, size, up_to in (("s", 1, 90), ("min", 60, 90), ("h", 3600, 72), ("d", 86400, 700)):
         if seconds < size * up_to:
             return (
                 f"{seconds / size:.2g} {unit}"

@@ -87,9 +87,9 @@ class EncoderLearner(Learner):
 
     def work(self, data: Any) -> tuple[int, float]:
         examples, _ = super().work(data)
-        # Of batches that are views already, it is not known what they hold.
-        views = math.nan if self.front_end is None else 2 * examples
-        return examples, 3 * views * patch_flop(self.encoder)
+        if self.front_end is None:  # views, of which it is not known what they hold
+            return examples, math.nan
+        return examples, 3 * 2 * examples * patch_flop(self.encoder)
 
     def call(self, inputs, training=None):
         training = bool(training)

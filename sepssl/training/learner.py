@@ -94,7 +94,8 @@ class Learner(keras.Model):
             The number of examples, and the floating-point operations of the networks that are
             trained, forward and backward, the latter counted as twice the former; NaN if unknown.
         """
-        return int(keras.tree.flatten(data)[0].shape[0]), math.nan
+        shape = keras.tree.flatten(data)[0].shape
+        return int(shape[0]) if len(shape) else 1, math.nan
 
     def update(self, data: Any) -> dict[str, tf.Tensor]:
         """One step of the optimizer, in replica context.

@@ -33,7 +33,12 @@ COMMON = (
 )
 TRAININGS = {
     "separator": ("separator_small", "--config.data.num_validation=2"),
-    "encoder": ("encoder_small", "--config.views.separators=true_sources"),
+    "encoder": (
+        "encoder_small",
+        "--config.views.mixture_mixture=1",  # no separator to train first
+        "--config.views.mixture_channel=0",
+        "--config.train.warmup_steps=20",
+    ),
 }
 QUIET = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
 

@@ -212,9 +212,25 @@ def evaluate_scene_retrieval(
                 audible = _audible(channels_of(index), mixture)
                 rows[f"scene_{name}"].append(rows["scene"][-1] + [embed(c) for c in audible])
             progress.update()
+    padded = {name: _padded(embeddings) for name, embeddings in rows.items()}
+    return retrieval_scores(asked, queries.labels, padded, scenes.labels, seed)
+
+
+def retrieval_scores(
+    queries: np.ndarray,
+    query_labels: np.ndarray,
+    scenes: Mapping[str, np.ndarray],
+    scene_labels: np.ndarray,
+    seed: int,
+) -> dict[str, float]:
+    """Scores of `scene_retrieval` for several kinds of embeddings of the same scenes, by name.
+
+    Returns:
+        "NAME_map", "NAME_map_low" and "NAME_map_high" for each of `scenes`, and "scene_chance".
+    """
     results: dict[str, float] = {}
-    for name, embeddings in rows.items():
-        result = scene_retrieval(asked, queries.labels, _padded(embeddings), scenes.labels, seed)
+    for name, embeddings in scenes.items():
+        result = scene_retrieval(queries, query_labels, embeddings, scene_labels, seed)
         results |= {f"{name}_map": result.map, "scene_chance": result.chance}
         results |= {f"{name}_map_low": result.low, f"{name}_map_high": result.high}
     return results

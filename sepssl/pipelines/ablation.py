@@ -338,11 +338,16 @@ class SeedCells(Cells):
         gc.collect()
         return scores
 
-    def _train(self, row: dict, settings: str) -> RunFolder:
+    def encoder_stage(self, row: dict) -> ConfigDict:
+        """The configuration of the seed's encoder of a row, without separators."""
         stage = self.stage(self._config.encoder)
         stage.task = row.get("task", "encoder")
         for part in ("data", "views", "encoder", "objective", "train"):
             stage[part].update(row.get(part, {}))
+        return stage
+
+    def _train(self, row: dict, settings: str) -> RunFolder:
+        stage = self.encoder_stage(row)
         stage.views.separators = ",".join(
             TRUE_SOURCES if state == TRUE_SOURCES else self._state(state)
             for state in row.get("separators", ())

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from ml_collections import ConfigDict
 
+from sepssl.data.splits import SPLITS
 from sepssl.evaluation.scene_retrieval import AUDIBLE_DB
 from sepssl.separation.build import make_separator
 from sepssl.training.batches import ViewBatches
@@ -18,7 +19,7 @@ from sepssl.training.loop import loop_settings
 from sepssl.weights import model_file
 from tests.benchmarks.gpu.program import STEPS_PER_CALL, Program
 from tests.benchmarks.gpu.scenes import FULL_SCALE, SAMPLES
-from tests.benchmarks.gpu.seeds import PART, SPLITS, Seed
+from tests.benchmarks.gpu.seeds import PART, Seed
 
 
 def one_by_one(function: Callable, *values):
@@ -318,14 +319,7 @@ class SeedModels:
         return 1 if named else len(self.seeds)
 
     def _configs(self, row: dict) -> list[ConfigDict]:
-        configs = []
-        for seed in self.seeds[: self._count(row)]:
-            stage = seed.cells.stage(self.config.encoder)
-            stage.task = row.get("task", "encoder")
-            for part in ("data", "views", "encoder", "objective", "train"):
-                stage[part].update(row.get(part, {}))
-            configs.append(stage)
-        return configs
+        return [seed.cells.encoder_stage(row) for seed in self.seeds[: self._count(row)]]
 
     def program(self, row: dict) -> EncoderProgram:
         """Of a row, the same for all rows of its kind."""

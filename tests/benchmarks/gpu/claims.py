@@ -17,6 +17,7 @@ Writes `results.jsonl`, a line for each cell. With TensorFlow, `--table` makes `
 """
 
 import argparse
+import concurrent.futures
 import json
 import multiprocessing
 import os
@@ -24,7 +25,6 @@ import pathlib
 import time
 
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a process for each core
-
 
 from tests.benchmarks.gpu.no_tensorflow import use_jax
 
@@ -61,18 +61,14 @@ def extra_rows(rows):
 
 def score(vectors, labels, seed):
     """The scores of a cell, from its embeddings."""
-    import sepssl.evaluation.protocol as protocol
-    from sepssl.evaluation.scene_retrieval import scene_retrieval
+    from sepssl.evaluation.protocol import evaluate_representation
+    from sepssl.evaluation.scene_retrieval import retrieval_scores
     from sepssl.evaluation.shallow import Split
 
     splits = [Split(vectors[name], labels[name]) for name in ("train", "validation", "test")]
-    scores = protocol.evaluate_representation(*splits, seed)
-    for name in ("scene", "scene_channels", "scene_sources"):
-        result = scene_retrieval(
-            vectors["queries"], labels["queries"], vectors[name], labels["scenes"], seed
-        )
-        scores |= {f"{name}_map": result.map, "scene_chance": result.chance}
-        scores |= {f"{name}_map_low": result.low, f"{name}_map_high": result.high}
+    scores = evaluate_representation(*splits, seed)
+    rows = {name: vectors[name] for name in ("scene", "scene_channels", "scene_sources")}
+    scores |= retrieval_scores(vectors["queries"], labels["queries"], rows, labels["scenes"], seed)
     return scores
 
 
@@ -132,8 +128,6 @@ def main():
     scorers = multiprocessing.get_context("fork").Pool(max((os.cpu_count() or 2) - 1, 1))
     seeds, rendering = start_rendering(config)
     say("rendering")
-
-    import concurrent.futures
 
     import jax
 

@@ -12,12 +12,12 @@ from ml_collections import ConfigDict
 
 import sepssl.data.folder
 from sepssl.data.clips import Clips, Subset
+from sepssl.data.splits import SPLITS
 from sepssl.pipelines.ablation import SeedCells
 from sepssl.training.clips import open_recordings
 from tests.benchmarks.gpu.scenes import FULL_SCALE, MAX_SOURCES, SAMPLES
 
 PART = 100  # clips that a process makes at once
-SPLITS = ("train", "validation", "test")  # of the classifiers
 _opened: list = []
 # A folder is opened four times for each seed; its files do not change meanwhile.
 sepssl.data.folder.audio_info = functools.cache(sepssl.data.folder.audio_info)

@@ -169,6 +169,8 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--output", type=pathlib.Path)
     parser.add_argument("--count", action="store_true", help="print the operations of each pass")
+    parser.add_argument("--networks", default="encoder,separator", help="one after the other")
+    parser.add_argument("--parity", action="store_true", help="compare with the CPU, time nothing")
     parser.add_argument("--small", action="store_true", help="tiny batches, to try the program")
     options = parser.parse_args()
     use_jax()
@@ -193,7 +195,7 @@ def main():
             tops[precision] = peak(policy, 256 if options.small else 8192)
     say({name: f"{top / 1e12:.1f} TFLOP/s" for name, top in tops.items()})
     # One network after the other, so that something is there if time runs out.
-    for name in ("encoder", "separator"):
+    for name in [] if options.parity else options.networks.split(","):
         lowered, tasks = {}, {}
         for precision, (policy, products) in PRECISIONS.items():
             tasks[precision] = Task(name, policy, False, sizes)
@@ -201,9 +203,14 @@ def main():
                 with jax.default_matmul_precision(products):
                     lowered[precision, kind] = tasks[precision].lower(kind)
         say(f"{name}: lowered")
+
+        def compiled(case, name=name, lowered=lowered):
+            program = lowered[case].compile()
+            say(f"{name}, {case}: compiled")
+            return program
+
         with concurrent.futures.ThreadPoolExecutor() as threads:
-            programs = list(threads.map(lambda program: program.compile(), lowered.values()))
-        say(f"{name}: compiled")
+            programs = list(threads.map(compiled, lowered))
         for (precision, kind), program in zip(lowered, programs, strict=True):
             arguments = jax.device_put((tasks[precision].weights, tasks[precision].inputs))
             with jax.default_matmul_precision(PRECISIONS[precision][1]):
@@ -230,7 +237,7 @@ def main():
         )
         say(rows[-1])
     options.output.write_text(json.dumps(result, indent=1) + "\n")
-    for name in ("encoder", "separator"):
+    for name in options.networks.split(","):
         with jax.default_matmul_precision("highest"):
             result[f"parity of {name}"] = parity(name, options.small)
         say(name, result[f"parity of {name}"])

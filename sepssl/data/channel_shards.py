@@ -18,8 +18,16 @@ _STORE_EXPECTED = "expected a folder that sepssl-corpus separate --format=store 
 
 
 def is_corpus(path: str | os.PathLike) -> bool:
-    """Whether a path is a folder that sepssl-corpus has written to."""
-    return pathlib.Path(path, PLAN).is_file()
+    """Whether a path is a folder that sepssl-corpus has written to.
+
+    Other programs, too, have files of this name; they do not name a task and a size of shards.
+    """
+    if not pathlib.Path(path, PLAN).is_file():
+        return False
+    try:
+        return {"task", "shard_size"} <= read_plan(path).keys()
+    except InputError:
+        return False
 
 
 def read_plan(folder: str | os.PathLike) -> dict:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sepssl.audio.decoding import printable
-from sepssl.data.channel_shards import PLAN, SHARDS, STORE, read_plan
+from sepssl.data.channel_shards import PLAN, SHARDS, STORE, is_corpus, read_plan
 from sepssl.data.clips import Skipped
 from sepssl.data.croissant import (
     FLOAT,
@@ -267,10 +267,10 @@ def require_output(output: str | os.PathLike) -> None:
     if folder.is_file():
         raise InputError(f"{folder}: is a file; expected a folder for the result")
     there = set(folder.iterdir()) - set(unfinished(folder)) if folder.exists() else set()
-    if folder / PLAN not in there and there - {folder / ".lock"}:
+    if there - {folder / ".lock"} and not is_corpus(folder):
         raise InputError(
-            f"{folder}: is not empty and holds no {PLAN}; expected a new or empty folder, or a "
-            "corpus that was begun"
+            f"{folder}: is not empty and holds no {PLAN} of this package; expected a new or empty "
+            "folder, or a corpus that was begun"
         )
 
 

@@ -354,9 +354,11 @@ class Resume:
                 os.replace(file, self._folder / file.name)
             _flush_folder(self._folder)  # before what it replaces is removed
             writing.rmdir()
-            for old in _steps_of_checkpoints(self._folder)[: -self._keep]:
-                # The index first: without it, the rest is not a checkpoint.
-                for file in sorted(self._folder.glob(f"ckpt-{old}.*"), reverse=True):
+            kept = {f"ckpt-{s}" for s in _steps_of_checkpoints(self._folder)[-self._keep :]}
+            # The index first: without it, the rest is not a checkpoint, as where a process was
+            # killed between the two.
+            for file in sorted(self._folder.glob("ckpt-*.*"), reverse=True):
+                if file.name.partition(".")[0] not in kept:
                     file.unlink()
         except (OSError, tf.errors.OpError) as error:
             raise OutputError(

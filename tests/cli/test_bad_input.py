@@ -41,9 +41,10 @@ def things(tmp_path_factory):
         "from ml_collections import ConfigDict\n"
         "def get_config():\n    return ConfigDict({'task': 'sing'})\n"
     )
-    for name in ("bad", "mixed", "empty", "full"):
+    for name in ("bad", "mixed", "empty", "full", "theirs"):
         (folder / name).mkdir()
     (folder / "full" / "mine.txt").write_text("mine")
+    (folder / "theirs" / "corpus.json").write_text('{"name": "birds"}')
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 24000)
     soundfile.write(folder / "mixed" / "a.wav", noise, 16000)
     whole = (folder / "mixed" / "a.wav").read_bytes()
@@ -130,7 +131,12 @@ EARLY = [  # command, arguments, what the line says
     (
         "corpus",
         ["separate", "--manifest=mixed", "--output=full", SEPARATOR],
-        "full: is not empty and holds no corpus.json",
+        "full: is not empty and holds no corpus.json of this package",
+    ),
+    (
+        "corpus",
+        ["separate", "--manifest=mixed", "--output=theirs", SEPARATOR],
+        "theirs: is not empty and holds no corpus.json of this package",
     ),
     (
         "corpus",

@@ -53,6 +53,15 @@ def test_list_is_recursive_sorted_and_skips_what_is_hidden(mixed):
     assert names == ["a.ogg", "b/stereo.WAV", "b/telephone.flac", "c/d/deep.mp3"]
 
 
+@pytest.mark.parametrize("plan", ['{"name": "birds"}', "[1]", "birds"])
+def test_shards_of_other_programs_are_recordings(mixed, plan):
+    write(mixed / "theirs" / "shards" / "x.wav")
+    (mixed / "theirs" / "corpus.json").write_text(plan)
+    assert mixed / "theirs" / "shards" / "x.wav" in list_audio(mixed)
+    (mixed / "theirs" / "corpus.json").write_text('{"task": "separate", "shard_size": 64}')
+    assert mixed / "theirs" / "shards" / "x.wav" not in list_audio(mixed)
+
+
 def test_list_follows_links_but_not_in_circles(mixed, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     write(elsewhere / "far.wav")

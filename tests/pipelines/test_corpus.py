@@ -580,5 +580,5 @@ def test_one_file_under_two_names(world, tmp_path):
     with pytest.raises(InputError, match=r"line 3: names '.*world.*a.wav' again, as .*sub/../a"):
         run(corpus_of(world, tmp_path / "out", manifest=str(manifest)))
     (tmp_path / "corpus.json").write_text("{")
-    with pytest.raises(InputError, match=r"expected a folder that sepssl-corpus has written$"):
+    with pytest.raises(InputError, match=r"holds no corpus\.json of this package"):
         run(corpus_of(world, tmp_path))

@@ -207,9 +207,11 @@ def test_only_checkpoints_in_the_folder_count(tmp_path):
     )
     (folder / ".writing").mkdir()  # of a process that was killed
     (folder / ".writing" / "ckpt-9.index").write_text("half")
+    (folder / "ckpt-9.data-00000-of-00001").write_text("killed before its index was put beside it")
     again = Resume(run, learner(8))
     assert again.restore() == 3
     again.save(4)
+    assert {p.stem for p in folder.glob("ckpt-*")} == {"ckpt-3", "ckpt-4"}
     assert (tmp_path / "precious.index").exists()
     assert Resume(run, learner(8)).restore() == 4
     data = folder / "ckpt-4.data-00000-of-00001"

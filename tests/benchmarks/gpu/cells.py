@@ -240,7 +240,6 @@ class SeedModels:
         self.classes = seeds[0].clips["recordings"].labels.shape[1]
         self._separator = make_separator(config.separator.separator, 16000)
         self._separator.build((None, None))
-        self._separation = functools.cache(_separation)
 
     def load(self) -> None:
         """Puts the sounds, when they are complete, where models are trained."""
@@ -286,17 +285,8 @@ class SeedModels:
         """float16 [clips, channels, samples], by a state of a seed's separator or another one."""
         state = self.config.states[name]
         if isinstance(state, str):
-            separator = _load_separator(state)
-            weights = [v.value for v in separator.trainable_variables]
-        else:
-            separator, weights = self._separator, self.states[state][index]
-        separate = self._separation(separator)
-        return jnp.concatenate(
-            [
-                separate(weights, waveforms[first : first + PART])
-                for first in range(0, len(waveforms), PART)
-            ]
-        )
+            return channels_of(load_separator(state), None, waveforms)
+        return channels_of(self._separator, self.states[state][index], waveforms)
 
     def _row_channels(self, row: dict, count: int):
         """float16 [seeds, clips, channels, SAMPLES]; None if views need none."""
@@ -336,7 +326,7 @@ class SeedModels:
         """Channels of a clip."""
         (name,) = row.get("separators", (None,))
         state = self.config.states.to_dict().get(name)
-        return _load_separator(state).num_sources if isinstance(state, str) else 4
+        return load_separator(state).num_sources if isinstance(state, str) else 4
 
     def compile(self, row: dict) -> Callable[[], None]:
         """What compiles the training of a row's encoders, unless another row's does."""
@@ -413,11 +403,24 @@ def _sources(sources, leak_db) -> jax.Array:
 
 
 @functools.cache
-def _load_separator(name):
+def load_separator(name):
     """One that comes with the package; its own way of loading asks TensorFlow."""
     return keras.saving.load_model(model_file(name, "Separator"))
 
 
+def channels_of(separator, weights, waveforms) -> jax.Array:
+    """float16 [clips, channels, samples] of [clips, samples].
+
+    With other weights than the separator's own, unless they are None.
+    """
+    if weights is None:
+        weights = [v.value for v in separator.trainable_variables]
+    separate = _separation(separator)
+    parts = [waveforms[first : first + PART] for first in range(0, len(waveforms), PART)]
+    return jnp.concatenate([separate(weights, part) for part in parts])
+
+
+@functools.cache
 def _separation(separator) -> Callable:
     def separate(weights, waveforms):
         pairs = list(zip(separator.trainable_variables, weights, strict=True))

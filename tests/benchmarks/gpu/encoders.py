@@ -13,7 +13,8 @@ A plan (JSON) has `pools` of scenes, which the machine's cores make; and `encode
 after the other: `name`, `pool`, `seed`, `separator` ("untrained", or one that comes with the
 package), and in `set` what differs from configs/encoder_shipped.py. `set` of the plan is for all.
 
-Writes the plan, with what `--set` changes, and the weights of each as NAME.npz, with arrays w0, w1, ... in the order of the encoder's
+Writes the plan, with what `--set` changes, and the weights of each as NAME.npz, with arrays w0, w1,
+... in the order of the encoder's
 trainable variables and its others. With TensorFlow, `--keras` makes NAME.keras of them.
 """
 

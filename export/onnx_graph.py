@@ -303,7 +303,8 @@ def _gather(graph, operation):
 
 def _reshape(graph, operation):
     x, shape = operation.inputs
-    return graph.node("Reshape", graph.value(x), graph.value(shape))
+    # Without `allowzero`, a size of 0 would stand for that of the input's axis.
+    return graph.node("Reshape", graph.value(x), graph.value(shape), allowzero=1)
 
 
 def _expand_dims(graph, operation):

@@ -173,9 +173,12 @@ class LogMel(keras.layers.Layer):
         count = self._uncovered(ops.shape(waveform)[1] - self.patch_samples)
         if isinstance(count, int) and count == 0:
             return patches
-        # Where the length is not known before, it is computed and perhaps not taken.
-        last = self._patches(waveform[:, -self.patch_samples :])
-        return ops.concatenate([patches, last[:, :count]], axis=1)
+        # Where the length is not known before, of all waveforms or of none: a batch of none costs
+        # nothing.
+        batch = ops.shape(waveform)[0]
+        last = self._patches(waveform[: batch * count, -self.patch_samples :])
+        last = ops.reshape(last, (batch, count, self.patch_frames, self.bands))
+        return ops.concatenate([patches, last], axis=1)
 
     def _patches(self, waveform):
         """[batch, samples], a patch or more -> patches from the beginning on."""

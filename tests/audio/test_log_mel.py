@@ -102,6 +102,17 @@ def test_dynamic_length_and_finite_gradient_on_silence():
         assert np.all(np.isfinite(slope))
 
 
+@pytest.mark.parametrize("samples", [1, 15600, 15601, 15600 + 7680, 40000])
+def test_a_graph_of_unknown_sizes_gives_the_same_patches(samples):
+    log_mel = LogMel()
+    of_any_size = tf.function(log_mel, input_signature=[tf.TensorSpec([None, None], tf.float32)])
+    for batch in (1, 3):
+        waveform = np.random.default_rng(3).normal(size=(batch, samples)).astype(np.float32)
+        found = of_any_size(waveform)
+        assert found.shape == log_mel.compute_output_shape(waveform.shape)
+        np.testing.assert_allclose(found, log_mel(waveform), atol=1e-5)
+
+
 def test_a_sample_rate_of_zero_is_refused():
     with pytest.raises(ValueError, match="sample_rate=0"):
         LogMel(sample_rate=0)

@@ -26,6 +26,7 @@ import sys
 from absl import flags
 
 from sepssl.cli.checks import require_folder_or_new
+from sepssl.cli.main import prefer_onednn
 from sepssl.cli.main import run as run_command
 from sepssl.data.spec import FORMS, require_clips
 from sepssl.errors import InputError
@@ -72,6 +73,8 @@ def check(values: flags.FlagValues) -> None:
     if values.input != "scenes":
         require_clips(values.input)
     require_folder_or_new(values.workdir, "for the run")
+    if values.from_scratch:
+        prefer_onednn()  # before TensorFlow is imported
 
 
 def main(values: flags.FlagValues) -> None:

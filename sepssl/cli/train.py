@@ -34,7 +34,7 @@ from ml_collections import config_flags
 
 from sepssl.cli.checks import require_folder_or_new
 from sepssl.cli.config_keys import missing, shipped
-from sepssl.cli.main import import_quietly
+from sepssl.cli.main import import_quietly, prefer_onednn
 from sepssl.cli.main import run as run_command
 from sepssl.errors import InputError, WorkerLost
 
@@ -127,6 +127,7 @@ def main(values: flags.FlagValues) -> int:
     if values.restarts:
         command = [sys.executable, "-m", "sepssl.cli.train", *sys.argv[1:]]
         return restarted(command, values.restarts)
+    prefer_onednn()
     import_quietly("tensorflow")
     _end_if_stuck(values)
     try:

@@ -3,6 +3,7 @@
 import functools
 import os
 import pathlib
+import platform
 import signal
 import subprocess
 import sys
@@ -45,6 +46,18 @@ print(time.process_time() - began)
 """
 
 
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+TRAINING_WITH_ONEDNN = """
+from sepssl.cli.main import import_quietly, prefer_onednn
+
+prefer_onednn()
+import_quietly("tensorflow")
+from tensorflow.python.util import _pywrap_util_port
+
+print(_pywrap_util_port.IsMklEnabled())
+"""
+
+
 def test_help_and_mistakes_take_no_tensorflow():
     process = subprocess.run(
         [sys.executable, "-c", WITHOUT_TENSORFLOW], capture_output=True, text=True, timeout=120
@@ -52,6 +65,19 @@ def test_help_and_mistakes_take_no_tensorflow():
     assert process.returncode == 0, process.stderr
     assert float(process.stdout) < 3.0  # all commands together
     assert "Traceback" not in process.stderr
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="for x86")
+@pytest.mark.parametrize(("given", "found"), [({}, "True"), ({ONEDNN: "0"}, "False")])
+def test_trainings_use_onednn_unless_the_environment_says_otherwise(given, found):
+    process = subprocess.run(
+        [sys.executable, "-c", TRAINING_WITH_ONEDNN],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={k: v for k, v in ENVIRONMENT.items() if k != ONEDNN} | given,
+    )
+    assert (process.stdout.strip(), process.stderr) == (found, "")
 
 
 def test_an_error_after_tensorflow_is_one_line(tmp_path):

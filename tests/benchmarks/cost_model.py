@@ -1,7 +1,8 @@
 """What AudioSet and 10,000 hours of field recordings cost: hours and storage, from measured rates.
 
     python tests/benchmarks/cost_model.py             # writes the tables of docs/corpus.md
-    python tests/benchmarks/cost_model.py --measure   # measures one core of this machine first
+    python tests/benchmarks/cost_model.py --measure=inference  # measures one core of this machine
+    python tests/benchmarks/cost_model.py --measure=training   # first, as sepssl-train computes
     python tests/benchmarks/cost_model.py --gpu=FILE  # takes a GPU from FILE first, which is what
                                                       # gpu/layers.py --output=FILE has written
 
@@ -96,9 +97,13 @@ def tables(rates: dict) -> str:
     return "\n".join(rows) + "\n\n" + "\n".join(storage) + "\n"
 
 
-def measured_core() -> dict:
+def measured_core(what: str) -> dict:
     """Rates of one core, from CPU time."""
+    from sepssl.cli.main import prefer_onednn
+
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    if what == "training":
+        prefer_onednn()
     import keras
     import numpy as np
     import tensorflow as tf
@@ -134,24 +139,27 @@ def measured_core() -> dict:
         return lambda: float(step(batch)["loss"])
 
     found = {}
-    for name, module in {"small": separator_small, "full": separator_audioset}.items():
-        separator = make_separator(module.get_config().separator, 16000, "float32")
+    shapes = {"small": (separator_small, (16, 48000)), "full": (separator_audioset, (2, 32000))}
+    for name, (module, shape) in shapes.items():
+        config = module.get_config()
+        if what == "training":
+            step = step_of(separator_learner(config), {"recordings": noise(*shape)})
+            seconds = shape[0] * shape[1] / 2 / 16000  # of mixtures
+            found[f"{name} separator, training"] = cpu_seconds(step, 3) / seconds
+            continue
+        separator = make_separator(config.separator, 16000, "float32")
         separator.build((None, None))
         x, call = noise(1, 160000), separator.compiled_call
         found[f"{name} separator"] = cpu_seconds(lambda x=x, call=call: call(x).numpy(), 4) / 10
-    config = separator_small.get_config()
-    step = step_of(separator_learner(config), {"recordings": noise(16, 48000)})
-    found["small separator, training"] = cpu_seconds(step, 5) / 24
-    config = separator_audioset.get_config()
-    step = step_of(separator_learner(config), {"recordings": noise(2, 32000)})
-    found["full separator, training"] = cpu_seconds(step, 2) / 2
     for name, backbone in {"small encoder": "small", "CNN14": "cnn14"}.items():
         config = encoder_small.get_config()
         config.encoder.backbone = backbone
         encoder = make_encoder(config.encoder, 16000, "float32")
         encoder.build((None, None))
-        x, call = noise(32, 15600), tf.function(encoder.call, autograph=False)
-        found[name] = cpu_seconds(lambda x=x, call=call: call(x).numpy(), 3) / 32
+        if what == "inference":
+            x, call = noise(32, 15600), tf.function(encoder.call, autograph=False)
+            found[name] = cpu_seconds(lambda x=x, call=call: call(x).numpy(), 3) / 32
+            continue
         learner = encoder_learner(config)
         count, samples = 64 if name == "small encoder" else 4, encoder.log_mel.patch_samples
         batch = {
@@ -185,12 +193,14 @@ def measured_gpu(file: pathlib.Path) -> dict:
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--measure", action="store_true")
+    parser.add_argument("--measure", choices=["inference", "training"])
     parser.add_argument("--gpu", type=pathlib.Path)
     options = parser.parse_args()
     rates = json.loads(RATES.read_text())
     if options.measure:
-        rates["core"] |= measured_core()
+        core = measured_core(options.measure)
+        core["seconds"] = rates["core"]["seconds"] | core["seconds"]
+        rates["core"] |= core
     if options.gpu:
         gpu = measured_gpu(options.gpu)
         gpu["seconds"] = rates["gpu"]["seconds"] | gpu["seconds"]

@@ -116,7 +116,7 @@ def train(task, python, folder):
 
 def source_of(python) -> pathlib.Path:
     code = "import sepssl, pathlib; print(pathlib.Path(sepssl.__file__).parents[1])"
-    return pathlib.Path(subprocess.check_output([python, "-c", code], text=True).strip())
+    return pathlib.Path(subprocess.check_output([python, "-P", "-c", code], text=True).strip())
 
 
 def evaluate(python, folder):

@@ -175,9 +175,9 @@ def import_quietly(module: str) -> None:
 def prefer_onednn() -> None:
     """Has TensorFlow train by oneDNN's convolutions on x86, unless the environment says otherwise.
 
-    By itself it does so on CPUs with AVX-512 VNNI or more only, but AVX2 is enough for steps of
-    encoders to take half to three quarters of the time. Single patches are slower, so this is not
-    for inference. Read by TensorFlow when it is imported.
+    By itself it does so on CPUs with AVX-512 VNNI or more only, but with AVX2, too, steps of
+    encoders take a third to four fifths of the time. Single patches are slower, so this is not for
+    inference. Read by TensorFlow when it is imported.
     """
     if platform.machine() in ("x86_64", "AMD64"):
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

@@ -12,10 +12,12 @@ numbers, and training multiplies in TensorFloat-32.
 A plan (JSON) has `pools` of scenes, which the machine's cores make; and `encoders`, trained one
 after the other: `name`, `pool`, `seed`, `separator` ("untrained", or one that comes with the
 package), and in `set` what differs from configs/encoder_shipped.py. `set` of the plan is for all.
+Of labels, scenes only take that their sounds have different ones; for encoders that no label may
+touch, `--sounds` is a manifest with the columns path and fold alone.
 
 Writes the plan, with what `--set` changes, and the weights of each as NAME.npz, with arrays w0, w1,
-... in the order of the encoder's
-trainable variables and its others. With TensorFlow, `--keras` makes NAME.keras of them.
+... in the order of the encoder's trainable variables and its others. With TensorFlow, `--keras`
+makes NAME.keras of them.
 """
 
 import argparse
@@ -67,7 +69,7 @@ def make_keras(plan, folder):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("plan", type=pathlib.Path)
-    parser.add_argument("--sounds", default="", help="folder or manifest with labels and folds")
+    parser.add_argument("--sounds", default="", help="folder or manifest with folds")
     parser.add_argument("--output", type=pathlib.Path, required=True)
     parser.add_argument("--only", default="", help="names of encoders, with commas between them")
     parser.add_argument("--set", default="{}", help="JSON, over the plan's own")

@@ -22,8 +22,6 @@ def is_corpus(path: str | os.PathLike) -> bool:
 
     Other programs, too, have files of this name; they do not name a task and a size of shards.
     """
-    if not pathlib.Path(path, PLAN).is_file():
-        return False
     try:
         return {"task", "shard_size"} <= read_plan(path).keys()
     except InputError:

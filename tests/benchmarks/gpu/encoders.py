@@ -103,15 +103,16 @@ def main():
     keras.utils.set_random_seed(0)
     untrained = make_separator(separator_small.get_config().separator, 16000)
     untrained.build((None, None))
-    programs, kinds = {}, []
+    programs, jobs = {}, []
     for entry in entries:
         name, config = entry["separator"], config_of(plan, entry)
         separator = untrained if name == "untrained" else load_separator(name)
         clips, parts = config.data.num_clips, config.to_dict()
         shown = [parts[part] for part in ("views", "encoder", "objective", "train")]
-        kinds.append(json.dumps([*shown, clips, separator.num_sources]))
-        if kinds[-1] not in programs:
-            programs[kinds[-1]] = EncoderProgram(config), (1, clips, separator.num_sources, 1)
+        kind = json.dumps([*shown, clips, separator.num_sources])
+        if kind not in programs:
+            programs[kind] = EncoderProgram(config), (1, clips, separator.num_sources, 1)
+        jobs.append((entry, config, separator, programs[kind][0]))
     with concurrent.futures.ThreadPoolExecutor() as threads:
         compiling = [threads.submit(made.compile, *sizes) for made, sizes in programs.values()]
         for task in compiling:
@@ -120,13 +121,10 @@ def main():
     rendering.get()
     workers.terminate()
     say("rendered")
-    for entry, kind in zip(entries, kinds, strict=True):
+    for entry, config, separator, program in jobs:
         if time.time() - START > 60 * options.minutes:
             say(f"{entry['name']}: no time left")
             continue
-        config, (program, _) = config_of(plan, entry), programs[kind]
-        name = entry["separator"]
-        separator = untrained if name == "untrained" else load_separator(name)
         mixtures = jnp.sum(jax.device_put(POOLS[entry["pool"]]), axis=1, dtype=jnp.int16)
         waveforms = mixtures.astype(jnp.float32) / FULL_SCALE
         channels = channels_of(separator, None, waveforms)[None]

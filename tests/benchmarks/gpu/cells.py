@@ -81,7 +81,8 @@ class EncoderProgram:
         self.steps = settings["steps"]
         self.optimizer = keras.optimizers.Adam(settings["learning_rate"])
         self.optimizer.build(self.learner.trainable_variables)
-        self._initial: dict[int, list] = {}
+        # Not in `compile`, which several threads are in: Keras's random numbers have one state.
+        self._initial = {config.seed: self._values(self.learner)}
         self._embed = jax.jit(functools.partial(one_by_one, self._embedding))
 
     def _make(self, config):
@@ -134,19 +135,17 @@ class EncoderProgram:
         with jax.default_matmul_precision("highest"), keras.StatelessScope(state_mapping=pairs):
             return encoder(waveforms)
 
+    def _values(self, learner):
+        groups = (learner.trainable_variables, learner.non_trainable_variables)
+        return [
+            [np.asarray(v.value) for v in group] for group in (*groups, self.optimizer.variables)
+        ]
+
     def initial(self, configs):
         """Trainable variables of the learners, others, and moments, [models, ...] each."""
         for config in configs:
             if config.seed not in self._initial:
-                learner = self._make(config)
-                self._initial[config.seed] = [
-                    [np.asarray(v.value) for v in variables]
-                    for variables in (
-                        learner.trainable_variables,
-                        learner.non_trainable_variables,
-                        self.optimizer.variables,
-                    )
-                ]
+                self._initial[config.seed] = self._values(self._make(config))
         groups = zip(*(self._initial[config.seed] for config in configs), strict=True)
         return tuple([jnp.stack(same) for same in zip(*group, strict=True)] for group in groups)
 

@@ -61,6 +61,8 @@ def get_config() -> ConfigDict:
                 "front_end": "log_mel",  # or "panns", as PANNs' CNN14 wants it
                 "embedding_size": 0,  # 0 for the network's own
                 "width": 0,  # channels of the first convolution; 0 for the network's own
+                # "small" only: channels that are not averaged over frequency.
+                "unpooled_channels": 0,
                 "patch_hop_frames": 48,  # of 10 ms, from patch to patch of a clip
                 "cover_end": True,  # False: what follows the last whole patch does not count
             },

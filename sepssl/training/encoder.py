@@ -159,7 +159,8 @@ def train_encoder(
         # Loading draws weights too; seeded after it, the learner's do not depend on that.
         keras.utils.set_random_seed(config.seed)
         learner = _make_learner(config, separators.values() if online else (), num_classes)
-        learner.build()  # here, where only the seed decides what is drawn
+        with input_errors("encoder"):
+            learner.build()  # here, where only the seed decides what is drawn
     front_end = learner.front_end
     _require_views_that_fit(config, separators, front_end.log_mel.patch_samples)
     labelled = _labelled(config, recordings, verbose)

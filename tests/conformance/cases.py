@@ -152,8 +152,7 @@ NUM_UNIFORMS = 7 + 2 * (6 + 2 * 5)
 
 
 def backbone(kind, width):
-    deep = kind is not sepssl.SmallBackbone
-    return Case(kind, {"embedding_size": 5, "width": width}, PATCHES, (4, 5), deep=deep)
+    return Case(kind, {"embedding_size": 5, "width": width}, PATCHES, (4, 5), deep=True)
 
 
 CASES = [
@@ -226,7 +225,12 @@ CASES = [
         (4, 9, 7, 3),
         (4, 5, 4, 4),
     ),
-    backbone(sepssl.SmallBackbone, 2),
+    Case(
+        sepssl.SmallBackbone,
+        {"embedding_size": 6, "width": 2, "unpooled_channels": 1},
+        PATCHES,
+        (4, 6),
+    ),
     backbone(sepssl.Cnn14Backbone, 1),
     backbone(sepssl.VggishBackbone, 1),
     backbone(sepssl.MobileNetV1Backbone, 1),

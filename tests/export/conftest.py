@@ -15,7 +15,7 @@ RUN_SCRIPT = processes.run_script
 def encoder():
     """A tiny encoder whose moving statistics are not those of a new one."""
     keras.utils.set_random_seed(0)  # Whether int8 files load and how exact they are depends on it.
-    encoder = Encoder(SmallBackbone(embedding_size=16, width=4))
+    encoder = Encoder(SmallBackbone(embedding_size=16, width=4, unpooled_channels=2))
     for _ in range(3):
         encoder(np.random.default_rng(1).uniform(-1, 1, [4, 20000]), training=True)
     return encoder

@@ -10,6 +10,7 @@ from sepssl.representation import (
     Cnn14Backbone,
     EfficientNetB0Backbone,
     MobileNetV1Backbone,
+    SmallBackbone,
     VggishBackbone,
 )
 
@@ -18,6 +19,7 @@ TINY = {
     VggishBackbone: 2,
     MobileNetV1Backbone: 2,
     EfficientNetB0Backbone: 4,
+    SmallBackbone: 2,
 }
 every_backbone = pytest.mark.parametrize("backbone_class", TINY)
 
@@ -87,6 +89,41 @@ def test_cnn14_equals_its_formula(frames):
     expected = relu(time @ np.asarray(dense.kernel) + np.asarray(dense.bias))
     assert expected.max() > 0.1
     np.testing.assert_allclose(found, expected, atol=1e-4 * expected.max())
+
+
+@pytest.mark.parametrize("unpooled", [0, 1, 2])
+def test_small_equals_its_formula(unpooled):
+    backbone = tiny(SmallBackbone, 41, 50, unpooled_channels=unpooled)
+    x = patches(2, 41, 50)
+    found = backbone(x)
+    x = x.astype(np.float64)[..., None]
+    for layer, after in zip(backbone.convs, backbone.norms, strict=True):
+        x = relu(norm(conv(x, np.asarray(layer.kernel), 2), after, 1e-3))
+    pooled = 8 - 4 * unpooled
+    assert x.shape == (2, 3, 4, pooled + unpooled)
+    time = [
+        *x[..., :pooled].mean(axis=2).transpose(2, 0, 1),
+        *(x[:, :, band, c] for band in range(4) for c in range(pooled, pooled + unpooled)),
+    ]
+    expected = np.stack([x.mean(axis=1) + x.max(axis=1) for x in time], axis=1)
+    assert expected.max() > 0.1
+    np.testing.assert_allclose(found, expected, atol=1e-4 * expected.max())
+
+
+def test_unpooled_channels_tell_low_from_high():
+    keras.utils.set_random_seed(0)
+    backbone = SmallBackbone(64, width=8, unpooled_channels=16)
+    low = patches(1)
+    low[..., 1:] = 0.0
+    changed = np.abs(np.asarray(backbone(low) - backbone(np.zeros_like(low)))[0]) > 1e-6
+    assert changed[:16].any()
+    assert not changed[48:].any()
+
+
+@pytest.mark.parametrize("unpooled", [-1, 3])
+def test_small_refuses_more_unpooled_channels_than_features(unpooled):
+    with pytest.raises(ValueError, match=f"unpooled_channels={unpooled}: expected 0 to 2, "):
+        SmallBackbone(8, width=2, unpooled_channels=unpooled).build((None, 96, 64))
 
 
 def test_cnn14_refuses_patches_that_poolings_leave_nothing_of():

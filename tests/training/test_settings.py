@@ -63,6 +63,8 @@ BAD = [
     ("encoder", "objective.temperature", -0.2, "temperature=-0.2"),
     ("encoder", "objective.projection_size", 0, "objective.projection_size=0"),
     ("encoder", "encoder.embedding_size", -1, "encoder.embedding_size=-1"),
+    ("encoder", "encoder.unpooled_channels", 100, "unpooled_channels=100: expected 0 to"),
+    ("encoder", "encoder.unpooled_channels", -1, "unpooled_channels=-1: expected 0 to"),
     ("encoder", "train.probe_clips", -1, "train.probe_clips=-1"),
     ("encoder", "views.mixing_domain", "stft", "mixing_domain='stft'"),
     ("encoder", "views.equalization_db", -1.0, "equalization_db=-1"),
@@ -89,6 +91,13 @@ def test_values_that_cannot_be_are_refused_before_any_work(stage, key, value, sa
     assert says in str(raised.value)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_only_the_small_network_has_unpooled_channels(tmp_path):
+    config = encoder_smoke.get_config()
+    config.encoder.update(backbone="cnn14", unpooled_channels=4)
+    with pytest.raises(InputError, match=r"unpooled_channels=4: expected 0 for .*'cnn14'"):
+        train_encoder(config, tmp_path / "run")
 
 
 def test_in_how_many_parts_a_separators_batch_is_computed_may_change_on_the_way():

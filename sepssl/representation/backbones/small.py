@@ -1,5 +1,7 @@
 """A small convolutional encoder for CPUs."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -9,34 +11,52 @@ from sepssl.typing import Shape, Tensor
 
 @keras.saving.register_keras_serializable(package="sepssl")
 class SmallBackbone(keras.layers.Layer):
-    """Strided 3 x 3 convolutions with batch norm, then mean and maximum over time.
+    """Strided 3 x 3 convolutions with batch norm, then mean plus maximum over time.
 
     Args:
-        embedding_size: channels of the last convolution, which are the embedding.
+        embedding_size: features of the embedding.
         width: channels of the first convolution; they double from one to the next.
+        unpooled_channels: how many channels of the last convolution are not averaged over
+            frequency: each makes a feature for each of the bands left, 4 for 64 mel bands. All
+            other features are channels averaged over frequency; they come first.
         dtype: policy of all layers; weights and batch statistics are float32 under the mixed ones.
 
     Shapes: log-mel patches [batch, frames, bands] -> [batch, embedding_size].
+
+    Raises:
+        ValueError: when it is built, if the unpooled channels make more features than
+            `embedding_size`.
 
     Example:
         >>> SmallBackbone(8, width=2)(np.zeros([1, 96, 64])).shape
         (1, 8)
 
-    Reference: our choice; the pooling is that of Kong et al., PANNs (2020).
+    Reference: our choice; the pooling over time is that of Kong et al., PANNs (2020). Bands are
+    kept as in Niizumi et al., BYOL for Audio (2022).
     """
 
-    def __init__(self, embedding_size: int = 256, width: int = 32, **kwargs):
+    def __init__(
+        self, embedding_size: int = 256, width: int = 32, unpooled_channels: int = 0, **kwargs
+    ):
         super().__init__(**kwargs)
         self.embedding_size = embedding_size
         self.width = width
+        self.unpooled_channels = unpooled_channels
 
     def build(self, input_shape: Shape) -> None:
-        shape = (None, *input_shape[1:], 1)
+        shape: tuple[Any, ...] = (None, *input_shape[1:], 1)
+        bands = -(-shape[2] // 16)  # that four strides of 2 leave
+        self.pooled_channels = self.embedding_size - bands * self.unpooled_channels
+        if self.unpooled_channels < 0 or self.pooled_channels < 0:
+            raise ValueError(
+                f"unpooled_channels={self.unpooled_channels}: expected 0 to "
+                f"{self.embedding_size // bands}, since each makes {bands} features of "
+                f"embedding_size={self.embedding_size}"
+            )
+        channels = self.pooled_channels + self.unpooled_channels
         # Two flat lists: Keras before 3.15 neither saves nor loads weights in lists of tuples.
         self.convs, self.norms = [], []
-        for i, filters in enumerate(
-            [self.width, 2 * self.width, 4 * self.width, self.embedding_size]
-        ):
+        for i, filters in enumerate([self.width, 2 * self.width, 4 * self.width, channels]):
             conv = keras.layers.Conv2D(
                 filters,
                 3,
@@ -58,11 +78,22 @@ class SmallBackbone(keras.layers.Layer):
         x = ops.expand_dims(patches, -1)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = ops.relu(norm(conv(x), training=training))
-        x = ops.mean(x, axis=2)  # [batch, frames / 16, embedding_size]
+        pooled, unpooled = self.pooled_channels, self.unpooled_channels
+        features = []  # [batch, frames / 16, ...] each
+        if pooled:
+            features.append(ops.mean(x[..., :pooled] if unpooled else x, axis=2))
+        if unpooled:
+            bands = self.embedding_size - pooled
+            features.append(ops.reshape(x[..., pooled:], (-1, x.shape[1], bands)))
+        x = ops.concatenate(features, axis=2) if pooled and unpooled else features[0]
         return ops.mean(x, axis=1) + ops.max(x, axis=1)
 
     def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         return (input_shape[0], self.embedding_size)
 
     def get_config(self) -> dict:
-        return super().get_config() | {"embedding_size": self.embedding_size, "width": self.width}
+        return super().get_config() | {
+            "embedding_size": self.embedding_size,
+            "width": self.width,
+            "unpooled_channels": self.unpooled_channels,
+        }

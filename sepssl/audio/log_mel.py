@@ -173,8 +173,8 @@ class LogMel(keras.layers.Layer):
         count = self._uncovered(ops.shape(waveform)[1] - self.patch_samples)
         if isinstance(count, int) and count == 0:
             return patches
-        # Where the length is not known before, of all waveforms or of none: a batch of none costs
-        # nothing.
+        # Whether a patch is missing may be known only at run time: then all waveforms are taken or
+        # none, and an empty batch costs nothing.
         batch = ops.shape(waveform)[0]
         last = self._patches(waveform[: batch * count, -self.patch_samples :])
         last = ops.reshape(last, (batch, count, self.patch_frames, self.bands))

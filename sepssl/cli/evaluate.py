@@ -22,7 +22,8 @@ split, in the same proportions.
 --protocol=folds is that of ESC-50, for folders and manifests of one class per clip with a column
 `fold`: each fold tests a logistic regression that was trained on all others; the accuracy is the
 mean over folds. Its regularization and, of several in --pooling, the pooling of a clip's windows
-are chosen by cross-validation without the fold that tests.
+are chosen by cross-validation without the fold that tests. --log_mel puts the statistics of the
+clip's log-mel frames beside those of its embeddings.
 
 A separator is scored by SI-SNR and its improvement over the mixture (FUSS protocol), beside oracle
 masks, on a folder laid out as FUSS is: mixtures NAME.wav, each beside a folder NAME_sources with a
@@ -109,6 +110,13 @@ def define_flags(values: flags.FlagValues) -> None:
         "the folds trained on: mean, mean_max (both, one after the other), mean_max_std.",
         flag_values=values,
     )
+    flags.DEFINE_boolean(
+        "log_mel",
+        False,
+        "Protocol folds, encoder: a clip's vector also has the statistics of its log-mel frames, "
+        "those that --pooling takes of the windows.",
+        flag_values=values,
+    )
     flags.DEFINE_string(
         "saved_model",
         None,
@@ -186,7 +194,7 @@ def check(values: flags.FlagValues) -> None:
     if values.protocol == "folds":
         _check_folds(values)
     else:
-        for name in ("embeddings", "saved_model", *_OF_SAVED_MODEL, "pooling", "subset"):
+        for name in ("embeddings", "saved_model", *_OF_SAVED_MODEL, "pooling", "log_mel", "subset"):
             if values[name].present:
                 raise InputError(f"--{name}: applies to --protocol=folds only")
     if kind in ("encoder", "separator"):
@@ -217,6 +225,8 @@ def _check_folds(values: flags.FlagValues) -> None:
         )
     if values.baselines and not values.encoder:
         raise InputError("--baselines: applies to --encoder only, whose front end they share")
+    if values.log_mel and not values.encoder:
+        raise InputError("--log_mel: applies to --encoder only, whose front end makes the frames")
     for name in _OF_SAVED_MODEL:
         if values[name].present and not values.saved_model:
             raise InputError(f"--{name}: applies to --saved_model only")
@@ -335,8 +345,10 @@ def _encoder_statistics(values):
     """Sample rate, what the results say of the model, and by name what embeds clips."""
     import functools
 
+    import numpy as np
+
     import sepssl
-    from sepssl.evaluation.baselines import log_mel_statistics, untrained_like
+    from sepssl.evaluation.baselines import log_mel_frames, log_mel_statistics, untrained_like
     from sepssl.evaluation.folds import window_statistics
     from sepssl.files import sha256_of
     from sepssl.representation.embed import embed_clips, embed_patches
@@ -344,7 +356,13 @@ def _encoder_statistics(values):
     encoder = sepssl.load_encoder(values.encoder)
 
     def patches_of(encoder):
-        return lambda waveform: window_statistics(embed_patches(encoder, waveform))
+        def statistics(waveform):
+            parts = [window_statistics(embed_patches(encoder, waveform))]
+            if values.log_mel:
+                parts.append(window_statistics(log_mel_frames(encoder.log_mel, waveform)))
+            return np.concatenate(parts, axis=1)
+
+        return statistics
 
     embeds = {"encoder": patches_of(encoder)}
     if values.baselines:
@@ -352,7 +370,10 @@ def _encoder_statistics(values):
             encoder.log_mel, waveform
         )[None]
         embeds["untrained_encoder"] = patches_of(untrained_like(encoder, values.seed))
-    about = {"sha256": sha256_of(model_file(values.encoder, "Encoder"))}
+    about = {
+        "sha256": sha256_of(model_file(values.encoder, "Encoder")),
+        "log_mel": values.log_mel,
+    }
     statistics = {name: functools.partial(embed_clips, embed) for name, embed in embeds.items()}
     return encoder.sample_rate, about, statistics
 

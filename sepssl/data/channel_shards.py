@@ -20,12 +20,17 @@ _STORE_EXPECTED = "expected a folder that sepssl-corpus separate --format=store 
 def is_corpus(path: str | os.PathLike) -> bool:
     """Whether a path is a folder that sepssl-corpus has written to.
 
-    Other programs, too, have files of this name; they do not name a task and a size of shards.
+    Other programs, too, have files of this name; they do not name a task and a size of shards. A
+    file that cannot be read counts as ours: nothing is done with what lies beside it before
+    `read_plan` has said why.
     """
     try:
-        return {"task", "shard_size"} <= read_plan(path).keys()
-    except InputError:
+        plan = json.loads(pathlib.Path(path, PLAN).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return False
+    except OSError:
+        return True
+    return isinstance(plan, dict) and {"task", "shard_size"} <= plan.keys()
 
 
 def read_plan(folder: str | os.PathLike) -> dict:

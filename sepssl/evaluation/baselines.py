@@ -1,7 +1,7 @@
 """Baselines that an embedding has to beat."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import keras
@@ -59,13 +59,24 @@ def log_mel_statistics(log_mel: LogMel, waveform: np.ndarray) -> np.ndarray:
     Returns:
         float32 [3 * bands].
     """
+    mel = np.concatenate(list(log_mel_frames(log_mel, waveform)))
+    return np.concatenate([mel.mean(axis=0), mel.std(axis=0), mel.max(axis=0)])
+
+
+def log_mel_frames(log_mel: LogMel, waveform: np.ndarray) -> Iterator[np.ndarray]:
+    """The frames of a clip, in the order of time.
+
+    Args:
+        log_mel: `LogMel`.
+        waveform: [samples]; shorter than a frame, it is padded with zeros.
+
+    Yields:
+        float32 [frames, bands], of a minute at most.
+    """
     waveform = np.pad(waveform, (0, max(log_mel.frame_length - len(waveform), 0)))
     frames = 1 + (len(waveform) - log_mel.frame_length) // log_mel.frame_hop
-    stretches = []
     for first in range(0, frames, _STRETCH_FRAMES):
         count = min(_STRETCH_FRAMES, frames - first)
         start = first * log_mel.frame_hop
         end = start + (count - 1) * log_mel.frame_hop + log_mel.frame_length
-        stretches.append(np.asarray(log_mel.spectrogram(waveform[None, start:end]))[0])
-    mel = np.concatenate(stretches)
-    return np.concatenate([mel.mean(axis=0), mel.std(axis=0), mel.max(axis=0)])
+        yield np.asarray(log_mel.spectrogram(waveform[None, start:end]))[0]

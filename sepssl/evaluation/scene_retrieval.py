@@ -225,6 +225,10 @@ def retrieval_scores(
 ) -> dict[str, float]:
     """Scores of `scene_retrieval` for several kinds of embeddings of the same scenes, by name.
 
+    Args:
+        queries, query_labels, scene_labels, seed: as there.
+        scenes: of each kind, float [scenes, dim], or [scenes, several, dim] as there.
+
     Returns:
         "NAME_map", "NAME_map_low" and "NAME_map_high" for each of `scenes`, and "scene_chance".
     """

@@ -32,7 +32,8 @@ def make_encoder(config: ConfigDict, sample_rate: int = 16000, dtype: str = "flo
         dtype: Keras's policy for its layers, possibly a mixed one.
 
     Raises:
-        InputError: if the backbone or front end is unknown, or not available at this rate.
+        InputError: if the backbone or front end is unknown, or not available at this rate, or if
+            the backbone has no unpooled channels and some are asked for.
     """
     front_end = config.get("front_end", "log_mel")
     for key, name, known in (

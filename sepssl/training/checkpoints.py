@@ -34,6 +34,7 @@ UNTRAINED = (
     *("config.json", "versions.json", "metrics.jsonl", "clips.json", "views.png", "tensorboard"),
     *("step-0000000.*", "clips-*", "channels-*", "sources-*", ".*"),
 )
+_CHECKPOINT_FILE = re.compile(r"(?P<name>ckpt-(?P<step>\d+))\.(index|data-\d{5}-of-\d{5})")
 VALUE = ".ATTRIBUTES/VARIABLE_VALUE"  # TensorFlow's name for a variable's value in a checkpoint
 
 
@@ -357,8 +358,9 @@ class Resume:
             kept = {f"ckpt-{s}" for s in _steps_of_checkpoints(self._folder)[-self._keep :]}
             # The index first: without it, the rest is not a checkpoint, as where a process was
             # killed between the two.
-            for file in sorted(self._folder.glob("ckpt-*.*"), reverse=True):
-                if file.name.partition(".")[0] not in kept:
+            for file in sorted(self._folder.iterdir(), reverse=True):
+                own = _CHECKPOINT_FILE.fullmatch(file.name)
+                if own and own["name"] not in kept:
                     file.unlink()
         except (OSError, tf.errors.OpError) as error:
             raise OutputError(
@@ -378,8 +380,8 @@ def _flush_folder(folder: pathlib.Path) -> None:
 
 def _steps_of_checkpoints(folder: pathlib.Path) -> list[int]:
     # From the folder's content, not from its text file "checkpoint", which could name any file.
-    found = (re.fullmatch(r"ckpt-(\d+)\.index", p.name) for p in folder.glob("*.index"))
-    return sorted(int(match[1]) for match in found if match)
+    found = (_CHECKPOINT_FILE.fullmatch(path.name) for path in folder.glob("*.index"))
+    return sorted(int(own["step"]) for own in found if own)
 
 
 def variable_keys(

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from ml_collections import ConfigDict
 
-from sepssl.data.channel_shards import ChannelShards, is_corpus, stored_separator
+from sepssl.data.channel_shards import PLAN, ChannelShards, stored_separator
 from sepssl.data.clips import Clips, Subset
 from sepssl.data.labels import with_labels, with_splits
 from sepssl.data.scenes.clips import SceneClips
@@ -101,7 +101,7 @@ def load_separators(config: ConfigDict) -> dict[str, Separator | pathlib.Path | 
         if path == TRUE_SOURCES:
             separators[path] = None
             continue
-        if is_corpus(path):
+        if pathlib.Path(path, PLAN).is_file():
             if config.views.online:
                 raise InputError(
                     f"views.separators={path}: holds stored channels; expected views.online=False"
@@ -160,7 +160,8 @@ def train_encoder(
         keras.utils.set_random_seed(config.seed)
         learner = _make_learner(config, separators.values() if online else (), num_classes)
         with input_errors("encoder"):
-            learner.build()  # here, where only the seed decides what is drawn
+            learner.encoder.build()
+        learner.build()  # here, where only the seed decides what is drawn
     front_end = learner.front_end
     _require_views_that_fit(config, separators, front_end.log_mel.patch_samples)
     labelled = _labelled(config, recordings, verbose)

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from sepssl.audio.log_mel import LogMel
 from sepssl.data.folds import open_fold_clips
 from sepssl.errors import InputError
 from sepssl.evaluation import folds
@@ -128,6 +129,28 @@ def test_an_encoder_on_a_subset_with_baselines(things, clips, evaluate):
     assert row.split()[1:4] == [f"{100 * scores['accuracy']:.1f}", "±", f"{100 * deviation:.1f}"]
     (row,) = (line for line in lines if line.startswith("log mel statistics "))
     assert row.split()[3] == f"{100 * baselines['log_mel_statistics']['accuracy']:.1f}"
+
+
+def test_log_mel_frames_beside_the_embeddings(things, clips, evaluate):
+    scores, _ = evaluate(
+        f"--encoder={things}/encoder.keras", "--log_mel", "--pooling=mean_max_std", "--baselines"
+    )
+    log_mel = LogMel()
+    vectors = []
+    for file, _, _, windows in clips:
+        sound = soundfile.read(things / "tones" / file, dtype="float32")[0]
+        frames = np.asarray(log_mel.spectrogram(sound[None]))[0]
+        for reduce in (np.mean, np.max, np.std):
+            vectors += [reduce(windows, axis=0), reduce(frames, axis=0)]
+    vectors = np.concatenate(vectors).reshape(len(clips), 3 * (8 + 64))
+    expected = expected_accuracies(vectors, [c[1] for c in clips], [c[2] for c in clips])
+    assert [row["accuracy"] for row in scores["folds"].values()] == [
+        s for _, s in expected.values()
+    ]
+    assert scores["log_mel"] is True
+    # The baseline, of the same weights, is given them too.
+    assert scores["baselines"]["untrained_encoder"]["accuracy"] == scores["accuracy"]
+    assert scores["accuracy"] > evaluate(f"--encoder={things}/encoder.keras")[0]["accuracy"]
 
 
 def test_esc50_as_it_is_published(things, clips, tmp_path):

@@ -47,14 +47,40 @@ print(time.process_time() - began)
 
 
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
-TRAINING_WITH_ONEDNN = """
-from sepssl.cli.main import import_quietly, prefer_onednn
+REFUSED_TRAINING = """
+import sys
 
-prefer_onednn()
-import_quietly("tensorflow")
-from tensorflow.python.util import _pywrap_util_port
+from absl import flags
 
-print(_pywrap_util_port.IsMklEnabled())
+from sepssl.cli import train
+from sepssl.cli.main import parse
+from sepssl.errors import InputError
+
+config = ["--config=separator_smoke", "--config.separator.hop=300"]
+sys.argv = ["sepssl-train", *config, "--workdir=/tmp/no/such"]
+values = flags.FlagValues()
+parse(train, values, sys.argv)
+try:
+    train.main(values)
+except InputError:
+    from tensorflow.python.util import _pywrap_util_port
+
+    print(_pywrap_util_port.IsMklEnabled())
+"""
+QUICKSTART = """
+import os
+import sys
+
+from absl import flags
+
+from sepssl.cli import quickstart
+from sepssl.cli.main import parse
+
+values = flags.FlagValues()
+parse(quickstart, values, ["", "--workdir=/tmp/no/such", *sys.argv[1:]])
+quickstart.check(values)
+assert "tensorflow" not in sys.modules
+print(os.environ.get("TF_ENABLE_ONEDNN_OPTS"))
 """
 
 
@@ -67,17 +93,26 @@ def test_help_and_mistakes_take_no_tensorflow():
     assert "Traceback" not in process.stderr
 
 
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="for x86")
-@pytest.mark.parametrize(("given", "found"), [({}, "True"), ({ONEDNN: "0"}, "False")])
-def test_trainings_use_onednn_unless_the_environment_says_otherwise(given, found):
+def of_process(script, *arguments, **variables):
+    environment = {k: v for k, v in ENVIRONMENT.items() if k != ONEDNN} | variables
     process = subprocess.run(
-        [sys.executable, "-c", TRAINING_WITH_ONEDNN],
+        [sys.executable, "-c", script, *arguments],
         capture_output=True,
         text=True,
         timeout=120,
-        env={k: v for k, v in ENVIRONMENT.items() if k != ONEDNN} | given,
+        env=environment,
     )
-    assert (process.stdout.strip(), process.stderr) == (found, "")
+    assert process.stderr == ""
+    return process.stdout.strip()
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="for x86")
+def test_trainings_use_onednn_unless_the_environment_says_otherwise():
+    assert of_process(REFUSED_TRAINING) == "True"
+    assert of_process(REFUSED_TRAINING, **{ONEDNN: "0"}) == "False"
+    assert of_process(QUICKSTART, "--from_scratch") == "1"
+    assert of_process(QUICKSTART, "--from_scratch", **{ONEDNN: "0"}) == "0"
+    assert of_process(QUICKSTART) == "None"
 
 
 def test_an_error_after_tensorflow_is_one_line(tmp_path):
@@ -111,6 +146,7 @@ def wait_until(process, condition):
 FAILS_LIKE_TENSORFLOW = """
 import atexit, os, sys
 from sepssl.cli import train
+from sepssl.cli.main import parse
 from sepssl.errors import InputError
 
 def main(values):

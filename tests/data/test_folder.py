@@ -62,6 +62,12 @@ def test_shards_of_other_programs_are_recordings(mixed, plan):
     assert mixed / "theirs" / "shards" / "x.wav" not in list_audio(mixed)
 
 
+def test_shards_beside_a_plan_that_cannot_be_read_are_not_taken_for_recordings(mixed):
+    write(mixed / "damaged" / "shards" / "x.wav")
+    (mixed / "damaged" / "corpus.json").symlink_to("corpus.json")  # to itself: an error of the disk
+    assert mixed / "damaged" / "shards" / "x.wav" not in list_audio(mixed)
+
+
 def test_list_follows_links_but_not_in_circles(mixed, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     write(elsewhere / "far.wav")

@@ -208,10 +208,16 @@ def test_only_checkpoints_in_the_folder_count(tmp_path):
     (folder / ".writing").mkdir()  # of a process that was killed
     (folder / ".writing" / "ckpt-9.index").write_text("half")
     (folder / "ckpt-9.data-00000-of-00001").write_text("killed before its index was put beside it")
+    theirs = {"ckpt-1-good.index", "ckpt-best.keras"}  # somebody's copies
+    for name in theirs:
+        (folder / name).touch()
+    (folder / "ckpt-old.d").mkdir()
     again = Resume(run, learner(8))
     assert again.restore() == 3
     again.save(4)
-    assert {p.stem for p in folder.glob("ckpt-*")} == {"ckpt-3", "ckpt-4"}
+    assert {p.name for p in folder.glob("ckpt-*")} == {
+        f"ckpt-{step}.{end}" for step in (3, 4) for end in ("index", "data-00000-of-00001")
+    } | theirs | {"ckpt-old.d"}
     assert (tmp_path / "precious.index").exists()
     assert Resume(run, learner(8)).restore() == 4
     data = folder / "ckpt-4.data-00000-of-00001"

@@ -18,14 +18,15 @@ class SmallBackbone(keras.layers.Layer):
         width: channels of the first convolution; they double from one to the next.
         unpooled_channels: how many channels of the last convolution are not averaged over
             frequency: each makes a feature for each of the bands left, 4 for 64 mel bands. All
-            other features are channels averaged over frequency; they come first.
+            other features are channels averaged over frequency; they come first, then these band
+            by band, from low to high.
         dtype: policy of all layers; weights and batch statistics are float32 under the mixed ones.
 
     Shapes: log-mel patches [batch, frames, bands] -> [batch, embedding_size].
 
     Raises:
-        ValueError: when it is built, if the unpooled channels make more features than
-            `embedding_size`.
+        ValueError: when it is built, if the unpooled channels make `embedding_size` features or
+            more.
 
     Example:
         >>> SmallBackbone(8, width=2)(np.zeros([1, 96, 64])).shape
@@ -45,15 +46,17 @@ class SmallBackbone(keras.layers.Layer):
 
     def build(self, input_shape: Shape) -> None:
         shape: tuple[Any, ...] = (None, *input_shape[1:], 1)
-        bands = -(-shape[2] // 16)  # that four strides of 2 leave
-        self.pooled_channels = self.embedding_size - bands * self.unpooled_channels
-        if self.unpooled_channels < 0 or self.pooled_channels < 0:
-            raise ValueError(
-                f"unpooled_channels={self.unpooled_channels}: expected 0 to "
-                f"{self.embedding_size // bands}, since each makes {bands} features of "
-                f"embedding_size={self.embedding_size}"
-            )
-        channels = self.pooled_channels + self.unpooled_channels
+        self._pooled_channels = self.embedding_size
+        if self.unpooled_channels:
+            bands = -(-shape[2] // 16)  # what four strides of 2 leave
+            if not 0 < bands * self.unpooled_channels < self.embedding_size:
+                raise ValueError(
+                    f"unpooled_channels={self.unpooled_channels}: expected 0 to "
+                    f"{(self.embedding_size - 1) // bands}, since each makes {bands} features of "
+                    f"embedding_size={self.embedding_size}"
+                )
+            self._pooled_channels -= bands * self.unpooled_channels
+        channels = self._pooled_channels + self.unpooled_channels
         # Two flat lists: Keras before 3.15 neither saves nor loads weights in lists of tuples.
         self.convs, self.norms = [], []
         for i, filters in enumerate([self.width, 2 * self.width, 4 * self.width, channels]):
@@ -78,15 +81,12 @@ class SmallBackbone(keras.layers.Layer):
         x = ops.expand_dims(patches, -1)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = ops.relu(norm(conv(x), training=training))
-        pooled, unpooled = self.pooled_channels, self.unpooled_channels
-        features = []  # [batch, frames / 16, ...] each
-        if pooled:
-            features.append(ops.mean(x[..., :pooled] if unpooled else x, axis=2))
-        if unpooled:
-            bands = self.embedding_size - pooled
-            features.append(ops.reshape(x[..., pooled:], (-1, x.shape[1], bands)))
-        x = ops.concatenate(features, axis=2) if pooled and unpooled else features[0]
-        return ops.mean(x, axis=1) + ops.max(x, axis=1)
+        if not self.unpooled_channels:
+            return _over_time(ops.mean(x, axis=2))
+        pooled = _over_time(ops.mean(x[..., : self._pooled_channels], axis=2))
+        others = _over_time(x[..., self._pooled_channels :])  # [batch, bands, unpooled_channels]
+        others = ops.reshape(others, (-1, self.embedding_size - self._pooled_channels))
+        return ops.concatenate([pooled, others], axis=1)
 
     def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         return (input_shape[0], self.embedding_size)
@@ -97,3 +97,8 @@ class SmallBackbone(keras.layers.Layer):
             "width": self.width,
             "unpooled_channels": self.unpooled_channels,
         }
+
+
+def _over_time(x: Tensor) -> Tensor:
+    """Mean plus maximum over the axis after the batch's."""
+    return ops.mean(x, axis=1) + ops.max(x, axis=1)

@@ -165,37 +165,24 @@ def parity(name, small):
     }
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--output", type=pathlib.Path)
-    parser.add_argument("--count", action="store_true", help="print the operations of each pass")
-    parser.add_argument("--networks", default="encoder,separator", help="one after the other")
-    parser.add_argument("--parity", action="store_true", help="compare with the CPU, time nothing")
-    parser.add_argument("--small", action="store_true", help="tiny batches, to try the program")
-    options = parser.parse_args()
-    use_jax()
-    sizes = SMALL if options.small else SIZES
-    if options.count:
-        print(json.dumps([operations(*case, sizes) for case in CASES]))
-        return
+def timings(networks, small):
+    """A row for each pass of each network in each precision."""
+    import jax
+
+    sizes = SMALL if small else SIZES
     counting = subprocess.Popen(
-        [sys.executable, "-m", "tests.benchmarks.gpu.layers", "--count"]
-        + ["--small"] * options.small,
+        [sys.executable, "-m", "tests.benchmarks.gpu.layers", "--count"] + ["--small"] * small,
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
     )
-    import jax
-
-    result = {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "sizes": sizes}
-    rows = result["rows"] = []
     timed = []
     tops = {}
     for precision, (policy, products) in PRECISIONS.items():
         with jax.default_matmul_precision(products):
-            tops[precision] = peak(policy, 256 if options.small else 8192)
+            tops[precision] = peak(policy, 256 if small else 8192)
     say({name: f"{top / 1e12:.1f} TFLOP/s" for name, top in tops.items()})
     # One network after the other, so that something is there if time runs out.
-    for name in [] if options.parity else options.networks.split(","):
+    for name in networks:
         lowered, tasks = {}, {}
         for precision, (policy, products) in PRECISIONS.items():
             tasks[precision] = Task(name, policy, False, sizes)
@@ -220,6 +207,7 @@ def main():
             say(f"{name}, {kind}, {precision}: {1000 * took:.3f} ms")
         del lowered, tasks, programs
     cost = dict(zip(CASES, json.loads(counting.communicate()[0]), strict=True))
+    rows = []
     for name, kind, precision, took, size in timed:
         flops, top = cost[name, kind], tops[precision]
         rows.append(
@@ -236,8 +224,29 @@ def main():
             }
         )
         say(rows[-1])
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--output", type=pathlib.Path)
+    parser.add_argument("--count", action="store_true", help="print the operations of each pass")
+    parser.add_argument("--networks", default="encoder,separator", help="one after the other")
+    parser.add_argument("--parity", action="store_true", help="compare with the CPU, time nothing")
+    parser.add_argument("--small", action="store_true", help="tiny batches, to try the program")
+    options = parser.parse_args()
+    use_jax()
+    sizes = SMALL if options.small else SIZES
+    if options.count:
+        print(json.dumps([operations(*case, sizes) for case in CASES]))
+        return
+    import jax
+
+    networks = options.networks.split(",")
+    result = {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "sizes": sizes}
+    result["rows"] = [] if options.parity else timings(networks, options.small)
     options.output.write_text(json.dumps(result, indent=1) + "\n")
-    for name in options.networks.split(","):
+    for name in networks:
         with jax.default_matmul_precision("highest"):
             result[f"parity of {name}"] = parity(name, options.small)
         say(name, result[f"parity of {name}"])

@@ -355,7 +355,7 @@ def _encoder_statistics(values):
 
     encoder = sepssl.load_encoder(values.encoder)
 
-    def patches_of(encoder):
+    def statistics_of(encoder):
         def statistics(waveform):
             parts = [window_statistics(embed_patches(encoder, waveform))]
             if values.log_mel:
@@ -364,12 +364,12 @@ def _encoder_statistics(values):
 
         return statistics
 
-    embeds = {"encoder": patches_of(encoder)}
+    embeds = {"encoder": statistics_of(encoder)}
     if values.baselines:
         embeds["log_mel_statistics"] = lambda waveform: log_mel_statistics(
             encoder.log_mel, waveform
         )[None]
-        embeds["untrained_encoder"] = patches_of(untrained_like(encoder, values.seed))
+        embeds["untrained_encoder"] = statistics_of(untrained_like(encoder, values.seed))
     about = {
         "sha256": sha256_of(model_file(values.encoder, "Encoder")),
         "log_mel": values.log_mel,

@@ -42,14 +42,13 @@ def make_encoder(config: ConfigDict, sample_rate: int = 16000, dtype: str = "flo
     ):
         if name not in known:
             raise InputError(f"encoder.{key}={name!r}: expected one of {', '.join(known)}")
-    sizes = {key: config[key] for key in ("embedding_size", "width") if config[key]}
-    if config.get("unpooled_channels", 0):
-        if config.backbone != "small":
-            raise InputError(
-                f"encoder.unpooled_channels={config.unpooled_channels}: expected 0 for "
-                f"encoder.backbone={config.backbone!r}; only 'small' has such channels"
-            )
-        sizes["unpooled_channels"] = config.unpooled_channels
+    keys = ("embedding_size", "width", "unpooled_channels")
+    sizes = {key: config[key] for key in keys if config.get(key)}
+    if "unpooled_channels" in sizes and config.backbone != "small":
+        raise InputError(
+            f"encoder.unpooled_channels={config.unpooled_channels}: expected 0 for "
+            f"encoder.backbone={config.backbone!r}; only 'small' has such channels"
+        )
     with input_errors(f"data.sample_rate={sample_rate}, encoder.front_end={front_end}"):
         log_mel = FRONT_ENDS[front_end](
             sample_rate,

@@ -146,7 +146,6 @@ def wait_until(process, condition):
 FAILS_LIKE_TENSORFLOW = """
 import atexit, os, sys
 from sepssl.cli import train
-from sepssl.cli.main import parse
 from sepssl.errors import InputError
 
 def main(values):

@@ -23,7 +23,9 @@ split, in the same proportions.
 `fold`: each fold tests a logistic regression that was trained on all others; the accuracy is the
 mean over folds. Its regularization and, of several in --pooling, the pooling of a clip's windows
 are chosen by cross-validation without the fold that tests. --log_mel puts the statistics of the
-clip's log-mel frames beside those of its embeddings.
+clip's log-mel frames beside those of its embeddings. With {fold} in --encoder, each fold is tested
+with the encoder of its name, as in --encoder='/tmp/fold-{fold}/final.keras': one that has been
+trained without its sounds.
 
 A separator is scored by SI-SNR and its improvement over the mixture (FUSS protocol), beside oracle
 masks, on a folder laid out as FUSS is: mixtures NAME.wav, each beside a folder NAME_sources with a
@@ -58,7 +60,8 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "encoder",
         None,
-        "Encoder: a .keras file, a name (small) or hf://OWNER/REPOSITORY.",
+        "Encoder: a .keras file, a name (small) or hf://OWNER/REPOSITORY. Protocol folds: with "
+        "{fold} in it, an encoder for each fold tested on.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -197,7 +200,7 @@ def check(values: flags.FlagValues) -> None:
         for name in ("embeddings", "saved_model", *_OF_SAVED_MODEL, "pooling", "log_mel", "subset"):
             if values[name].present:
                 raise InputError(f"--{name}: applies to --protocol=folds only")
-    if kind in ("encoder", "separator"):
+    if kind in ("encoder", "separator") and not _of_each_fold(values):
         model_file(getattr(values, kind), kind.capitalize())
     require_clips(values.dataset)
 
@@ -211,6 +214,10 @@ def _model(values: flags.FlagValues) -> str:
             "--saved_model, --embeddings"
         )
     return given[0]
+
+
+def _of_each_fold(values: flags.FlagValues) -> bool:
+    return values.protocol == "folds" and "{fold}" in (values.encoder or "")
 
 
 def _check_folds(values: flags.FlagValues) -> None:
@@ -347,13 +354,12 @@ def _encoder_statistics(values):
 
     import numpy as np
 
-    import sepssl
     from sepssl.evaluation.baselines import log_mel_frames, log_mel_statistics, untrained_like
     from sepssl.evaluation.folds import window_statistics
-    from sepssl.files import sha256_of
     from sepssl.representation.embed import embed_clips, embed_patches
 
-    encoder = sepssl.load_encoder(values.encoder)
+    encoders, about = _encoders(values)
+    encoder = encoders[0]
 
     def statistics_of(encoder):
         def statistics(waveform):
@@ -370,12 +376,48 @@ def _encoder_statistics(values):
             encoder.log_mel, waveform
         )[None]
         embeds["untrained_encoder"] = statistics_of(untrained_like(encoder, values.seed))
-    about = {
-        "sha256": sha256_of(model_file(values.encoder, "Encoder")),
-        "log_mel": values.log_mel,
-    }
+    about["log_mel"] = values.log_mel
     statistics = {name: functools.partial(embed_clips, embed) for name, embed in embeds.items()}
+
+    def of_each_fold(clips, title):
+        each = [statistics_of(encoder) for encoder in encoders]
+        vectors, indices, skipped = embed_clips(
+            lambda waveform: np.stack([embed(waveform) for embed in each]), clips, title
+        )
+        return np.moveaxis(vectors, 1, 0), indices, skipped
+
+    if _of_each_fold(values):
+        statistics["encoder"] = of_each_fold
     return encoder.sample_rate, about, statistics
+
+
+def _encoders(values):
+    """The encoder, or that of each fold in order, and what the results say of them."""
+    import sepssl
+    from sepssl.data.folds import open_fold_clips
+    from sepssl.data.splits import fold_names
+    from sepssl.files import sha256_of
+
+    if not _of_each_fold(values):
+        digest = sha256_of(model_file(values.encoder, "Encoder"))
+        return [sepssl.load_encoder(values.encoder)], {"sha256": digest}
+    # No clip is read, so that the rate does not matter.
+    names = fold_names(open_fold_clips(values.dataset, 16000, values.subset).clips.folds or ())
+    files = [values.encoder.replace("{fold}", name) for name in names]
+    digests = {
+        name: sha256_of(model_file(file, "Encoder"))
+        for name, file in zip(names, files, strict=True)
+    }
+    encoders = [sepssl.load_encoder(file) for file in files]
+    sizes = [
+        f"{encoder.embedding_size} values, {encoder.log_mel.bands} mel bands, "
+        f"{encoder.sample_rate} Hz"
+        for encoder in encoders
+    ]
+    for file, size in zip(files, sizes, strict=True):
+        if size != sizes[0]:
+            raise InputError(f"{file}: has {size}; expected {sizes[0]}, as {files[0]} has")
+    return encoders, {"sha256": digests}
 
 
 def _saved_model_statistics(values):

@@ -112,28 +112,35 @@ def evaluate_folds(
 
     Args:
         statistics: float [clips, statistics, dim], see `window_statistics`; one statistic, for
-            clips of one vector each, allows the pooling "mean" only.
+            clips of one vector each, allows the pooling "mean" only. Or [folds, clips, statistics,
+            dim], other vectors of all clips for each fold tested on, in the order of the result:
+            those of an encoder that has not heard it.
         targets: int [clips], the class of each clip.
         folds: the name of each clip's fold.
         poolings: which of `POOLINGS` to choose from.
         verbose: whether to show progress.
 
     Raises:
-        InputError: as `check_folds`, or if vectors are not finite or a pooling does not apply.
+        InputError: as `check_folds`, or if vectors are not finite, a pooling does not apply, or
+            there are vectors for another number of folds.
     """
     statistics = np.asarray(statistics)
     targets, folds = np.asarray(targets), [str(fold) for fold in folds]
     check_folds(targets, folds)
-    _check(statistics, poolings)
     names = fold_names(folds)
+    _check(statistics, poolings, names)
     of_clip = np.array([names.index(fold) for fold in folds])
+    own = statistics.ndim == 4
+    # By pooling and fold tested on.
     vectors = {
-        name: statistics[:, : POOLINGS[name]].reshape(len(statistics), -1).astype(np.float64)
+        (name, fold): part[:, : POOLINGS[name]].reshape(len(part), -1)
         for name in poolings
+        for fold, part in enumerate(statistics if own else [statistics] * len(names))
     }
-    # The classifier for test fold a that leaves b out is that for test fold b that leaves a out.
-    pairs = list(itertools.combinations(range(len(names)), 2))
-    jobs = list(itertools.product(poolings, pairs))
+    # Of the same vectors, the classifier for test fold a that leaves b out is that for test fold b
+    # that leaves a out.
+    pair_up = itertools.permutations if own else itertools.combinations
+    jobs = list(itertools.product(poolings, pair_up(range(len(names)), 2)))
     correct: dict[tuple[str, int], np.ndarray] = {
         (name, fold): np.zeros(len(INVERSE_PENALTIES), int)
         for name in poolings
@@ -144,14 +151,15 @@ def evaluate_folds(
 
         def inner(job: tuple[str, tuple[int, int]]) -> np.ndarray:
             pooling, pair = job
-            return _inner_counts(vectors[pooling], targets, of_clip, pair)
+            return _inner_counts(vectors[pooling, pair[0]], targets, of_clip, pair)
 
         for (pooling, (a, b)), (right_a, right_b) in zip(
             jobs, _in_threads(inner, jobs, progress), strict=True
         ):
             # What is right in b is what test fold a is judged by.
             correct[pooling, a] += right_b
-            correct[pooling, b] += right_a
+            if not own:
+                correct[pooling, b] += right_a
         chosen = []
         for fold in range(len(names)):
             counts = np.stack([correct[name, fold] for name in poolings])
@@ -162,10 +170,11 @@ def evaluate_folds(
         def outer(fold: int) -> np.ndarray:
             pooling, penalty, _ = chosen[fold]
             rest = of_clip != fold
-            scaler = StandardScaler().fit(vectors[pooling][rest])
+            inputs = vectors[pooling, fold].astype(np.float64)
+            scaler = StandardScaler().fit(inputs[rest])
             model = _classifier(penalty)
-            model.fit(scaler.transform(vectors[pooling][rest]), targets[rest])
-            return model.predict(scaler.transform(vectors[pooling][~rest]))
+            model.fit(scaler.transform(inputs[rest]), targets[rest])
+            return model.predict(scaler.transform(inputs[~rest]))
 
         predictions = np.zeros(len(targets), np.int64)
         for fold, predicted in enumerate(_in_threads(outer, range(len(names)), progress)):
@@ -187,6 +196,7 @@ def _inner_counts(
 ) -> np.ndarray:
     """How many clips of two folds a classifier of the others gets right: [2, penalties]."""
     rest = ~np.isin(of_clip, pair)
+    vectors = vectors.astype(np.float64)
     scaler = StandardScaler().fit(vectors[rest])
     inputs = scaler.transform(vectors[rest])
     held_out = [(scaler.transform(vectors[of_clip == f]), targets[of_clip == f]) for f in pair]
@@ -217,11 +227,16 @@ def _in_threads(
     return results
 
 
-def _check(statistics: np.ndarray, poolings: Sequence[str]) -> None:
+def _check(statistics: np.ndarray, poolings: Sequence[str], names: Sequence[str]) -> None:
+    if statistics.ndim == 4 and len(statistics) != len(names):
+        raise InputError(
+            f"vectors for {len(statistics)} folds tested on; expected {len(names)}, for "
+            + ", ".join(names)
+        )
     if not np.isfinite(statistics).all():
         raise InputError("embeddings hold NaN or infinity; expected finite numbers")
     for name in poolings:
         if name not in POOLINGS:
             raise InputError(f"pooling {name!r}: expected some of {', '.join(POOLINGS)}")
-        if POOLINGS[name] > statistics.shape[1]:
+        if POOLINGS[name] > statistics.shape[-2]:
             raise InputError(f"pooling {name!r}: expected mean, for clips of one vector each")

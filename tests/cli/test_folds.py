@@ -153,6 +153,45 @@ def test_log_mel_frames_beside_the_embeddings(things, clips, evaluate):
     assert scores["accuracy"] > evaluate(f"--encoder={things}/encoder.keras")[0]["accuracy"]
 
 
+def test_an_encoder_for_each_fold(things, evaluate, tmp_path, call):
+    for fold, size in (("1", 8), ("2", 8), ("3", 8), ("other", 6)):
+        keras.utils.set_random_seed(10 + ord(fold[0]))
+        encoder = Encoder(SmallBackbone(size, width=2))
+        encoder.build((None, None))
+        save_model(encoder, tmp_path / f"fold-{fold}.keras")
+    names = [f"{tmp_path}/fold-{fold}.keras" for fold in "123"]
+    pooling = "--pooling=mean,mean_max_std"
+    own, _ = evaluate(f"--encoder={tmp_path}/fold-{{fold}}.keras", "--log_mel", pooling)
+    each = [evaluate(f"--encoder={name}", "--log_mel", pooling)[0] for name in names]
+    expected = {fold: scores["folds"][fold] for fold, scores in zip("123", each, strict=True)}
+    assert own["folds"] == expected
+    assert own["folds"] not in [scores["folds"] for scores in each]
+    assert own["accuracy"] == pytest.approx(np.mean([f["accuracy"] for f in expected.values()]))
+    assert own["sha256"] == {f: scores["sha256"] for f, scores in zip("123", each, strict=True)}
+    baselines = {}
+    for encoder in (f"{tmp_path}/fold-{{fold}}.keras", names[0]):
+        scores, _ = evaluate(f"--encoder={encoder}", "--baselines")
+        baselines[encoder] = scores["baselines"]
+    assert len({json.dumps(scores) for scores in baselines.values()}) == 1
+
+    def failure():
+        result = call(
+            "evaluate",
+            f"--encoder={tmp_path}/fold-{{fold}}.keras",
+            f"--dataset={things}/tones",
+            "--protocol=folds",
+            f"--output={tmp_path}/scores.json",
+        )
+        assert result.status == 1
+        return result.stderr
+
+    (tmp_path / "fold-other.keras").replace(names[2])
+    says = "fold-3.keras: has 6 values, 64 mel bands, 16000 Hz; expected 8 values, 64 mel bands"
+    assert says in failure()
+    (tmp_path / "fold-2.keras").unlink()
+    assert f"{names[1]}: " in failure()
+
+
 def test_esc50_as_it_is_published(things, clips, tmp_path):
     (tmp_path / "meta").mkdir()
     (tmp_path / "audio").symlink_to(things / "tones" / "audio")

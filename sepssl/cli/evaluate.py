@@ -43,6 +43,7 @@ Next:
 
 import os
 import sys
+from collections.abc import Callable
 
 from absl import flags
 
@@ -200,6 +201,8 @@ def check(values: flags.FlagValues) -> None:
         for name in ("embeddings", "saved_model", *_OF_SAVED_MODEL, "pooling", "log_mel", "subset"):
             if values[name].present:
                 raise InputError(f"--{name}: applies to --protocol=folds only")
+        if "{fold}" in (values.encoder or ""):
+            raise InputError(f"--encoder={values.encoder}: {{fold}} needs --protocol=folds")
     if kind in ("encoder", "separator") and not _of_each_fold(values):
         model_file(getattr(values, kind), kind.capitalize())
     require_clips(values.dataset)
@@ -358,7 +361,7 @@ def _encoder_statistics(values):
     from sepssl.evaluation.folds import window_statistics
     from sepssl.representation.embed import embed_clips, embed_patches
 
-    encoders, about = _encoders(values)
+    names, encoders, about = _encoders(values)
     encoder = encoders[0]
 
     def statistics_of(encoder):
@@ -377,14 +380,16 @@ def _encoder_statistics(values):
         )[None]
         embeds["untrained_encoder"] = statistics_of(untrained_like(encoder, values.seed))
     about["log_mel"] = values.log_mel
-    statistics = {name: functools.partial(embed_clips, embed) for name, embed in embeds.items()}
+    statistics: dict[str, Callable] = {
+        name: functools.partial(embed_clips, embed) for name, embed in embeds.items()
+    }
 
     def of_each_fold(clips, title):
         each = [statistics_of(encoder) for encoder in encoders]
         vectors, indices, skipped = embed_clips(
             lambda waveform: np.stack([embed(waveform) for embed in each]), clips, title
         )
-        return np.moveaxis(vectors, 1, 0), indices, skipped
+        return dict(zip(names, np.moveaxis(vectors, 1, 0), strict=True)), indices, skipped
 
     if _of_each_fold(values):
         statistics["encoder"] = of_each_fold
@@ -392,7 +397,7 @@ def _encoder_statistics(values):
 
 
 def _encoders(values):
-    """The encoder, or that of each fold in order, and what the results say of them."""
+    """Folds tested on, the encoder of each (or one of all), and what the results say of them."""
     import sepssl
     from sepssl.data.folds import open_fold_clips
     from sepssl.data.splits import fold_names
@@ -400,24 +405,32 @@ def _encoders(values):
 
     if not _of_each_fold(values):
         digest = sha256_of(model_file(values.encoder, "Encoder"))
-        return [sepssl.load_encoder(values.encoder)], {"sha256": digest}
+        return [], [sepssl.load_encoder(values.encoder)], {"sha256": digest}
     # No clip is read, so that the rate does not matter.
     names = fold_names(open_fold_clips(values.dataset, 16000, values.subset).clips.folds or ())
-    files = [values.encoder.replace("{fold}", name) for name in names]
-    digests = {
-        name: sha256_of(model_file(file, "Encoder"))
-        for name, file in zip(names, files, strict=True)
-    }
-    encoders = [sepssl.load_encoder(file) for file in files]
-    sizes = [
-        f"{encoder.embedding_size} values, {encoder.log_mel.bands} mel bands, "
-        f"{encoder.sample_rate} Hz"
-        for encoder in encoders
-    ]
-    for file, size in zip(files, sizes, strict=True):
-        if size != sizes[0]:
-            raise InputError(f"{file}: has {size}; expected {sizes[0]}, as {files[0]} has")
-    return encoders, {"sha256": digests}
+    files = {name: values.encoder.replace("{fold}", name) for name in names}
+    try:
+        digests = {name: sha256_of(model_file(file, "Encoder")) for name, file in files.items()}
+    except InputError as error:
+        raise InputError(
+            f"{error}; --encoder={values.encoder}, folds {', '.join(names)}"
+        ) from error
+    encoders = [sepssl.load_encoder(file) for file in files.values()]
+    first = encoders[0]
+    for file, encoder in zip(files.values(), encoders, strict=True):
+        if encoder.embedding_size != first.embedding_size:
+            raise InputError(
+                f"{file}: has embeddings of {encoder.embedding_size} values; expected "
+                f"{first.embedding_size}, as {files[names[0]]} has"
+            )
+        for key, value in first.log_mel.get_config().items():
+            own = encoder.log_mel.get_config()[key]
+            if key != "name" and own != value:
+                raise InputError(
+                    f"{file}: {key} of its front end is {own}; expected {value}, as "
+                    f"{files[names[0]]} has"
+                )
+    return names, encoders, {"sha256": digests}
 
 
 def _saved_model_statistics(values):

@@ -110,7 +110,7 @@ def fold_names(folds: Sequence[str]) -> list[str]:
     """The different folds, in numerical or alphabetical order, without "" for none."""
     return sorted(
         {fold for fold in folds if fold},
-        key=lambda fold: (0, int(fold), "") if fold.isdecimal() else (1, 0, fold),
+        key=lambda fold: (0, int(fold), fold) if fold.isdecimal() else (1, 0, fold),
     )
 
 

@@ -4,7 +4,7 @@ import concurrent.futures
 import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,7 +95,7 @@ def window_statistics(batches: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def evaluate_folds(
-    statistics: np.ndarray,
+    statistics: np.ndarray | Mapping[str, np.ndarray],
     targets: np.ndarray,
     folds: Sequence[str],
     poolings: Sequence[str] = ("mean",),
@@ -112,30 +112,30 @@ def evaluate_folds(
 
     Args:
         statistics: float [clips, statistics, dim], see `window_statistics`; one statistic, for
-            clips of one vector each, allows the pooling "mean" only. Or [folds, clips, statistics,
-            dim], other vectors of all clips for each fold tested on, in the order of the result:
-            those of an encoder that has not heard it.
+            clips of one vector each, allows the pooling "mean" only. Or such statistics of all
+            clips by the name of the fold tested on: those of an encoder that has not heard it.
         targets: int [clips], the class of each clip.
         folds: the name of each clip's fold.
         poolings: which of `POOLINGS` to choose from.
         verbose: whether to show progress.
 
     Raises:
-        InputError: as `check_folds`, or if vectors are not finite, a pooling does not apply, or
-            there are vectors for another number of folds.
+        InputError: as `check_folds`, or if vectors are not finite or a pooling does not apply.
+        KeyError: if a fold has no statistics.
     """
-    statistics = np.asarray(statistics)
     targets, folds = np.asarray(targets), [str(fold) for fold in folds]
     check_folds(targets, folds)
     names = fold_names(folds)
-    _check(statistics, poolings, names)
+    own = isinstance(statistics, Mapping)
+    parts = [np.asarray(statistics[name] if own else statistics) for name in names]
+    for part in parts:
+        _check(part, poolings)
     of_clip = np.array([names.index(fold) for fold in folds])
-    own = statistics.ndim == 4
     # By pooling and fold tested on.
     vectors = {
         (name, fold): part[:, : POOLINGS[name]].reshape(len(part), -1)
         for name in poolings
-        for fold, part in enumerate(statistics if own else [statistics] * len(names))
+        for fold, part in enumerate(parts)
     }
     # Of the same vectors, the classifier for test fold a that leaves b out is that for test fold b
     # that leaves a out.
@@ -227,16 +227,11 @@ def _in_threads(
     return results
 
 
-def _check(statistics: np.ndarray, poolings: Sequence[str], names: Sequence[str]) -> None:
-    if statistics.ndim == 4 and len(statistics) != len(names):
-        raise InputError(
-            f"vectors for {len(statistics)} folds tested on; expected {len(names)}, for "
-            + ", ".join(names)
-        )
+def _check(statistics: np.ndarray, poolings: Sequence[str]) -> None:
     if not np.isfinite(statistics).all():
         raise InputError("embeddings hold NaN or infinity; expected finite numbers")
     for name in poolings:
         if name not in POOLINGS:
             raise InputError(f"pooling {name!r}: expected some of {', '.join(POOLINGS)}")
-        if POOLINGS[name] > statistics.shape[-2]:
+        if POOLINGS[name] > statistics.shape[1]:
             raise InputError(f"pooling {name!r}: expected mean, for clips of one vector each")

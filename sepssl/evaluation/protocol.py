@@ -1,7 +1,7 @@
 """The whole evaluation of a frozen representation on labelled clips."""
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -144,7 +144,7 @@ def evaluate_on(
 
 def evaluate_on_folds(
     found: FoldClips,
-    statistics: np.ndarray,
+    statistics: np.ndarray | Mapping[str, np.ndarray],
     indices: Sequence[int],
     poolings: Sequence[str] = ("mean",),
     verbose: bool = True,
@@ -153,7 +153,8 @@ def evaluate_on_folds(
 
     Args:
         found: the clips.
-        statistics: float [embedded clips, statistics, dim], see `window_statistics`.
+        statistics: float [embedded clips, statistics, dim], see `window_statistics`; or such by the
+            name of the fold tested on.
         indices: which clips these are.
         poolings: to choose from.
         verbose: whether to show progress.

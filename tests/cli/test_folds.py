@@ -174,22 +174,28 @@ def test_an_encoder_for_each_fold(things, evaluate, tmp_path, call):
         baselines[encoder] = scores["baselines"]
     assert len({json.dumps(scores) for scores in baselines.values()}) == 1
 
-    def failure():
+    def failure(protocol="folds"):
         result = call(
             "evaluate",
             f"--encoder={tmp_path}/fold-{{fold}}.keras",
             f"--dataset={things}/tones",
-            "--protocol=folds",
+            f"--protocol={protocol}",
             f"--output={tmp_path}/scores.json",
         )
         assert result.status == 1
         return result.stderr
 
     (tmp_path / "fold-other.keras").replace(names[2])
-    says = "fold-3.keras: has 6 values, 64 mel bands, 16000 Hz; expected 8 values, 64 mel bands"
-    assert says in failure()
+    assert "fold-3.keras: has embeddings of 6 values; expected 8, as" in failure()
+    encoder = Encoder(SmallBackbone(8, width=2), LogMel(low_hz=50.0))
+    encoder.build((None, None))
+    (tmp_path / "fold-2.keras").unlink()
+    save_model(encoder, names[1])
+    assert "fold-2.keras: low_hz of its front end is 50.0; expected 125.0, as" in failure()
     (tmp_path / "fold-2.keras").unlink()
     assert f"{names[1]}: " in failure()
+    assert "; --encoder=" in failure()
+    assert "{fold} needs --protocol=folds" in failure("splits")
 
 
 def test_esc50_as_it_is_published(things, clips, tmp_path):

@@ -13,6 +13,7 @@ from sepssl.data.sources import open_clips
 from sepssl.data.splits import (
     assigned_splits,
     fold_for_testing,
+    fold_names,
     hold_out,
     make_splits,
     training_roles,
@@ -123,6 +124,10 @@ def test_a_split_column_is_followed():
     only_test = Named(names, ["test", *["train"] * 7])
     assert assigned_splits(only_test)[0] == "test"
     assert set(assigned_splits(only_test)[1:]) <= {"train", "validation"}
+
+
+def test_folds_of_equal_numbers_have_an_order():
+    assert fold_names(["1", "01", "10", "2"]) == fold_names(["01", "2", "1", "10", "1"])
 
 
 def test_a_fold_column_is_followed():

@@ -3,12 +3,13 @@ import warnings
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import sepssl
 from sepssl.audio.log_mel import LogMel
 from sepssl.errors import InputError
 from sepssl.representation import Encoder, SmallBackbone
-from sepssl.representation.embed import embed_recording
+from sepssl.representation.embed import embed_patches, embed_recording
 from sepssl.separation import TDCN, Separator, STFTBasis
 from sepssl.serialization import save_model
 
@@ -64,6 +65,14 @@ def test_recordings_are_embedded_in_stretches(samples, cover_end):
         starts.append(len(padded) - 15600)
     patches = np.asarray(encoder(np.stack([padded[s : s + 15600] for s in starts])))
     np.testing.assert_allclose(found, patches.mean(axis=0), atol=1e-5)
+
+
+def test_many_encoders_are_no_retracing(monkeypatch):
+    said = []
+    monkeypatch.setattr(tf.get_logger(), "handle", lambda record: said.append(record.getMessage()))
+    for _ in range(6):
+        assert list(embed_patches(small_encoder(), noise(16000)[0]))
+    assert not said
 
 
 def test_a_saved_encoder_is_the_same_when_loaded(tmp_path):

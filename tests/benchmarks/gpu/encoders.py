@@ -6,12 +6,12 @@
 
 From the repository's root, on a machine with a large GPU and many cores, and with JAX, but not
 necessarily TensorFlow, in place of which an empty module is put. Batches, views, losses and
-optimizer are those of `sepssl-train --config=encoder_shipped`; weights start from other random
+optimizer are those of `sepssl-train --config=encoder_small`; weights start from other random
 numbers, and training multiplies in TensorFloat-32.
 
 A plan (JSON) has `pools` of scenes, which the machine's cores make; and `encoders`, trained one
 after the other: `name`, `pool`, `seed`, `separator` ("untrained", or one that comes with the
-package), and in `set` what differs from configs/encoder_shipped.py. `set` of the plan is for all.
+package), and in `set` what differs from configs/encoder_small.py. `set` of the plan is for all.
 Of labels, scenes only take that their sounds have different ones; for encoders that no label may
 touch, `--sounds` is a manifest with the columns path and fold alone.
 
@@ -38,9 +38,9 @@ def say(*values):
 
 
 def config_of(plan, entry):
-    from sepssl.configs import encoder_shipped
+    from sepssl.configs import encoder_small
 
-    config = encoder_shipped.get_config()
+    config = encoder_small.get_config()
     config.seed = entry["seed"]
     config.data.num_clips = plan["pools"][entry["pool"]]["count"]
     config.update_from_flattened_dict(plan["set"] | entry.get("set", {}))

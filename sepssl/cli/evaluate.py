@@ -385,9 +385,10 @@ def _encoder_statistics(values):
     }
 
     def of_each_fold(clips, title):
-        each = [statistics_of(encoder) for encoder in encoders]
         vectors, indices, skipped = embed_clips(
-            lambda waveform: np.stack([embed(waveform) for embed in each]), clips, title
+            lambda waveform: np.stack([statistics_of(own)(waveform) for own in encoders]),
+            clips,
+            title,
         )
         return dict(zip(names, np.moveaxis(vectors, 1, 0), strict=True)), indices, skipped
 
@@ -417,17 +418,18 @@ def _encoders(values):
         ) from error
     encoders = [sepssl.load_encoder(file) for file in files.values()]
     first = encoders[0]
+    expected = first.log_mel.get_config() | {"name": None}
     for file, encoder in zip(files.values(), encoders, strict=True):
         if encoder.embedding_size != first.embedding_size:
             raise InputError(
                 f"{file}: has embeddings of {encoder.embedding_size} values; expected "
                 f"{first.embedding_size}, as {files[names[0]]} has"
             )
-        for key, value in first.log_mel.get_config().items():
-            own = encoder.log_mel.get_config()[key]
-            if key != "name" and own != value:
+        own = encoder.log_mel.get_config() | {"name": None}
+        for key, value in expected.items():
+            if own[key] != value:
                 raise InputError(
-                    f"{file}: {key} of its front end is {own}; expected {value}, as "
+                    f"{file}: {key} of its front end is {own[key]}; expected {value}, as "
                     f"{files[names[0]]} has"
                 )
     return names, encoders, {"sha256": digests}

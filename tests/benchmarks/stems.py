@@ -21,7 +21,7 @@ def main():
     options = parser.parse_args()
     labels = {
         path.resolve(): re.split(r"[_\d]", path.stem.lower())[0]
-        for path in sorted(options.input.glob("*.ogg"))
+        for path in sorted(options.input.rglob("*.ogg"))
     }
     counts = collections.Counter(label for label in labels.values() if label)
     kept = {path: label for path, label in labels.items() if counts[label] >= options.minimum}

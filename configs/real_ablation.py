@@ -87,7 +87,12 @@ def rows() -> tuple[dict, ...]:
         views = table[name]["views"] | EQUALIZATION
         table[f"{name}, equalised"] = {**table[name], "views": views}
     # Over the encoder's size, and over the hours of audio that it hears.
-    for name in ("mixture/mixture", "mixture/channel, untrained separator", "mixture/channel"):
+    for name in (
+        "mixture/mixture",
+        "mixture/channel, untrained separator",
+        "mixture/channel",
+        "mixture/channel, small-mixit",
+    ):
         wide, few = {"encoder": {"width": 32}}, {"data": {"num_clips": 1000}}
         table[f"{name}, twice as wide"] = {**table[name], **wide, "seeds": 1}
         table[f"{name}, 1,000 scenes"] = {**table[name], **few, "seeds": 1}

@@ -65,6 +65,7 @@ def get_config() -> ConfigDict:
                 "unpooled_channels": 0,
                 "patch_hop_frames": 48,  # of 10 ms, from patch to patch of a clip
                 "cover_end": True,  # False: what follows the last whole patch does not count
+                "normalize_level": False,  # True: how loud a patch is makes no difference
             },
             "objective": {
                 "similarity_weight": 1.0,

@@ -8,6 +8,10 @@ from sepssl.audio.framing import at_least, check_framing, check_waveform_shape
 from sepssl.typing import Shape, Tensor
 
 MAX_BANDS = 4096
+# Of the mel magnitudes of a patch whose level is normalised: about what they are in ESC-50's clips.
+# No patch is amplified by more than 60 dB, so that digital silence stays silent. Our choice.
+PATCH_RMS = 1.0
+MAX_GAIN = 1000.0
 
 
 def mel_matrix(
@@ -67,6 +71,9 @@ class LogMel(keras.layers.Layer):
         patch_hop_frames: frames from one patch to the next.
         cover_end: False to leave out samples after the last whole patch, as files do that were
             saved before there was this argument: up to `patch_hop_samples - 1` of them, 0.48 s.
+        normalize_level: whether the mel magnitudes of each patch are scaled to the same root mean
+            square, `PATCH_RMS`, by at most 60 dB: how loud a recording is then makes no difference
+            (our choice). Not those of `spectrogram`, which knows no patches.
 
     Example:
         >>> LogMel()(np.zeros([1, 16000])).shape
@@ -87,6 +94,7 @@ class LogMel(keras.layers.Layer):
         patch_frames: int = 96,
         patch_hop_frames: int = 48,
         cover_end: bool = True,
+        normalize_level: bool = False,
         **kwargs,
     ):
         # Without autocast: a policy of half precision would round the waveform.
@@ -112,6 +120,7 @@ class LogMel(keras.layers.Layer):
         self.patch_frames = patch_frames
         self.patch_hop_frames = patch_hop_frames
         self.cover_end = cover_end
+        self.normalize_level = normalize_level
         self.frame_length = round(window_seconds * sample_rate)
         self.frame_hop = round(hop_seconds * sample_rate)
         self.fft_length = 2 ** int(np.ceil(np.log2(self.frame_length)))
@@ -152,6 +161,14 @@ class LogMel(keras.layers.Layer):
         """Mel magnitudes, at least 0 -> log-mel spectrogram, of any one shape."""
         return ops.log(magnitude + self.offset)
 
+    def patches_from_magnitude(self, magnitude: Tensor) -> Tensor:
+        """Mel magnitudes of patches -> the patches, [..., patch_frames, bands] each."""
+        if self.normalize_level:
+            power = ops.mean(ops.square(magnitude), axis=(-2, -1), keepdims=True)
+            rms = ops.sqrt(ops.maximum(power, (PATCH_RMS / MAX_GAIN) ** 2))
+            magnitude = magnitude * (PATCH_RMS / rms)
+        return self.from_magnitude(magnitude)
+
     def spectrogram(self, waveform: Tensor) -> Tensor:
         """Log-mel spectrogram: [..., samples] -> [..., frames, bands], frames of `magnitude`."""
         return self.from_magnitude(self.magnitude(waveform))
@@ -182,12 +199,12 @@ class LogMel(keras.layers.Layer):
 
     def _patches(self, waveform):
         """[batch, samples], a patch or more -> patches from the beginning on."""
-        mel = self.spectrogram(waveform)
+        mel = self.magnitude(waveform)
         # [batch, frames, bands] -> [batch, bands, patches, patch_frames] -> patches in front
         patches = ops.extract_sequences(
             ops.transpose(mel, (0, 2, 1)), self.patch_frames, self.patch_hop_frames
         )
-        return ops.transpose(patches, (0, 2, 3, 1))
+        return self.patches_from_magnitude(ops.transpose(patches, (0, 2, 3, 1)))
 
     def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         check_waveform_shape(input_shape)
@@ -207,6 +224,7 @@ class LogMel(keras.layers.Layer):
             "patch_frames": self.patch_frames,
             "patch_hop_frames": self.patch_hop_frames,
             "cover_end": self.cover_end,
+            "normalize_level": self.normalize_level,
         }
 
     @classmethod

@@ -70,6 +70,8 @@ class PannsLogMel(LogMel):
         patch_frames: frames in a patch.
         patch_hop_frames: frames from one patch to the next.
         cover_end: as of `LogMel`.
+        normalize_level: as of `LogMel`; of the roots of mel powers. False for PANNs' own networks,
+            which know how loud sounds are.
 
     Example:
         >>> PannsLogMel()(np.zeros([1, 32000])).shape
@@ -89,6 +91,7 @@ class PannsLogMel(LogMel):
         patch_frames: int = 96,
         patch_hop_frames: int = 48,
         cover_end: bool = True,
+        normalize_level: bool = False,
         **kwargs,
     ):
         super().__init__(
@@ -102,6 +105,7 @@ class PannsLogMel(LogMel):
             patch_frames=patch_frames,
             patch_hop_frames=patch_hop_frames,
             cover_end=cover_end,
+            normalize_level=normalize_level,
             **kwargs,
         )
         self._mel = slaney_mel_matrix(

@@ -269,7 +269,7 @@ class FrontEnd(keras.layers.Layer):
             magnitude = equalize(magnitude, uniforms[:, :KNOTS], self.equalization_db)
             uniforms = uniforms[:, KNOTS:]
         return spec_augment(
-            self.log_mel.from_magnitude(magnitude),
+            self.log_mel.patches_from_magnitude(magnitude),
             uniforms,
             self.time_masks,
             self.time_width,

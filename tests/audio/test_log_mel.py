@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sepssl.audio.log_mel import LogMel
 from sepssl.audio.panns_log_mel import PannsLogMel
@@ -78,6 +80,39 @@ def test_every_sample_counts():
         assert patches[0, -1, -1].max() > silence + 1
 
 
+def test_patches_of_normalised_level():
+    rng = np.random.default_rng(4)
+    loud, quiet = rng.normal(size=15600), 1e-3 * rng.normal(size=15600)
+    waveform = np.concatenate([loud, quiet]).astype(np.float32)
+    found = np.asarray(LogMel(normalize_level=True)(waveform[None]))[0]
+    assert found.shape == (4, 96, 64)  # the last one ends with the waveform
+    for patch, start in zip(found, [0, 7680, 15360, 15600], strict=True):
+        mel = np.exp(yamnet_log_mel(waveform[start : start + 15600].astype(np.float64))) - 0.001
+        expected = np.log(mel / np.sqrt(np.mean(mel**2)) + 0.001)
+        np.testing.assert_allclose(patch, expected, atol=1e-4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(gain_db=st.floats(-60.0, 60.0), seed=st.integers(0, 99))
+def test_the_level_makes_no_difference_where_it_is_normalised(gain_db, seed):
+    waveform = 0.1 * np.random.default_rng(seed).normal(size=(1, 20000))
+    waveform[:, :5000] *= 0.01
+    log_mel = LogMel(normalize_level=True)
+    expected = np.asarray(log_mel(waveform.astype(np.float32)))
+    found = log_mel((10 ** (gain_db / 20) * waveform).astype(np.float32))
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_silence_is_not_amplified_to_sound():
+    log_mel = LogMel(normalize_level=True)
+    np.testing.assert_allclose(log_mel(np.zeros([1, 15600], np.float32)), np.log(0.001), atol=1e-3)
+    # By 60 dB at most: rounding at 24 bits comes to about the offset.
+    rounding = np.random.default_rng(5).uniform(-(2.0**-24), 2.0**-24, size=15600)
+    found = np.exp(np.asarray(log_mel(rounding[None].astype(np.float32)))) - 0.001
+    mel = np.exp(yamnet_log_mel(1000 * rounding)) - 0.001
+    np.testing.assert_allclose(found[0, 0], mel, rtol=1e-2, atol=1e-6)
+
+
 def test_a_short_waveform_is_padded_to_one_patch():
     waveform = np.random.default_rng(2).normal(size=(1, 700)).astype(np.float32)
     padded = np.pad(waveform, ((0, 0), (0, 15600 - 700)))
@@ -85,8 +120,9 @@ def test_a_short_waveform_is_padded_to_one_patch():
     assert LogMel().patch_samples == 15600
 
 
-def test_dynamic_length_and_finite_gradient_on_silence():
-    log_mel = LogMel()
+@pytest.mark.parametrize("normalize_level", [False, True])
+def test_dynamic_length_and_finite_gradient_on_silence(normalize_level):
+    log_mel = LogMel(normalize_level=normalize_level)
 
     @tf.function(input_signature=[tf.TensorSpec([None, None])])
     def gradient(x):
@@ -98,7 +134,7 @@ def test_dynamic_length_and_finite_gradient_on_silence():
     for samples in (1, 15600, 30000):
         value, slope = gradient(tf.zeros([1, samples]))
         patches = {1: 1, 15600: 1, 30000: 3}[samples]
-        assert float(value) == pytest.approx(patches * 96 * 64 * np.log(0.001), rel=1e-5)
+        assert float(value) == pytest.approx(patches * 96 * 64 * np.log(0.001), rel=1e-4)
         assert np.all(np.isfinite(slope))
 
 

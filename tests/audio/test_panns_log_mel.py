@@ -87,6 +87,15 @@ def test_from_magnitudes():
     np.testing.assert_allclose(PannsLogMel().from_magnitude(magnitude), expected, atol=1e-4)
 
 
+def test_patches_of_normalised_level():
+    waveform = 1e-3 * np.random.default_rng(4).normal(size=(1, 40000)).astype(np.float32)
+    log_mel = PannsLogMel(16000, normalize_level=True)
+    assert PannsLogMel.from_config(log_mel.get_config()).normalize_level
+    power = 10 ** (np.asarray(PannsLogMel(16000)(waveform), np.float64) / 10)
+    expected = 10 * np.log10(power / power.mean(axis=(2, 3), keepdims=True))
+    np.testing.assert_allclose(log_mel(waveform), expected, atol=1e-3)
+
+
 def test_magnitudes_are_those_that_a_gain_multiplies():
     waveform = np.random.default_rng(3).normal(size=(1, 16000)).astype(np.float32)
     for log_mel in (LogMel(), PannsLogMel(16000)):

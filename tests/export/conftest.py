@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 
+from sepssl.audio.log_mel import LogMel
 from sepssl.export import processes, tflite
 from sepssl.representation import Encoder, SmallBackbone
 
@@ -15,7 +16,8 @@ RUN_SCRIPT = processes.run_script
 def encoder():
     """A tiny encoder whose moving statistics are not those of a new one."""
     keras.utils.set_random_seed(0)  # Whether int8 files load and how exact they are depends on it.
-    encoder = Encoder(SmallBackbone(embedding_size=16, width=4, unpooled_channels=2))
+    backbone = SmallBackbone(embedding_size=16, width=4, unpooled_channels=2)
+    encoder = Encoder(backbone, LogMel(normalize_level=True))
     for _ in range(3):
         encoder(np.random.default_rng(1).uniform(-1, 1, [4, 20000]), training=True)
     return encoder

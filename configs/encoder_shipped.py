@@ -26,7 +26,6 @@ def get_config() -> ConfigDict:
         mixture_mixture=0.5,
         mixture_channel=0.5,
         example_mixing=1.0,
-        equalization_db=0.0,
     )
     config.encoder.update(width=16, embedding_size=512)
     config.train.update(steps=6000, probe_clips=0)

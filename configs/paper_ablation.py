@@ -46,7 +46,8 @@ def get_config() -> ConfigDict:
     separator.train.update(steps=3000, state_steps=(0, 100, 500, 3000))
     encoder = encoder_small.get_config()
     encoder.data.num_clips = 4000
-    encoder.encoder.update(width=16, cover_end=False)  # as the published table
+    # As the published table.
+    encoder.encoder.update(width=16, cover_end=False, normalize_level="none")
     encoder.views.update(EVERY_CHANNEL, equalization_db=0.0)
     encoder.train.update(
         steps=1500, learning_rate=2e-3, checkpoint_every=500, state_steps=(1500,), probe_clips=0

@@ -79,11 +79,19 @@ def windows_signature(encoder: Encoder, patches: Callable) -> Callable:
         patches: its `patches_signature`.
     """
 
+    patches = _of_windows(encoder, patches)
+
     def call(waveform):
         embeddings, starts = _windows(encoder, patches, usable(waveform))
         return {"embeddings": embeddings, "starts": starts}
 
     return _signature(call)
+
+
+def _of_windows(encoder: Encoder, patches: Callable) -> Callable:
+    """`patches_signature` of windows, each of which has its own level."""
+    own = encoder.of_windows()
+    return patches if own is encoder else patches_signature(own)
 
 
 def _windows(
@@ -157,6 +165,7 @@ def scene_graph(separator: Separator, encoder: Encoder) -> Graph:
     sources, size = separator.num_sources, encoder.embedding_size
     separate = separator_signature(separator)
     patches = patches_signature(encoder)
+    of_windows = _of_windows(encoder, patches)
 
     def separated(waveform, training):
         waveform = usable(waveform)
@@ -181,7 +190,7 @@ def scene_graph(separator: Separator, encoder: Encoder) -> Graph:
 
     def windows(waveform):
         channels, sounds = separated(waveform, False)
-        embeddings, starts = _windows(encoder, patches, sounds)
+        embeddings, starts = _windows(encoder, of_windows, sounds)
         count = tf.shape(embeddings)[1]
         embeddings = tf.reshape(embeddings, [-1, 1 + sources, count, size])
         embeddings = tf.transpose(embeddings, [0, 2, 1, 3])

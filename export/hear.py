@@ -39,7 +39,8 @@ def save_hear(encoder: Encoder, directory: str | os.PathLike, origin: Origin | N
         )
     log_mel = encoder.log_mel
     hop_frames = max(int(TIMESTAMP_SECONDS * encoder.sample_rate) // log_mel.frame_hop, 1)
-    dense = encoder.with_patches(patch_hop_frames=hop_frames, cover_end=False)
+    # Each has its own level: how long a recording is, or where it is cut, makes no difference.
+    dense = encoder.of_windows(patch_hop_frames=hop_frames, cover_end=False)
     graph = encoder_graph(encoder)
     signatures = graph.signatures | {"timestamps": patches_signature(dense)}
     facts = {

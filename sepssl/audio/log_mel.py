@@ -8,10 +8,11 @@ from sepssl.audio.framing import at_least, check_framing, check_waveform_shape
 from sepssl.typing import Shape, Tensor
 
 MAX_BANDS = 4096
-# Of the mel magnitudes of a patch whose level is normalised: about what they are in ESC-50's clips.
-# No patch is amplified by more than 60 dB, so that digital silence stays silent. Our choice.
-PATCH_RMS = 1.0
+# Root mean square of a patch's mel magnitudes to which levels are brought (half of ESC-50's clips
+# have 3 or more in their loudest patch), and the largest gain: silence stays silent. Our choice.
+NORMAL_RMS = 2.0
 MAX_GAIN = 1000.0
+LEVELS = ("none", "waveform", "patch")
 
 
 def mel_matrix(
@@ -71,9 +72,11 @@ class LogMel(keras.layers.Layer):
         patch_hop_frames: frames from one patch to the next.
         cover_end: False to leave out samples after the last whole patch, as files do that were
             saved before there was this argument: up to `patch_hop_samples - 1` of them, 0.48 s.
-        normalize_level: whether the mel magnitudes of each patch are scaled to the same root mean
-            square, `PATCH_RMS`, by at most 60 dB: how loud a recording is then makes no difference
-            (our choice). Not those of `spectrogram`, which knows no patches.
+        normalize_level: what is brought to one level, so that how loud a recording is makes no
+            difference (our choice): "waveform" scales each waveform so that the mel magnitudes of
+            its loudest patch have the root mean square `NORMAL_RMS`, "patch" each patch for
+            itself, by 60 dB at most; "none" leaves levels as they are. `spectrogram`, which knows
+            no patches, always does.
 
     Example:
         >>> LogMel()(np.zeros([1, 16000])).shape
@@ -94,7 +97,7 @@ class LogMel(keras.layers.Layer):
         patch_frames: int = 96,
         patch_hop_frames: int = 48,
         cover_end: bool = True,
-        normalize_level: bool = False,
+        normalize_level: str = "none",
         **kwargs,
     ):
         # Without autocast: a policy of half precision would round the waveform.
@@ -110,6 +113,8 @@ class LogMel(keras.layers.Layer):
                 f"bands={bands}, patch_frames={patch_frames}, patch_hop_frames={patch_hop_frames}: "
                 f"expected 1 or more of each, and at most {MAX_BANDS} bands"
             )
+        if normalize_level not in LEVELS:
+            raise ValueError(f"normalize_level={normalize_level!r}: expected one of {LEVELS}")
         self.sample_rate = sample_rate
         self.window_seconds = window_seconds
         self.hop_seconds = hop_seconds
@@ -161,26 +166,23 @@ class LogMel(keras.layers.Layer):
         """Mel magnitudes, at least 0 -> log-mel spectrogram, of any one shape."""
         return ops.log(magnitude + self.offset)
 
-    def patches_from_magnitude(self, magnitude: Tensor) -> Tensor:
-        """Mel magnitudes of patches -> the patches, [..., patch_frames, bands] each."""
-        if self.normalize_level:
-            power = ops.mean(ops.square(magnitude), axis=(-2, -1), keepdims=True)
-            rms = ops.sqrt(ops.maximum(power, (PATCH_RMS / MAX_GAIN) ** 2))
-            magnitude = magnitude * (PATCH_RMS / rms)
-        return self.from_magnitude(magnitude)
+    def gain(self, magnitude: Tensor) -> Tensor:
+        """What brings waveforms, or each of their patches, to one level.
 
-    def spectrogram(self, waveform: Tensor) -> Tensor:
-        """Log-mel spectrogram: [..., samples] -> [..., frames, bands], frames of `magnitude`."""
-        return self.from_magnitude(self.magnitude(waveform))
+        Args:
+            magnitude: mel magnitudes of all patches, [batch, patches, patch_frames, bands].
 
-    def _power(self, waveform):
-        """[..., samples] -> power spectrum [..., frames, fft_length // 2 + 1]."""
-        waveform = ops.cast(waveform, "float32")
-        frames = ops.extract_sequences(waveform, self.frame_length, self.frame_hop)
-        real, imag = ops.rfft(frames * self._window, fft_length=self.fft_length)
-        return real * real + imag * imag
+        Returns:
+            Factors of the magnitudes, [batch, 1, 1, 1] if `normalize_level` is "waveform", else
+            [batch, patches, 1, 1].
+        """
+        power = ops.mean(ops.square(magnitude), axis=(2, 3), keepdims=True)
+        if self.normalize_level == "waveform":
+            power = ops.max(power, axis=1, keepdims=True)
+        return NORMAL_RMS / ops.sqrt(ops.maximum(power, (NORMAL_RMS / MAX_GAIN) ** 2))
 
-    def call(self, waveform: Tensor) -> Tensor:
+    def patch_magnitude(self, waveform: Tensor) -> Tensor:
+        """Mel magnitudes of patches, before levels are normalised: shapes as `call`."""
         check_waveform_shape(waveform.shape)
         missing = at_least(self.patch_samples - ops.shape(waveform)[1], 0)
         waveform = ops.pad(waveform, [[0, 0], [0, missing]])
@@ -197,14 +199,31 @@ class LogMel(keras.layers.Layer):
         last = ops.reshape(last, (batch, count, self.patch_frames, self.bands))
         return ops.concatenate([patches, last], axis=1)
 
+    def spectrogram(self, waveform: Tensor) -> Tensor:
+        """Log-mel spectrogram: [..., samples] -> [..., frames, bands], frames of `magnitude`."""
+        return self.from_magnitude(self.magnitude(waveform))
+
+    def _power(self, waveform):
+        """[..., samples] -> power spectrum [..., frames, fft_length // 2 + 1]."""
+        waveform = ops.cast(waveform, "float32")
+        frames = ops.extract_sequences(waveform, self.frame_length, self.frame_hop)
+        real, imag = ops.rfft(frames * self._window, fft_length=self.fft_length)
+        return real * real + imag * imag
+
+    def call(self, waveform: Tensor) -> Tensor:
+        magnitude = self.patch_magnitude(waveform)
+        if self.normalize_level != "none":
+            magnitude = magnitude * self.gain(magnitude)
+        return self.from_magnitude(magnitude)
+
     def _patches(self, waveform):
-        """[batch, samples], a patch or more -> patches from the beginning on."""
+        """[batch, samples], a patch or more -> magnitudes of patches from the beginning on."""
         mel = self.magnitude(waveform)
         # [batch, frames, bands] -> [batch, bands, patches, patch_frames] -> patches in front
         patches = ops.extract_sequences(
             ops.transpose(mel, (0, 2, 1)), self.patch_frames, self.patch_hop_frames
         )
-        return self.patches_from_magnitude(ops.transpose(patches, (0, 2, 3, 1)))
+        return ops.transpose(patches, (0, 2, 3, 1))
 
     def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         check_waveform_shape(input_shape)

@@ -70,7 +70,7 @@ class PannsLogMel(LogMel):
         patch_frames: frames in a patch.
         patch_hop_frames: frames from one patch to the next.
         cover_end: as of `LogMel`.
-        normalize_level: as of `LogMel`; of the roots of mel powers. False for PANNs' own networks,
+        normalize_level: as of `LogMel`, by the roots of mel powers; "none" for PANNs' own networks,
             which know how loud sounds are.
 
     Example:
@@ -91,7 +91,7 @@ class PannsLogMel(LogMel):
         patch_frames: int = 96,
         patch_hop_frames: int = 48,
         cover_end: bool = True,
-        normalize_level: bool = False,
+        normalize_level: str = "none",
         **kwargs,
     ):
         super().__init__(

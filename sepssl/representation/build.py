@@ -54,7 +54,7 @@ def make_encoder(config: ConfigDict, sample_rate: int = 16000, dtype: str = "flo
             sample_rate,
             patch_hop_frames=config.patch_hop_frames,
             cover_end=config.get("cover_end", False),
-            normalize_level=config.get("normalize_level", False),
+            normalize_level=config.get("normalize_level", "none"),
         )
     with input_errors("encoder"):
         return Encoder(BACKBONES[config.backbone](**sizes, dtype=dtype), log_mel, dtype=dtype)

@@ -26,9 +26,9 @@ def embed_recording(encoder: Encoder, waveform: np.ndarray, max_patches: int = 2
         float32 [embedding_size].
     """
     total, patches = np.zeros(encoder.embedding_size, np.float64), 0
-    for count, stretch in _stretches(encoder.log_mel, waveform, max_patches):
-        total += count * np.asarray(encoder.predict_on_batch(stretch[None]))[0]
-        patches += count
+    for embeddings in embed_patches(encoder, waveform, max_patches):
+        total += embeddings.sum(axis=0, dtype=np.float64)
+        patches += len(embeddings)
     return (total / patches).astype(np.float32)
 
 
@@ -36,6 +36,8 @@ def embed_patches(
     encoder: Encoder, waveform: np.ndarray, max_patches: int = 256
 ) -> Iterator[np.ndarray]:
     """The embeddings of a recording's patches, at the encoder's hop, in the order of time.
+
+    Where the encoder normalises levels, that of the whole recording is measured first.
 
     Args:
         encoder: `Encoder`.
@@ -45,21 +47,25 @@ def embed_patches(
     Yields:
         float32 [patches, embedding_size], at most `max_patches` at a time.
     """
-    for _, stretch in _stretches(encoder.log_mel, waveform, max_patches):
-        yield np.asarray(encoder.compiled_patch_embeddings(stretch[None]))[0]
+    log_mel, embed = encoder.log_mel, encoder.compiled_patch_embeddings
+    stretches = list(_stretches(log_mel, waveform, max_patches))
+    gain = np.float32(1.0)
+    if log_mel.normalize_level == "waveform" and len(stretches) > 1:
+        embed = encoder.compiled_at_given_level
+        gain = np.min([log_mel.gain(log_mel.patch_magnitude(x[None])) for x in stretches])
+    for stretch in stretches:
+        yield np.asarray(embed(gain * stretch[None]))[0]
 
 
-def _stretches(
-    log_mel: LogMel, waveform: np.ndarray, max_patches: int
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Parts of a recording that make up all its patches, each with their number."""
+def _stretches(log_mel: LogMel, waveform: np.ndarray, max_patches: int) -> Iterator[np.ndarray]:
+    """Parts of a recording that make up all its patches."""
     hop, patches = log_mel.patch_hop_samples, log_mel.num_patches(len(waveform))
     for first in range(0, patches, max_patches):
         count = min(max_patches, patches - first)
         # The last patch may begin less than a hop after the one before it.
         end = min((first + count - 1) * hop + log_mel.patch_samples, len(waveform))
         start = min(first * hop, max(end - log_mel.patch_samples, 0))
-        yield count, waveform[start:end]
+        yield waveform[start:end]
 
 
 def embed_clips(

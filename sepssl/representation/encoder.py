@@ -77,6 +77,13 @@ class Encoder(keras.Model):
             return self
         return Encoder(self.backbone, type(self.log_mel).from_config(config | settings))
 
+    def of_windows(self, **settings) -> "Encoder":
+        """As `with_patches`; where waveforms are brought to one level, each patch is for itself."""
+        level = self.log_mel.normalize_level
+        return self.with_patches(
+            normalize_level="patch" if level == "waveform" else level, **settings
+        )
+
     @functools.cached_property
     def embedding_size(self) -> int:
         """Dimension of an embedding, that of the backbone's output."""
@@ -121,6 +128,11 @@ class Encoder(keras.Model):
         # warn of the fifth; of a partial function, it counts those of the object.
         function = functools.partial(self.patch_embeddings)
         return tf.function(function, input_signature=[waveform])
+
+    @functools.cached_property
+    def compiled_at_given_level(self) -> Callable[[Tensor], Tensor]:
+        """`compiled_patch_embeddings` without a change of level."""
+        return self.with_patches(normalize_level="none").compiled_patch_embeddings
 
     def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         check_waveform_shape(input_shape)

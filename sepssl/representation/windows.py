@@ -39,6 +39,8 @@ class WindowEmbedder:
     made with `cover_end=False`. A window shorter than a patch is padded with zeros to one. So every
     sample lies in a patch (our choice).
 
+    Where the encoder normalises levels, each window is brought to that level for itself.
+
     A window without sound, whose root mean square is at most `SILENCE`, is like no other: its
     embedding is 0.
 
@@ -92,7 +94,7 @@ class WindowEmbedder:
         if self.window == self._patch and self.hop % log_mel.frame_hop == 0:
             # Overlapping windows share the frames of one spectrogram.
             frames = self.hop // log_mel.frame_hop
-            dense = encoder.with_patches(patch_hop_frames=frames, cover_end=False)
+            dense = encoder.of_windows(patch_hop_frames=frames, cover_end=False)
             self._embed_dense = dense.compiled_patch_embeddings
 
     def __call__(

@@ -21,7 +21,7 @@ ADDED_KEYS = {
     "data.test_fold": "",
     "encoder.cover_end": False,
     "encoder.front_end": "log_mel",
-    "encoder.normalize_level": False,
+    "encoder.normalize_level": "none",
     "encoder.unpooled_channels": 0,
     "train.average_decay": 0.0,
     "train.gradient_accumulation_steps": 1,

@@ -187,7 +187,8 @@ class FrontEnd(keras.layers.Layer):
 
     def call(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
         batch = self._complete(batch)
-        views, uniforms = batch["mixtures"], batch["uniforms"]
+        mixtures, uniforms = batch["mixtures"], batch["uniforms"]
+        views = mixtures
         shown = ops.full(ops.shape(views)[:2], MIXTURE, "int32")
         if self.needs_channels:
             views, shown = choose_views(
@@ -201,13 +202,21 @@ class FrontEnd(keras.layers.Layer):
         mixing = (uniforms[:, MIXING], *self._mixing_options)
         if self.example_mixing > 0.0 and self.mixing_domain == "waveform":
             views = mix_examples(views, *mixing)
-        magnitude = self.log_mel.magnitude(views)[:, :, : self.log_mel.patch_frames]
+        magnitude = self._magnitude(views)
+        level = self.log_mel.normalize_level
+        if level != "none":
+            # The mixture's two patches stand for the waveform, in which channels keep their level.
+            whole = self._magnitude(mixtures) if level == "waveform" else magnitude
+            magnitude = magnitude * self.log_mel.gain(whole)
         if self.example_mixing > 0.0 and self.mixing_domain == "log_mel":
             magnitude = mix_spectrograms(magnitude, *mixing)
         middle = SHARED + (self.num_uniforms - SHARED) // 2
         a = self._augment(magnitude[:, 0], uniforms[:, SHARED:middle])
         b = self._augment(magnitude[:, 1], uniforms[:, middle:])
         return a, b, shown
+
+    def _magnitude(self, patches):
+        return self.log_mel.magnitude(patches)[:, :, : self.log_mel.patch_frames]
 
     def _complete(self, data) -> dict:
         """What `call` takes -> a dict of mixtures, uniform numbers and, if needed, channels."""
@@ -269,7 +278,7 @@ class FrontEnd(keras.layers.Layer):
             magnitude = equalize(magnitude, uniforms[:, :KNOTS], self.equalization_db)
             uniforms = uniforms[:, KNOTS:]
         return spec_augment(
-            self.log_mel.patches_from_magnitude(magnitude),
+            self.log_mel.from_magnitude(magnitude),
             uniforms,
             self.time_masks,
             self.time_width,

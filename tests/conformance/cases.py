@@ -109,6 +109,7 @@ LOG_MEL = {
     "patch_frames": 36,
     "patch_hop_frames": 18,
     "cover_end": False,
+    "normalize_level": "waveform",
 }
 PATCH = 35 * 64 + 124  # samples
 PATCHES = (4, 36, 34)

@@ -17,7 +17,7 @@ def encoder():
     """A tiny encoder whose moving statistics are not those of a new one."""
     keras.utils.set_random_seed(0)  # Whether int8 files load and how exact they are depends on it.
     backbone = SmallBackbone(embedding_size=16, width=4, unpooled_channels=2)
-    encoder = Encoder(backbone, LogMel(normalize_level=True))
+    encoder = Encoder(backbone, LogMel(normalize_level="waveform"))
     for _ in range(3):
         encoder(np.random.default_rng(1).uniform(-1, 1, [4, 20000]), training=True)
     return encoder

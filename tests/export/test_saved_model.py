@@ -137,6 +137,8 @@ def test_windows_signature_has_what_sepssl_embed_writes(look, exported, encoder,
 
 def test_an_encoder_that_leaves_out_the_end_does_so_in_its_export(encoder, waveforms):
     waveform = tf.constant(waveforms["long"])
+    # The end may be what is loudest.
+    encoder = encoder.with_patches(normalize_level="none")
     covering, grid = map(encoder_graph, (encoder, encoder.with_patches(cover_end=False)))
     patches = grid.signatures["patches"](waveform)["embedding"]
     assert patches.shape == (1, 5, 16)

@@ -52,6 +52,21 @@ def test_backbone_equals_its_formula():
     np.testing.assert_allclose(found, time.mean(axis=1) + time.max(axis=1), atol=1e-5)
 
 
+def test_stretches_have_the_level_of_the_whole_recording():
+    encoder = small_encoder().with_patches(normalize_level="waveform")
+    waveform = np.concatenate([0.001 * noise(50000)[0], noise(30000)[0], 0.01 * noise(40000)[0]])
+    expected = np.asarray(encoder.patch_embeddings(waveform[None]))[0]
+    for gain in (1.0, 0.01):
+        louder = (gain * waveform).astype(np.float32)
+        found = np.concatenate(list(embed_patches(encoder, louder, max_patches=3)))
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+        found = embed_recording(encoder, louder, max_patches=3)
+        np.testing.assert_allclose(found, expected.mean(axis=0), atol=1e-3)
+    # Not that of each stretch.
+    first = np.asarray(encoder.patch_embeddings(waveform[None, :40000]))[0]
+    assert np.abs(first[:3] - expected[:3]).max() > 0.01
+
+
 @pytest.mark.parametrize("samples", [1, 15600, 100000, 15600 + 11 * 7680 + 1])
 @pytest.mark.parametrize("cover_end", [True, False])
 def test_recordings_are_embedded_in_stretches(samples, cover_end):

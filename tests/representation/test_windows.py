@@ -97,6 +97,17 @@ def test_every_channel_as_on_its_own(encoder):
         np.testing.assert_allclose(both[:, channel], alone[:, 0], atol=1e-6)
 
 
+@pytest.mark.parametrize("seconds", [(None, None), (None, 0.33), (2.0, 1.0)])
+def test_each_window_has_a_level_of_its_own(encoder, seconds):
+    encoder = encoder.with_patches(normalize_level="waveform")
+    waveform = noise(90_000)
+    waveform[20_000:60_000] *= 0.003
+    embedder = WindowEmbedder(encoder, *seconds)
+    starts, ends, embeddings = collected(embedder([waveform[None]]))[:3]
+    for start, end, found in zip(starts, ends, embeddings[:, 0], strict=True):
+        np.testing.assert_allclose(found, encoder(waveform[None, start:end])[0], atol=1e-4)
+
+
 def test_noise_in_the_last_half_second_is_heard(encoder):
     """1.454 s: the last 0.475 s lie in no whole patch that begins at a multiple of the hop."""
     quiet = 0.01 * noise(23264)

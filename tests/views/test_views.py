@@ -343,13 +343,19 @@ def test_plain_waveforms_give_patches_at_random_places():
     np.testing.assert_allclose(b, a, atol=1e-6)
 
 
-@pytest.mark.parametrize("normalize_level", [False, True])
+@pytest.mark.parametrize("normalize_level", ["none", "patch", "waveform"])
 def test_two_plain_views_are_views(normalize_level):
     first, second = waveforms(seed=1), 0.01 * waveforms(samples=9000, seed=2)
     log_mel = LogMel(normalize_level=normalize_level)
     a, b, _ = FrontEnd(log_mel, **PLAIN)((first, second))
-    np.testing.assert_allclose(a, log_mel(first)[:, 0], atol=1e-5)
-    np.testing.assert_allclose(b, log_mel(second)[:, 0], atol=1e-5)
+    a_expected, b_expected = log_mel(first)[:, 0], log_mel(second)[:, 0]
+    if normalize_level == "waveform":  # of the louder one of a pair
+        second = np.pad(second, ((0, 0), (0, 15600 - 9000)))
+        grid = LogMel(patch_hop_frames=98, normalize_level="waveform", cover_end=False)
+        both = grid(np.concatenate([first[:, :15600], np.zeros([len(first), 80]), second], axis=1))
+        a_expected, b_expected = both[:, 0], both[:, 1]
+    np.testing.assert_allclose(a, a_expected, atol=1e-5)
+    np.testing.assert_allclose(b, b_expected, atol=1e-5)
 
 
 def test_numbers_are_drawn_anew_in_every_call_from_the_seed():
@@ -380,3 +386,21 @@ def test_views_without_channels_are_refused_where_channels_are_asked_for():
         FrontEnd(LogMel(), mixture_mixture=1.0, example_mixing=0.5)(waveforms(3))
     with pytest.raises(ValueError, match=r"\(4, 40000, 1\): expected \[batch, samples\]"):
         FrontEnd(LogMel(), **PLAIN)(waveforms()[..., None])
+
+
+def test_channels_keep_their_level_in_the_mixture():
+    log_mel = LogMel(normalize_level="waveform")
+    options = {"mixture_channel": 1.0, "time_masks": 0, "frequency_masks": 0}
+    batch = make_batch()
+    plain = [np.asarray(x) for x in FrontEnd(LogMel(), **options)(batch)]
+    found = [np.asarray(x) for x in FrontEnd(log_mel, **options)(batch)]
+    np.testing.assert_array_equal(found[2], plain[2])
+    mel = np.exp(np.stack([np.asarray(LogMel()(x))[:, 0] for x in batch["mixtures"]])) - 0.001
+    gain = 2.0 / np.sqrt(np.mean(mel**2, axis=(2, 3)).max(axis=1))[:, None, None]
+    for view, as_it_is in zip(found[:2], plain[:2], strict=True):
+        expected = np.log(gain * (np.exp(as_it_is) - 0.001) + 0.001)
+        np.testing.assert_allclose(view, expected, atol=1e-4)
+    # How loud the clips are makes no difference.
+    louder = {name: 10.0 * batch[name] for name in ("mixtures", "channels")}
+    for view, louder_view in zip(found, FrontEnd(log_mel, **options)(batch | louder), strict=True):
+        np.testing.assert_allclose(view, louder_view, atol=1e-3)

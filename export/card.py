@@ -146,7 +146,7 @@ def describe_encoder(encoder: Encoder) -> dict:
         "log_mel": {
             key: value
             for key, value in log_mel.get_config().items()
-            if isinstance(value, int | float) and key != "trainable"
+            if isinstance(value, int | float | str) and key not in ("name", "trainable")
         },
         "outputs": {"embedding": ["batch", size]},
     }

@@ -95,8 +95,7 @@ def classifier_graph(encoder: Encoder, classifier: WindowClassifier) -> Graph:
             f"classifier: is of vectors of {size} values, pool={pool}; expected one of the "
             f"encoder's {encoder.embedding_size} values, pool=window or mean"
         )
-    # Windows are covered to their ends, whether or not the encoder's recordings are.
-    embed = encoder.with_patches(cover_end=True)
+    embed = _of_vectors(encoder, pool)
 
     def call(waveform, training):
         waveform = usable(waveform)
@@ -112,9 +111,18 @@ def classifier_graph(encoder: Encoder, classifier: WindowClassifier) -> Graph:
     return Graph(WAVEFORM, call, {"serving_default": signature}, (encoder,))
 
 
+def _of_vectors(encoder: Encoder, pool: str) -> Encoder:
+    """The encoder as `sepssl-embed` uses it: windows are covered to their ends.
+
+    Pooled, a recording's vector is the mean over windows, each of which has its own level.
+    """
+    own = encoder.of_windows if pool == "mean" else encoder.with_patches
+    return own(cover_end=True)
+
+
 def classifier_model(encoder: Encoder, classifier: WindowClassifier) -> Callable:
     """What the export should compute, the classifier's part without TensorFlow."""
-    embed = encoder.with_patches(cover_end=True)
+    embed = _of_vectors(encoder, (classifier.about.get("settings") or {}).get("pool", "window"))
 
     def model(waveform, training):
         embedding = np.asarray(embed(tf.convert_to_tensor(waveform)))

@@ -47,7 +47,7 @@ def mel_matrix(
 
 @keras.saving.register_keras_serializable(package="sepssl")
 class LogMel(keras.layers.Layer):
-    """Waveform to patches of log-mel spectrogram, as YAMNet computes them.
+    """Waveform to patches of log-mel spectrogram, by default as YAMNet computes them.
 
     Frames of 25 ms every 10 ms, periodic Hann window, magnitude of the next larger power-of-two
     FFT, 64 mel bands from 125 to 7500 Hz, `log(mel + 0.001)`. A patch is 96 frames (0.96 s).

@@ -113,13 +113,13 @@ class PannsLogMel(LogMel):
         )
 
     def magnitude(self, waveform: Tensor) -> Tensor:
-        """Roots of the mel powers: [..., samples] -> [..., frames, bands], at least 1e-5.
+        """Roots of the mel powers: [..., samples] -> [..., frames, bands].
 
         Frames as `LogMel.magnitude`.
         """
         power = ops.matmul(self._power(waveform), self._mel)
         # The root of 0 has no gradient.
-        return ops.sqrt(ops.maximum(power, FLOOR))
+        return ops.sqrt(ops.maximum(power, 1e-20))
 
     def from_magnitude(self, magnitude: Tensor) -> Tensor:
         """Root of the mel power, at least 0 -> spectrogram in dB, of any one shape."""

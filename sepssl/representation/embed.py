@@ -41,7 +41,7 @@ def embed_patches(
 
     Args:
         encoder: `Encoder`.
-        waveform: [samples], at the encoder's sample rate.
+        waveform: [samples], at the encoder's sample rate; finite, as `read_audio` gives it.
         max_patches: patches computed at once; limits the memory.
 
     Yields:
@@ -52,7 +52,7 @@ def embed_patches(
     gain = np.float32(1.0)
     if log_mel.normalize_level == "waveform" and len(stretches) > 1:
         embed = encoder.compiled_at_given_level
-        gain = np.min([log_mel.gain(log_mel.patch_magnitude(x[None])) for x in stretches])
+        gain = np.min([encoder.compiled_gain(x[None]) for x in stretches])
     for stretch in stretches:
         yield np.asarray(embed(gain * stretch[None]))[0]
 

@@ -27,6 +27,9 @@ class Encoder(keras.Model):
         dtype: policy of the default backbone. Log-mel patches, the mean over them and embeddings
             are float32 under every policy.
 
+    Where the front end normalises levels, how loud a waveform is makes no difference; a waveform is
+    brought to one level as a whole, so that its parts on their own have other embeddings.
+
     Shapes: waveform [batch, samples] in [-1, 1] -> [batch, embedding_size], any number of samples
     from 1 up (if shorter than a patch, padded with zeros to its length). ValueError for any other
     number of axes. `patch_embeddings` gives the embeddings before the mean.
@@ -133,6 +136,13 @@ class Encoder(keras.Model):
     def compiled_at_given_level(self) -> Callable[[Tensor], Tensor]:
         """`compiled_patch_embeddings` without a change of level."""
         return self.with_patches(normalize_level="none").compiled_patch_embeddings
+
+    @functools.cached_property
+    def compiled_gain(self) -> Callable[[Tensor], Tensor]:
+        """What brings waveforms [batch, samples] to one level, see `LogMel.gain`, as one graph."""
+        waveform = tf.TensorSpec([None, None], tf.float32)
+        gain = functools.partial(lambda x: self.log_mel.gain(self.log_mel.patch_magnitude(x)))
+        return tf.function(gain, input_signature=[waveform])
 
     def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         check_waveform_shape(input_shape)

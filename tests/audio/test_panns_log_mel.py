@@ -94,6 +94,11 @@ def test_patches_of_normalised_level():
     power = 10 ** (np.asarray(PannsLogMel(16000)(waveform), np.float64) / 10)
     expected = 10 * np.log10(4.0 * power / power.mean(axis=(2, 3), keepdims=True))
     np.testing.assert_allclose(log_mel(waveform), expected, atol=1e-3)
+    # Digital silence within a recording stays at the floor, however loud the rest is.
+    waveform[:, 10_000:] = 0.0
+    for gain in (1.0, 0.01):
+        quiet = np.asarray(PannsLogMel(16000, normalize_level="waveform")(gain * waveform))
+        np.testing.assert_allclose(quiet[:, -1], -100.0, atol=1e-4)
 
 
 def test_magnitudes_are_those_that_a_gain_multiplies():

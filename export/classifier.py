@@ -88,14 +88,13 @@ def classifier_graph(encoder: Encoder, classifier: WindowClassifier) -> Graph:
         InputError: if the classifier is of another embedding.
     """
     require_encoder(encoder)
-    settings = classifier.about.get("settings") or {}
-    pool, size = settings.get("pool", "window"), len(classifier.weights)
+    pool, size = _pool(classifier), len(classifier.weights)
     if pool not in ("window", "mean") or size != encoder.embedding_size:
         raise InputError(
             f"classifier: is of vectors of {size} values, pool={pool}; expected one of the "
             f"encoder's {encoder.embedding_size} values, pool=window or mean"
         )
-    embed = _of_vectors(encoder, pool)
+    embed = _of_vectors(encoder, classifier)
 
     def call(waveform, training):
         waveform = usable(waveform)
@@ -111,18 +110,23 @@ def classifier_graph(encoder: Encoder, classifier: WindowClassifier) -> Graph:
     return Graph(WAVEFORM, call, {"serving_default": signature}, (encoder,))
 
 
-def _of_vectors(encoder: Encoder, pool: str) -> Encoder:
+def _pool(classifier: WindowClassifier) -> str:
+    """How the vectors that it learned from were pooled."""
+    return (classifier.about.get("settings") or {}).get("pool", "window")
+
+
+def _of_vectors(encoder: Encoder, classifier: WindowClassifier) -> Encoder:
     """The encoder as `sepssl-embed` uses it: windows are covered to their ends.
 
     Pooled, a recording's vector is the mean over windows, each of which has its own level.
     """
-    own = encoder.of_windows if pool == "mean" else encoder.with_patches
+    own = encoder.of_windows if _pool(classifier) == "mean" else encoder.with_patches
     return own(cover_end=True)
 
 
 def classifier_model(encoder: Encoder, classifier: WindowClassifier) -> Callable:
     """What the export should compute, the classifier's part without TensorFlow."""
-    embed = _of_vectors(encoder, (classifier.about.get("settings") or {}).get("pool", "window"))
+    embed = _of_vectors(encoder, classifier)
 
     def model(waveform, training):
         embedding = np.asarray(embed(tf.convert_to_tensor(waveform)))

@@ -78,7 +78,6 @@ def windows_signature(encoder: Encoder, patches: Callable) -> Callable:
         encoder: `Encoder`.
         patches: its `patches_signature`.
     """
-
     patches = _of_windows(encoder, patches)
 
     def call(waveform):

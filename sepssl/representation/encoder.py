@@ -126,11 +126,7 @@ class Encoder(keras.Model):
     @functools.cached_property
     def compiled_patch_embeddings(self) -> Callable[[Tensor], Tensor]:
         """`patch_embeddings` as one graph, for waveforms of any number and length."""
-        waveform = tf.TensorSpec([None, None], tf.float32)
-        # TensorFlow counts traces by the code of a function, which other encoders share, and would
-        # warn of the fifth; of a partial function, it counts those of the object.
-        function = functools.partial(self.patch_embeddings)
-        return tf.function(function, input_signature=[waveform])
+        return _compiled(self.patch_embeddings)
 
     @functools.cached_property
     def compiled_at_given_level(self) -> Callable[[Tensor], Tensor]:
@@ -140,9 +136,7 @@ class Encoder(keras.Model):
     @functools.cached_property
     def compiled_gain(self) -> Callable[[Tensor], Tensor]:
         """What brings waveforms [batch, samples] to one level, see `LogMel.gain`, as one graph."""
-        waveform = tf.TensorSpec([None, None], tf.float32)
-        gain = functools.partial(lambda x: self.log_mel.gain(self.log_mel.patch_magnitude(x)))
-        return tf.function(gain, input_signature=[waveform])
+        return _compiled(lambda x: self.log_mel.gain(self.log_mel.patch_magnitude(x)))
 
     def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         check_waveform_shape(input_shape)
@@ -163,6 +157,14 @@ class Encoder(keras.Model):
             for key in ("backbone", "log_mel")
         }
         return cls(**(config | parts))
+
+
+def _compiled(function: Callable) -> Callable:
+    """A function of waveforms of any number and length as one graph."""
+    waveform = tf.TensorSpec([None, None], tf.float32)
+    # TensorFlow counts traces by the code of a function, which other encoders share, and would
+    # warn of the fifth; of a partial function, it counts those of the object.
+    return tf.function(functools.partial(function), input_signature=[waveform])
 
 
 def load_encoder(path: str | os.PathLike) -> Encoder:

@@ -144,7 +144,9 @@ def test_dynamic_length_and_finite_gradient_on_silence(normalize_level):
     for samples in (1, 15600, 30000):
         value, slope = gradient(tf.zeros([1, samples]))
         patches = {1: 1, 15600: 1, 30000: 3}[samples]
-        assert float(value) == pytest.approx(patches * 96 * 64 * np.log(0.001), rel=1e-4)
+        # The floor of magnitudes is amplified, too.
+        margin = 1e-5 if normalize_level == "none" else 1e-4
+        assert float(value) == pytest.approx(patches * 96 * 64 * np.log(0.001), rel=margin)
         assert np.all(np.isfinite(slope))
 
 

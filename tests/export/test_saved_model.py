@@ -259,6 +259,7 @@ def test_card_describes_the_files(exported):
     assert json.loads((directory / "card.json").read_text()) == card
     assert card["format"] == "saved_model"
     assert (card["sample_rate"], card["embedding_size"]) == (16000, 16)
+    assert card["log_mel"]["normalize_level"] == "waveform"
     assert card["checks"]["relative_error"] <= 1e-5
     assert "16000 Hz" in (directory / "README.md").read_text()
 

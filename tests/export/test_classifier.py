@@ -8,6 +8,7 @@ from absl import flags
 
 import sepssl
 from sepssl import export
+from sepssl.audio.log_mel import LogMel
 from sepssl.cli import export as command
 from sepssl.cli.main import execute, parse
 from sepssl.data.annotations import Annotation
@@ -115,6 +116,34 @@ def test_tflite_gives_the_scores_of_apply(made, windows, encoder):
         found = model.get_signature_runner("serving_default")(waveform=waveforms)["scores"]
         np.testing.assert_allclose(found, scores, atol=limit)
     check_labels(folder / "tflite")
+
+
+def test_scores_of_whole_recordings_level_each_window(made, tmp_path):
+    """As rows of pool="mean" do: a recording's loud half must not set the level of its quiet one."""
+    folder, *_ = made
+    keras.utils.set_random_seed(0)
+    log_mel = LogMel(normalize_level="waveform")
+    encoder = Encoder(SmallBackbone(embedding_size=16, width=4), log_mel=log_mel)
+    encoder.build()
+    (tmp_path / "in").mkdir()
+    labels, recordings = [], []
+    for path in sorted((folder / "in").iterdir()):
+        recording, _ = soundfile.read(path, dtype="float32")
+        recording[len(recording) // 2 :] = 1e-2 * recording[len(recording) // 2 :][::-1]
+        soundfile.write(tmp_path / "in" / path.name, recording, RATE, subtype="FLOAT")
+        recordings.append(recording)
+        labels.append(Annotation(path.name, 0.0, 3.0, CLASSES[int(path.stem) % 2]))
+    rows = tmp_path / "rows.npz"
+    clips = open_clips(tmp_path / "in", RATE)
+    embed_recordings(encoder, clips, rows, pool="mean", verbose=False)
+    classifier, *_ = train_on_labels([rows], labels)
+    _, scores, _ = score_windows(classifier, rows)
+    assert np.ptp(scores, axis=0).min() > 0.1
+    recordings = np.stack(recordings)
+    found = export.classifier.classifier_graph(encoder, classifier).call(recordings, False)
+    np.testing.assert_allclose(found["scores"], scores, atol=1e-4)
+    whole = np.asarray(encoder(recordings))  # the other way to bring it to a level
+    assert np.abs(found["embedding"] - whole).max() > 0.1 * np.abs(whole).max()
 
 
 def test_other_encoders_are_refused(made):

@@ -34,6 +34,11 @@ def embed(waveform):
     return vector / max(np.linalg.norm(vector), 1e-12)
 
 
+def sounds(waveform):
+    """Whether it is louder than -120 dBFS; silence is like any sound that is mostly silence."""
+    return np.sqrt(np.mean(np.square(waveform, dtype=np.float64))) > 1e-6
+
+
 parser = argparse.ArgumentParser(usage=__doc__)
 for name in ("--model", "--example"):
     parser.add_argument(name, required=True)
@@ -41,9 +46,11 @@ parser.add_argument("--input")
 parser.add_argument("--threshold", type=float, default=0.9)
 flags = parser.parse_args()
 encode = Interpreter(flags.model).get_signature_runner("serving_default")
-example, second = embed(np.concatenate([*blocks(flags.example)])), np.zeros(RATE, np.float32)
+heard = [block for block in blocks(flags.example) if sounds(block)]
+if not heard:
+    raise SystemExit(f"{flags.example}: is silent; expected a sound to listen for")
+example, second = embed(np.concatenate(heard)), np.zeros(RATE, np.float32)
 for count, block in enumerate(blocks(flags.input)):
     second = np.concatenate([second[RATE // 2 :], block])  # the last one
-    similarity = embed(second) @ example
-    if count and similarity >= flags.threshold:
+    if count and sounds(second) and (similarity := embed(second) @ example) >= flags.threshold:
         print(f"{(count - 1) / 2:.1f} s: {similarity:.3f}", flush=True)

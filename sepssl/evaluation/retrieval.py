@@ -145,7 +145,8 @@ def queryable_classes(labels: np.ndarray) -> np.ndarray:
     if not len(queryable):
         raise InputError(
             f"none of {labels.shape[1]} classes can be queried in {counted(len(labels), 'clip')}; "
-            "expected one that at least two clips have and at least one does not"
+            "expected one that at least two clips have and at least one does not: more clips, or a "
+            "column 'split' or 'fold'"
         )
     return queryable
 

@@ -163,7 +163,11 @@ def embed_query(
     batches = list(embedder([waveform[None]]))
     vectors = np.concatenate([windows.embeddings[:, 0] for windows in batches])
     if not vectors.any():
-        raise InputError(f"{printable(recording)}: is silent there; expected a sound to search for")
+        stop = "on" if end is None else f"to {end:g} s"
+        raise InputError(
+            f"{printable(recording)}: is silent from {start:g} s {stop}; expected a sound to "
+            "search for"
+        )
     pool = settings["pool"]
     return pooled(iter(vectors), "mean" if pool == "window" else pool)
 

@@ -17,6 +17,10 @@ the query's class. Prints a table for each way to compare vectors:
 
 Each with the sounds as they are, and "levelled": queries and channels are brought to the power of
 the scenes before they are embedded, since an encoder of log-mel spectra hears their level.
+
+- windows: as sepssl-search does in an index of windows as long as the encoder's patch, the default:
+  the best window of a scene counts; a query is the mean of its windows. Channels count where they
+  are at most 30, or 10, dB below the mixture in the window.
 """
 
 import argparse
@@ -33,6 +37,7 @@ from sepssl.evaluation.scores import average_precision
 LEVELS_DB = (0.0, -6.0, -12.0, -18.0)
 SECONDS = 4.0
 AUDIBLE_DB = -30.0  # channels further below the scene are not embedded, as in sepssl-embed
+FLOORS_DB = (AUDIBLE_DB, -10.0)  # of channels in a window
 
 
 def halves(names, classes, rng):
@@ -89,6 +94,39 @@ def embedded(encoder, waveforms):
     return np.concatenate(
         [np.asarray(encoder(waveforms[i : i + 32])) for i in range(0, len(waveforms), 32)]
     )
+
+
+def in_windows(encoder, waveforms):
+    """Embeddings [waveforms, windows, size] of windows of a patch, and the windows' power."""
+    log_mel = encoder.log_mel
+    last = waveforms.shape[1] - log_mel.patch_samples
+    starts = np.minimum(
+        np.arange(log_mel.num_patches(waveforms.shape[1])) * log_mel.patch_hop_samples, last
+    )
+    windows = np.stack([waveforms[:, k : k + log_mel.patch_samples] for k in starts], axis=1)
+    vectors = embedded(encoder, windows.reshape(-1, log_mel.patch_samples))
+    power = np.mean(np.square(windows, dtype=np.float64), axis=-1)
+    return vectors.reshape(*windows.shape[:2], -1), power
+
+
+def best_windows(queries, mixtures, channels):
+    """Scores [queries, scenes] by the best window of the mixture, of a channel, or of either.
+
+    Args:
+        queries: [queries, size].
+        mixtures, channels: what `in_windows` gives; channels with an axis for them after scenes.
+    """
+    (mixture_vectors, mixture_power), (channel_vectors, channel_power) = mixtures, channels
+    count, size = len(mixture_vectors), mixture_vectors.shape[-1]
+    mixture = cosines(queries, mixture_vectors, lambda x: x).max(axis=-1)
+    scores = {("mixture", ""): mixture}
+    found = cosines(queries, channel_vectors.reshape(count, -1, size), lambda x: x)
+    for floor in FLOORS_DB:
+        audible = channel_power >= 10 ** (floor / 10) * mixture_power[:, None]
+        best = np.where(audible.reshape(count, -1), found, -1).max(axis=-1)
+        scores[f"best channel, {floor:g} dB", "channels"] = best
+        scores[f"either, {floor:g} dB", "channels"] = np.maximum(mixture, best)
+    return scores
 
 
 def separated(separator, mixtures):
@@ -167,6 +205,9 @@ def main():
             how: np.concatenate([np.asarray(encoder(x[None])) for x in sounds])
             for how, sounds in asked_sounds.items()
         }
+        query_windows = np.stack(
+            [in_windows(encoder, waveforms[i][None])[0][0].mean(axis=0) for i in asked]
+        )
         for level in LEVELS_DB:
             sources = np.stack([parts for parts, _ in scenes]).astype(np.float64)
             rest = sources[:, 1:].sum(axis=1)
@@ -178,12 +219,19 @@ def main():
             scene_vectors = embedded(encoder, mixtures)
             channels = {name: separated(s, mixtures) for name, s in separators.items()}
             channels["true sources"] = sources
+            mixture_windows = in_windows(encoder, mixtures)
             for name, sounds in channels.items():
                 levels = [
                     [10 * np.log10(power(c) / power(m)) for c in row]
                     for row, m in zip(sounds, mixtures, strict=True)
                 ]
                 audible = np.array(levels) >= AUDIBLE_DB
+                parts = in_windows(encoder, sounds.reshape(-1, samples))
+                parts = tuple(x.reshape(*sounds.shape[:2], *x.shape[1:]) for x in parts)
+                scores = best_windows(query_windows, mixture_windows, parts)
+                for (rows, of), values in scores.items():
+                    value = mean_average_precision(values, query_classes, scene_classes)
+                    results["windows", rows, of and name, level][seed] = value
                 for how, asked_vectors in queries.items():
                     heard = levelled(sounds) if how else sounds
                     vectors = embedded(encoder, heard.reshape(-1, samples))

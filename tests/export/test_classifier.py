@@ -119,7 +119,7 @@ def test_tflite_gives_the_scores_of_apply(made, windows, encoder):
 
 
 def test_scores_of_whole_recordings_level_each_window(made, tmp_path):
-    """As rows of pool="mean" do: a recording's loud half must not set the level of its quiet one."""
+    """As rows of pool="mean" do: its loud half does not set the level of its quiet one."""
     folder, *_ = made
     keras.utils.set_random_seed(0)
     log_mel = LogMel(normalize_level="waveform")

@@ -126,8 +126,19 @@ def test_listening_for_an_example(converted, encoder, tmp_path, monkeypatch, cap
     np.testing.assert_allclose(found, unit @ unit[3], atol=1e-3)
     assert max(found) == found[3] == 1
     assert listen(f"--input={tmp_path}/recording.wav", "--threshold=0.9995") == ["1.5 s: 1.000"]
+    # Silence, before the sound of the example and in the recording, is like nothing.
+    silence = np.zeros([32000, 2])
+    for name, sound in (("example", recording[24000:40000]), ("recording", recording)):
+        padded = np.concatenate([silence, sound])
+        soundfile.write(tmp_path / f"{name}.wav", padded, 16000, "FLOAT")
+    padded = [line.split(" s: ") for line in listen(f"--input={tmp_path}/recording.wav", ALL)]
+    assert [float(time) for time, _ in padded] == [1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5]
+    np.testing.assert_allclose([float(value) for _, value in padded][1:], found, atol=1e-3)
     with pytest.raises(SystemExit, match=r"fast\.wav: 44100 Hz; expected 16000 Hz"):
         listen(f"--input={tmp_path}/fast.wav")
+    soundfile.write(tmp_path / "example.wav", silence, 16000, "FLOAT")
+    with pytest.raises(SystemExit, match=r"example\.wav: is silent"):
+        listen(f"--input={tmp_path}/recording.wav")
 
 
 def test_card(converted):

@@ -163,9 +163,9 @@ def embed_query(
     batches = list(embedder([waveform[None]]))
     vectors = np.concatenate([windows.embeddings[:, 0] for windows in batches])
     if not vectors.any():
-        stop = "on" if end is None else f"to {end:g} s"
+        until = "on" if end is None else f"to {end:g} s"
         raise InputError(
-            f"{printable(recording)}: is silent from {start:g} s {stop}; expected a sound to "
+            f"{printable(recording)}: is silent from {start:g} s {until}; expected a sound to "
             "search for"
         )
     pool = settings["pool"]

@@ -19,8 +19,8 @@ Each with the sounds as they are, and "levelled": queries and channels are broug
 the scenes before they are embedded, since an encoder of log-mel spectra hears their level.
 
 - windows: as sepssl-search does in an index of windows as long as the encoder's patch, the default:
-  the best window of a scene counts; a query is the mean of its windows. Channels count where they
-  are at most 30, or 10, dB below the mixture in the window.
+  the best window of a scene counts, windows without sound do not, and a query is the mean of those
+  with sound. Channels count where they are at most 30, or 10, dB below the mixture in the window.
 """
 
 import argparse
@@ -37,6 +37,7 @@ from sepssl.evaluation.scores import average_precision
 LEVELS_DB = (0.0, -6.0, -12.0, -18.0)
 SECONDS = 4.0
 AUDIBLE_DB = -30.0  # channels further below the scene are not embedded, as in sepssl-embed
+SILENT = 1e-12  # power of a window without sound, -120 dBFS
 FLOORS_DB = (AUDIBLE_DB, -10.0)  # of channels in a window
 
 
@@ -118,11 +119,13 @@ def best_windows(queries, mixtures, channels):
     """
     (mixture_vectors, mixture_power), (channel_vectors, channel_power) = mixtures, channels
     count, size = len(mixture_vectors), mixture_vectors.shape[-1]
-    mixture = cosines(queries, mixture_vectors, lambda x: x).max(axis=-1)
+    heard = mixture_power > SILENT
+    mixture = np.where(heard, cosines(queries, mixture_vectors, lambda x: x), -1).max(axis=-1)
     scores = {("mixture", ""): mixture}
     found = cosines(queries, channel_vectors.reshape(count, -1, size), lambda x: x)
     for floor in FLOORS_DB:
         audible = channel_power >= 10 ** (floor / 10) * mixture_power[:, None]
+        audible &= channel_power > SILENT
         best = np.where(audible.reshape(count, -1), found, -1).max(axis=-1)
         scores[f"best channel, {floor:g} dB", "channels"] = best
         scores[f"either, {floor:g} dB", "channels"] = np.maximum(mixture, best)
@@ -205,9 +208,11 @@ def main():
             how: np.concatenate([np.asarray(encoder(x[None])) for x in sounds])
             for how, sounds in asked_sounds.items()
         }
-        query_windows = np.stack(
-            [in_windows(encoder, waveforms[i][None])[0][0].mean(axis=0) for i in asked]
-        )
+        query_windows = []
+        for i in asked:
+            (vectors,), (powers,) = in_windows(encoder, waveforms[i][None])
+            query_windows.append(vectors[powers > SILENT].mean(axis=0))
+        query_windows = np.stack(query_windows)
         for level in LEVELS_DB:
             sources = np.stack([parts for parts, _ in scenes]).astype(np.float64)
             rest = sources[:, 1:].sum(axis=1)

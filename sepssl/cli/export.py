@@ -189,10 +189,7 @@ def main(values: flags.FlagValues) -> None:
     separator = sepssl.load_separator(values.separator) if values.separator else None
     classifier = load_classifier(values.classifier) if values.classifier else None
     if classifier and encoder:
-        try:
-            require_encoder_of(classifier, encoder)
-        except InputError as error:
-            raise InputError(f"{values.classifier}: {error}") from error
+        require_encoder_of(classifier, encoder, values.classifier)
     # Most of it is the conversion of one graph, which tells nothing of how far it is.
     print(f"writing {values.format} -> {output}; half a minute to two, with checks", flush=True)
     if values.format == "hub":

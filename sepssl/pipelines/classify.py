@@ -215,7 +215,9 @@ def score_windows(
     return windows, *classifier.scores(rows.vectors, windows.of)
 
 
-def require_encoder_of(classifier: WindowClassifier, encoder: "Encoder") -> None:
+def require_encoder_of(
+    classifier: WindowClassifier, encoder: "Encoder", name: str = "the classifier"
+) -> None:
     """Raises InputError, naming both, unless a classifier was trained on an encoder's rows."""
     from sepssl.pipelines.channel_record import model_digest
 
@@ -223,7 +225,7 @@ def require_encoder_of(classifier: WindowClassifier, encoder: "Encoder") -> None
     digest = model_digest(encoder)
     if settings is not None and settings["encoder"] != digest:
         raise InputError(
-            f"the classifier was trained on rows of the encoder {settings['encoder']}, this one is "
+            f"{name} was trained on rows of the encoder {settings['encoder']}, this one is "
             f"{digest}; expected that encoder"
         )
 

@@ -33,11 +33,11 @@ import numpy as np
 import sepssl
 from sepssl.data.labels import with_labels
 from sepssl.evaluation.scores import average_precision
+from sepssl.representation.windows import WindowEmbedder, pooled
 
 LEVELS_DB = (0.0, -6.0, -12.0, -18.0)
 SECONDS = 4.0
 AUDIBLE_DB = -30.0  # channels further below the scene are not embedded, as in sepssl-embed
-SILENT = 1e-12  # power of a window without sound, -120 dBFS
 FLOORS_DB = (AUDIBLE_DB, -10.0)  # of channels in a window
 
 
@@ -97,38 +97,33 @@ def embedded(encoder, waveforms):
     )
 
 
-def in_windows(encoder, waveforms):
-    """Embeddings [waveforms, windows, size] of windows of a patch, and the windows' power."""
-    log_mel = encoder.log_mel
-    last = waveforms.shape[1] - log_mel.patch_samples
-    starts = np.minimum(
-        np.arange(log_mel.num_patches(waveforms.shape[1])) * log_mel.patch_hop_samples, last
+def in_windows(embedder, waveforms):
+    """[scenes, rows, samples] -> vectors [scenes, windows, rows, size], powers [..., rows]."""
+    found = [list(embedder([rows])) for rows in waveforms]
+    return (
+        np.stack([np.concatenate([batch.embeddings for batch in batches]) for batches in found]),
+        np.stack([np.concatenate([batch.powers for batch in batches]) for batches in found]),
     )
-    windows = np.stack([waveforms[:, k : k + log_mel.patch_samples] for k in starts], axis=1)
-    vectors = embedded(encoder, windows.reshape(-1, log_mel.patch_samples))
-    power = np.mean(np.square(windows, dtype=np.float64), axis=-1)
-    return vectors.reshape(*windows.shape[:2], -1), power
 
 
-def best_windows(queries, mixtures, channels):
+def best_windows(queries, vectors, powers, name):
     """Scores [queries, scenes] by the best window of the mixture, of a channel, or of either.
 
     Args:
         queries: [queries, size].
-        mixtures, channels: what `in_windows` gives; channels with an axis for them after scenes.
+        vectors, powers: what `in_windows` gives of mixtures and, after each, its channels.
+        name: of the channels.
     """
-    (mixture_vectors, mixture_power), (channel_vectors, channel_power) = mixtures, channels
-    count, size = len(mixture_vectors), mixture_vectors.shape[-1]
-    heard = mixture_power > SILENT
-    mixture = np.where(heard, cosines(queries, mixture_vectors, lambda x: x), -1).max(axis=-1)
-    scores = {("mixture", ""): mixture}
-    found = cosines(queries, channel_vectors.reshape(count, -1, size), lambda x: x)
+    flat = vectors.reshape(len(vectors), -1, vectors.shape[-1])
+    found = cosines(queries, flat, lambda x: x).reshape(len(queries), *powers.shape)
+    found = np.where(vectors.any(axis=-1), found, -1)
+    mixture = found[..., 0].max(axis=-1)
+    scores = {("windows", "mixture", ""): mixture}
     for floor in FLOORS_DB:
-        audible = channel_power >= 10 ** (floor / 10) * mixture_power[:, None]
-        audible &= channel_power > SILENT
-        best = np.where(audible.reshape(count, -1), found, -1).max(axis=-1)
-        scores[f"best channel, {floor:g} dB", "channels"] = best
-        scores[f"either, {floor:g} dB", "channels"] = np.maximum(mixture, best)
+        audible = powers[..., 1:] >= 10 ** (floor / 10) * powers[..., :1]
+        best = np.where(audible, found[..., 1:], -1).max(axis=(-2, -1))
+        scores["windows", f"best channel, {floor:g} dB", name] = best
+        scores["windows", f"either, {floor:g} dB", name] = np.maximum(mixture, best)
     return scores
 
 
@@ -182,6 +177,7 @@ def main():
     parser.add_argument("--output", required=True)
     options = parser.parse_args()
     encoder = sepssl.load_encoder(options.encoder)
+    embedder = WindowEmbedder(encoder)
     separators = {
         name: sepssl.load_separator(path)
         for name, path in (value.split("=", 1) for value in options.separator)
@@ -210,9 +206,8 @@ def main():
         }
         query_windows = []
         for i in asked:
-            (vectors,), (powers,) = in_windows(encoder, waveforms[i][None])
-            query_windows.append(vectors[powers > SILENT].mean(axis=0))
-        query_windows = np.stack(query_windows)
+            (vectors,), _ = in_windows(embedder, waveforms[i][None, None])
+            query_windows.append(pooled(iter(vectors[:, 0]), "mean"))
         for level in LEVELS_DB:
             sources = np.stack([parts for parts, _ in scenes]).astype(np.float64)
             rest = sources[:, 1:].sum(axis=1)
@@ -224,19 +219,15 @@ def main():
             scene_vectors = embedded(encoder, mixtures)
             channels = {name: separated(s, mixtures) for name, s in separators.items()}
             channels["true sources"] = sources
-            mixture_windows = in_windows(encoder, mixtures)
             for name, sounds in channels.items():
                 levels = [
                     [10 * np.log10(power(c) / power(m)) for c in row]
                     for row, m in zip(sounds, mixtures, strict=True)
                 ]
                 audible = np.array(levels) >= AUDIBLE_DB
-                parts = in_windows(encoder, sounds.reshape(-1, samples))
-                parts = tuple(x.reshape(*sounds.shape[:2], *x.shape[1:]) for x in parts)
-                scores = best_windows(query_windows, mixture_windows, parts)
-                for (rows, of), values in scores.items():
-                    value = mean_average_precision(values, query_classes, scene_classes)
-                    results["windows", rows, of and name, level][seed] = value
+                rows = np.concatenate([mixtures[:, None], sounds], axis=1)
+                windows = in_windows(embedder, rows)
+                scores = best_windows(np.stack(query_windows), *windows, name)
                 for how, asked_vectors in queries.items():
                     heard = levelled(sounds) if how else sounds
                     vectors = embedded(encoder, heard.reshape(-1, samples))
@@ -245,15 +236,15 @@ def main():
                         mixture = cosines(asked_vectors, scene_vectors[:, None], change)[..., 0]
                         found = cosines(asked_vectors, vectors, change)
                         best = np.where(audible[None], found, -1).max(axis=-1)
-                        scores = {
-                            ("mixture", ""): mixture,
-                            ("best channel", name): best,
-                            ("either", name): np.maximum(mixture, best),
-                            ("mean of both", name): (mixture + best) / 2,
+                        scores |= {
+                            (how + way, "mixture", ""): mixture,
+                            (how + way, "best channel", name): best,
+                            (how + way, "either", name): np.maximum(mixture, best),
+                            (how + way, "mean of both", name): (mixture + best) / 2,
                         }
-                        for (rows, of), values in scores.items():
-                            value = mean_average_precision(values, query_classes, scene_classes)
-                            results[how + way, rows, of, level][seed] = value
+                for key, values in scores.items():
+                    value = mean_average_precision(values, query_classes, scene_classes)
+                    results[*key, level][seed] = value
         print(f"seed {seed}, {level:g} dB: done", flush=True)
     table = [
         {

@@ -86,16 +86,19 @@ def rows() -> tuple[dict, ...]:
     ):
         views = table[name]["views"] | EQUALIZATION
         table[f"{name}, equalised"] = {**table[name], "views": views}
-    # Over the encoder's size, and over the hours of audio that it hears.
+    # Over the encoder's size, the hours of audio that it hears, and how long it learns.
+    long = {"train": {"steps": 6000, "state_steps": (6000,)}}
     for name in (
         "mixture/mixture",
         "mixture/channel, untrained separator",
         "mixture/channel",
         "mixture/channel, small-mixit",
+        "mixture/channel, true sources",
     ):
         wide, few = {"encoder": {"width": 32}}, {"data": {"num_clips": 1000}}
         table[f"{name}, twice as wide"] = {**table[name], **wide, "seeds": 1}
         table[f"{name}, 1,000 scenes"] = {**table[name], **few, "seeds": 1}
+        table[f"{name}, 6,000 steps"] = {**table[name], **long, "seeds": 1}
     return tuple({"name": name, **row} for name, row in table.items())
 
 

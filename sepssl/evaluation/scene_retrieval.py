@@ -8,6 +8,7 @@ import collections
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import numpy as np
 
@@ -47,6 +48,7 @@ def scene_retrieval(
     scenes: np.ndarray,
     scene_labels: np.ndarray,
     seed: int = 0,
+    several: Literal["max", "mean"] = "max",
 ) -> SceneRetrievalResult:
     """Ranks all scenes by their cosine similarity to each isolated sound.
 
@@ -54,7 +56,8 @@ def scene_retrieval(
     subtracted from all embeddings first: what all scenes have in common tells none from another.
 
     A scene may have several embeddings, those of its mixture and of its channels; the most similar
-    one counts. The mean that is subtracted is that of the first, the mixtures'.
+    one counts, or the mean of their similarities. The mean that is subtracted is that of the first,
+    the mixtures'.
 
     Args:
         queries: float `[queries, dim]`.
@@ -63,6 +66,7 @@ def scene_retrieval(
             that the first must be there.
         scene_labels: multi-hot `[scenes, classes]`.
         seed: of the bootstrap.
+        several: what counts of a scene's several similarities, "max" or "mean".
 
     Raises:
         InputError: if shapes do not fit, values are not finite, a query has no class, or no query
@@ -92,7 +96,10 @@ def scene_retrieval(
         raise InputError("embeddings hold NaN or infinity; expected finite numbers")
     mean = scenes[:, 0].mean(axis=0)
     similarity = np.einsum("qd,srd->qsr", directions(queries - mean), directions(scenes - mean))
-    similarity = np.where(absent, -np.inf, similarity).max(axis=-1)
+    if several == "max":
+        similarity = np.where(absent, -np.inf, similarity).max(axis=-1)
+    else:
+        similarity = np.where(absent, 0, similarity).sum(axis=-1) / (~absent).sum(axis=-1)
     similarity = np.round(similarity, 9)  # equal ones count as one step of the ranking
 
     wanted = query_labels.sum(axis=1, keepdims=True)
@@ -193,9 +200,10 @@ def evaluate_scene_retrieval(
         verbose: whether to show progress.
 
     Returns:
-        "scene_map", where a scene is its mixture; "scene_NAME_map" for each of `separated`, where
-        the most similar one of its mixture and its channels counts; for all of these "..._low" and
-        "..._high", the 95 % bootstrap interval over queries; and "scene_chance".
+        "scene_map", where a scene is its mixture; for each of `separated` "scene_NAME_map", where
+        the most similar one of its mixture and its channels counts, and "scene_NAME_mean_map",
+        where the mean of their similarities does; for all of these "..._low" and "..._high", the
+        95 % bootstrap interval over queries; and "scene_chance".
 
     Raises:
         InputError: if a clip cannot be read, or as `scene_retrieval`.
@@ -230,13 +238,20 @@ def retrieval_scores(
         scenes: of each kind, float [scenes, dim], or [scenes, several, dim] as there.
 
     Returns:
-        "NAME_map", "NAME_map_low" and "NAME_map_high" for each of `scenes`, and "scene_chance".
+        "NAME_map", "NAME_map_low" and "NAME_map_high" for each of `scenes`; "NAME_mean_map" and so
+        on, by the mean, for those of several embeddings; and "scene_chance".
     """
     results: dict[str, float] = {}
+
+    def add(name: str, embeddings: np.ndarray, several: Literal["max", "mean"]) -> None:
+        result = scene_retrieval(queries, query_labels, embeddings, scene_labels, seed, several)
+        results.update({f"{name}_map": result.map, "scene_chance": result.chance})
+        results.update({f"{name}_map_low": result.low, f"{name}_map_high": result.high})
+
     for name, embeddings in scenes.items():
-        result = scene_retrieval(queries, query_labels, embeddings, scene_labels, seed)
-        results |= {f"{name}_map": result.map, "scene_chance": result.chance}
-        results |= {f"{name}_map_low": result.low, f"{name}_map_high": result.high}
+        add(name, embeddings, "max")
+        if embeddings.ndim == 3 and embeddings.shape[1] > 1:
+            add(f"{name}_mean", embeddings, "mean")
     return results
 
 

@@ -48,7 +48,7 @@ def test_the_mean_of_the_scenes_is_subtracted():
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000))
-def test_the_best_of_several_rows_counts(seed):
+def test_the_best_or_the_mean_of_several_rows_counts(seed):
     """Against a loop with scikit-learn's average precision."""
     rng = np.random.default_rng(seed)
     queries, scenes = rng.normal(size=(4, 3)), rng.normal(size=(12, 3, 3))
@@ -58,16 +58,18 @@ def test_the_best_of_several_rows_counts(seed):
     labels[0], labels[1] = 1, 0
     asked = rng.integers(2, size=(4, 4))
     asked[:, 0] = 1
-    result = scene_retrieval(queries, asked, scenes, labels)
+    best = scene_retrieval(queries, asked, scenes, labels)
+    average = scene_retrieval(queries, asked, scenes, labels, several="mean")
     mean = scenes[:, 0].mean(axis=0)
     for q, query in enumerate(queries - mean):
-        scores, relevant = [], []
+        similarities, relevant = [], []
         for rows, row in zip(scenes, labels, strict=True):
             found = [r - mean for r in rows if not np.isnan(r[0])]
             cosines = [query @ r / np.linalg.norm(query) / np.linalg.norm(r) for r in found]
-            scores.append(max(cosines))
+            similarities.append((max(cosines), sum(cosines) / len(cosines)))
             relevant.append(all(row[asked[q] == 1]))
-        assert result.precisions[q] == pytest.approx(average_precision_score(relevant, scores))
+        for result, scores in zip((best, average), zip(*similarities, strict=True), strict=True):
+            assert result.precisions[q] == pytest.approx(average_precision_score(relevant, scores))
 
 
 def test_the_interval_holds_the_mean_of_many_queries():
@@ -184,5 +186,6 @@ def test_scores_by_mixture_and_by_channel(sounds):
 
     scores = evaluate_scene_retrieval(embed, queries, scenes, {"x": separated}, 0, "x", False)
     assert scores["scene_x_map"] == 1
+    assert scores["scene_x_mean_map"] > scores["scene_map"]
     assert scores["scene_x_map"] > scores["scene_map"] > scores["scene_chance"]
     assert scores["scene_map_low"] < scores["scene_map"] < scores["scene_map_high"]

@@ -10,7 +10,7 @@ training multiplies in TensorFloat-32. The separators of all seeds are trained s
 encoders one by one, each in one call.
 
 Rows that the configuration does not have: true sources into each of which everything else leaks,
-so many dB down; and encoders trained four times as long.
+so many dB down, and the separator `small-8`.
 
 Writes `results.jsonl`, a line for each cell. With TensorFlow, `--table` makes `table.md` and
 `figure.svg` of it.
@@ -31,13 +31,6 @@ from tests.benchmarks.gpu.no_tensorflow import use_jax
 START = time.time()
 RESERVE_SECONDS = 45.0  # for the last scores
 LEAKS_DB = (-6.0, -12.0, -20.0)
-LONG = {"train": {"steps": 6000, "state_steps": (6000,)}}
-LONG_ROWS = (
-    "mixture/mixture",
-    "mixture/channel, untrained separator",
-    "mixture/channel",
-    "mixture/channel, true sources",
-)
 
 
 def say(*values):
@@ -53,9 +46,6 @@ def extra_rows(rows):
     for leak in LEAKS_DB:
         name = f"mixture/channel, true sources with leaks of {leak:.0f} dB"
         named[name] = {**sources, "name": name, "leak_db": leak}
-    for name in LONG_ROWS:
-        longer = f"{name}, {LONG['train']['steps']:,} steps"
-        named[longer] = {**named[name], **LONG, "name": longer}
     return list(named.values())
 
 
@@ -87,9 +77,6 @@ def write(folder):
         leaky = f"mixture/channel, true sources with leaks of {leak:.0f} dB"
         comparisons.append((leaky, "mixture/channel, true sources"))
         comparisons.append((leaky, "mixture/channel, untrained separator"))
-    for row in LONG_ROWS[1:]:
-        longer = f", {LONG['train']['steps']:,} steps"
-        comparisons.append((row + longer, LONG_ROWS[0] + longer))
     metrics = METRICS | RETRIEVAL
     write_table(results.scores(cells, metrics), metrics, comparisons, folder)
 

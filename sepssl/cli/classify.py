@@ -179,7 +179,7 @@ def _train(values: flags.FlagValues) -> None:
     print(classes_table(reports))
     for label, reason in left_out(found).items():
         print(f"left out: {label}: {reason}")
-    for labels, what in ((found.unmatched, "recording"), (found.outside, "window")):
+    for labels, what in ((found.unmatched, "recording"), (found.outside, "window with sound")):
         if labels:
             first = labels[0]
             print(

@@ -59,7 +59,8 @@ class WindowLabels(NamedTuple):
         looked_at: bool [windows], whether any label is about a part of it, or it was seen to have
             no class.
         unmatched: annotations of recordings that there are no windows of.
-        outside: annotations that touch no window of their recording.
+        outside: annotations that overlap no window of their recording by half: what they are of
+            lies beyond its end, or in a window that is left out since it is without sound.
     """
 
     classes: list[str]
@@ -315,7 +316,7 @@ def label_windows(
         shorter = np.minimum(ends[windows] - starts[windows], end - annotation.start)
         looked_at[windows[overlap > 0]] = True
         touched, hit = windows[overlap > 0], windows[overlap >= SHARE * shorter - 1e-9]
-        if not len(touched):
+        if not len(hit):
             outside.append(annotation)
         if not annotation.label:
             seen[hit] = True

@@ -138,6 +138,17 @@ def test_recordings_by_what_they_are_called():
     assert len(found.outside) == 1
 
 
+def test_a_label_on_a_window_that_was_left_out_is_named():
+    """Windows of 2 s, those from 2 to 6 s without sound: what is heard in one of these is lost."""
+    starts = np.array([0.0, 6.0, 8.0])
+    files = ["/rec/a.wav"] * 3
+    lost, partly = Annotation("a.wav", 2.5, 5.0, "x"), Annotation("a.wav", 1.8, 3.0, "y")
+    kept = Annotation("a.wav", 1.5, 2.5, "z")
+    found = label_windows(files, ["a.wav"] * 3, starts, starts + 2, [lost, partly, kept])
+    assert found.outside == [lost, partly]
+    np.testing.assert_array_equal(found.labels, [[0, -1, 1], [0, 0, 0], [0, 0, 0]])
+
+
 def test_a_path_tells_recordings_of_one_name_apart(tmp_path):
     match = RecordingMatch(["a.wav", "sub/a.wav"], ["/r/a.wav", "/r/sub/a.wav"])
     table = tmp_path / "t.csv"

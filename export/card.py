@@ -338,6 +338,11 @@ def _training(card: dict) -> str:
 
 def _trained(record: dict) -> str:
     text = f"`{record['file']}`, SHA-256 {record['sha256']}"
+    if "name" in record:
+        return text + (
+            f": `{record['name']}`, which comes with sepssl. `docs/models.md` of the package says "
+            "what it has heard, how it was made, how good it is, and what it cannot do."
+        )
     if "config" not in record:
         return text + ": in no run's folder, so nothing more is known of its training."
     config, metrics = record["config"], record.get("metrics", {})

@@ -8,6 +8,7 @@ import pathlib
 from typing import Any
 
 from sepssl.errors import InputError
+from sepssl.weights import registry
 
 ATTRIBUTION = "ATTRIBUTION.csv"
 
@@ -17,8 +18,9 @@ class Origin:
     """What a model card says of weights.
 
     Attributes:
-        models: one record for each model: `file`, `sha256`, and of the run that it lies in `config`
-            and `metrics`, the last value of each; without them if it lies in none.
+        models: one record for each model: `file`, `sha256`; `name`, if it is one that comes with
+            the package; and of the run that it lies in `config` and `metrics`, the last value of
+            each; without them if it lies in none.
         license: of the weights; "" if not stated.
         attributions: contents of `ATTRIBUTION.csv`, which names the sounds that the weights were
             made from, and their authors; what passes on weights passes it on.
@@ -48,6 +50,10 @@ def origin_of(*paths: str | os.PathLike, license: str = "") -> Origin:
 def _record(path: pathlib.Path) -> dict:
     digest = hashlib.sha256(_content(path)).hexdigest()
     record: dict[str, Any] = {"file": path.name, "sha256": digest}
+    for entries in registry().values():
+        for name, entry in entries.items():
+            if entry["sha256"] == digest:
+                record["name"] = name
     path = path.absolute()  # names of folders are looked at
     kept = path.parent.name == "states"
     run = path.parent.parent if kept else path.parent

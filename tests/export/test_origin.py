@@ -1,6 +1,7 @@
 import hashlib
 import json
 import pathlib
+import shutil
 import subprocess
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from sepssl.errors import InputError
 from sepssl.export import origin_of, save_encoder
 from sepssl.export.card import describe_encoder, write_card
+from sepssl.weights import model_file
 
 CHECKS = {"max_error": 0.0, "relative_error": 0.0, "cosine": 1.0}
 
@@ -110,3 +112,13 @@ def test_card_and_manifest(run, encoder, tmp_path):
     subprocess.run(check, cwd=folder, check=True)
     pathlib.Path(folder / "README.md").write_text("other")
     assert subprocess.run(check, cwd=folder, capture_output=True).returncode != 0
+
+
+def test_a_model_that_comes_with_the_package_is_named(encoder, tmp_path):
+    """By its content, wherever the file lies."""
+    shutil.copy(model_file("small", "Encoder"), tmp_path / "final.keras")
+    origin = origin_of(tmp_path / "final.keras")
+    assert origin.models[0]["name"] == "small"
+    (tmp_path / "out").mkdir()
+    write_card(tmp_path / "out", "saved_model", describe_encoder(encoder), CHECKS, origin)
+    assert ": `small`, which comes with sepssl." in (tmp_path / "out" / "README.md").read_text()

@@ -217,8 +217,8 @@ def evaluate_scene_retrieval(
             mixture = scenes.read(index)
             rows["scene"].append([embed(mixture)])
             for name, channels_of in separated.items():
-                audible = _audible(channels_of(index), mixture)
-                rows[f"scene_{name}"].append(rows["scene"][-1] + [embed(c) for c in audible])
+                channels = audible(channels_of(index), mixture)
+                rows[f"scene_{name}"].append(rows["scene"][-1] + [embed(c) for c in channels])
             progress.update()
     padded = {name: _padded(embeddings) for name, embeddings in rows.items()}
     return retrieval_scores(asked, queries.labels, padded, scenes.labels, seed)
@@ -255,7 +255,8 @@ def retrieval_scores(
     return results
 
 
-def _audible(channels: np.ndarray, mixture: np.ndarray) -> np.ndarray:
+def audible(channels: np.ndarray, mixture: np.ndarray) -> np.ndarray:
+    """The channels [channels, samples] at most 30 dB below the mixture [samples]."""
     power = np.square(channels, dtype=np.float64).mean(axis=-1)
     lowest = np.square(mixture, dtype=np.float64).mean() * 10 ** (AUDIBLE_DB / 10)
     return channels[power >= max(lowest, 1e-12)]

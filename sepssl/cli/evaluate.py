@@ -185,7 +185,10 @@ def check(values: flags.FlagValues) -> None:
         )
     mixed = mixed_sounds(values.dataset)
     if values.test_fold and not mixed and (values.separator or not is_path(values.dataset)):
-        raise InputError("--test_fold: applies to encoders, and to folders and manifests, only")
+        raise InputError(
+            "--test_fold: applies to encoders on folders and manifests, and to mixed scenes "
+            f"(mix:FOLDER), not to --dataset={values.dataset}"
+        )
     if values.data_dir and not values.dataset.startswith("tfds:"):
         raise InputError(
             f"--data_dir: applies to TFDS datasets only, not to --dataset={values.dataset}"

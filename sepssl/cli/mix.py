@@ -22,6 +22,7 @@ Next:
   sepssl-train --config=separator_small --workdir=separator --config.data.directory=scenes
 """
 
+import pathlib
 import sys
 from typing import Any
 
@@ -121,6 +122,11 @@ def check(values: flags.FlagValues) -> None:
         require_clips(values.rooms)
     _config(values)
     require_folder_or_new(values.output, "to write scenes to")
+    if pathlib.Path(values.output).resolve().is_relative_to(pathlib.Path(values.input).resolve()):
+        raise InputError(
+            f"--output={values.output}: lies in --input={values.input}, where scenes would be "
+            "taken for isolated sounds; expected a folder elsewhere"
+        )
 
 
 def main(values: flags.FlagValues) -> None:

@@ -520,9 +520,8 @@ def _by_split(clips: Clips) -> dict[str, Clips]:
     if not clips.splits or not any(clips.splits):
         return {"train": clips}
     splits = np.array([split or "other" for split in clips.splits])
-    parts: dict[str, Clips] = {
-        split: Subset(clips, np.flatnonzero(splits == split), [])
-        for split in dict.fromkeys(splits.tolist())
+    names = list(dict.fromkeys(splits.tolist()))
+    return {
+        split: Subset(clips, np.flatnonzero(splits == split), [] if place else clips.skipped)
+        for place, split in enumerate(names)
     }
-    next(iter(parts.values())).skipped = list(clips.skipped)
-    return parts

@@ -49,7 +49,8 @@ class Clips(Protocol):
     Attributes:
         names: of the clips, all different. Two clips of the same name, `origin` and `key` are equal
             in every sample.
-        skipped: clips and files left out before anything was decoded.
+        skipped: clips and files left out before anything was decoded; of mixed scenes also the
+            sounds that could not be used, as soon as that is known.
         sample_rate: in Hz, of the clips read.
         origin: what the clips depend on besides names and files: their location, how they are made.
         labels: int8 `[clips, classes]`, 1 where a clip has a class; None without labels.
@@ -180,7 +181,7 @@ class Subset(Clips):
         self.clips = clips
         self.indices = np.fromiter(indices, np.int64)
         self.names = [clips.names[i] for i in self.indices]
-        self.skipped = list(clips.skipped if skipped is None else skipped)
+        self._skipped = None if skipped is None else list(skipped)
         self.sample_rate = clips.sample_rate
         self.labels = None if clips.labels is None else clips.labels[self.indices]
         self.class_names = clips.class_names
@@ -192,6 +193,10 @@ class Subset(Clips):
         self.has_sources = clips.has_sources
         self.allow_truncated = clips.allow_truncated
         self.speed = clips.speed
+
+    @property
+    def skipped(self) -> Sequence[Skipped]:  # type: ignore[override]  # mypy takes it for read-only
+        return self.clips.skipped if self._skipped is None else self._skipped
 
     @property
     def origin(self) -> str:
@@ -246,7 +251,6 @@ class Joined(Clips):
         self.parts = list(parts.values())
         first = self.parts[0]
         self.names = [name for part in self.parts for name in part.names]
-        self.skipped = [entry for part in self.parts for entry in part.skipped]
         self.sample_rate = first.sample_rate
         self.splits: list[str] = [split for split, part in parts.items() for _ in part.names]
         self.class_names = first.class_names
@@ -260,6 +264,10 @@ class Joined(Clips):
         self.has_sources = all(part.has_sources for part in self.parts)
         self.allow_truncated = any(part.allow_truncated for part in self.parts)
         self._place = [(part, i) for part in self.parts for i in range(len(part))]
+
+    @property
+    def skipped(self) -> Sequence[Skipped]:  # type: ignore[override]  # mypy takes it for read-only
+        return list(dict.fromkeys(entry for part in self.parts for entry in part.skipped))
 
     @property
     def origin(self) -> str:

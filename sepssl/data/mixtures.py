@@ -179,9 +179,11 @@ class Mixtures:
         there = np.array(sounds.folds, dtype=object)
         chosen = [fold for folds in self.folds.values() for fold in folds]
         for fold in chosen:
-            if fold not in there or chosen.count(fold) > 1:
+            if fold not in there:
                 known = ", ".join(sorted(set(sounds.folds) - {""}))
-                raise InputError(f"{title}: fold {fold!r}: expected each of {known} once at most")
+                raise InputError(f"{title}: has no fold {fold!r}; expected some of {known}")
+            if chosen.count(fold) > 1:
+                raise InputError(f"{title}: fold {fold!r} is named twice; expected it in one split")
         for split, folds in self.folds.items():
             assigned[assigned == split] = ""
             assigned[np.isin(there, folds)] = split
@@ -216,7 +218,9 @@ class MixtureClips(Clips):
     """`count` mixed scenes of one split; each is a pure function of the seed and its number.
 
     The sources of a scene have no label in common; of unlabelled sounds, they are different
-    recordings. Classes, or combinations of labels, are drawn first, then a recording of each.
+    recordings. Classes, or combinations of labels, are drawn first, then a recording of each. One
+    that cannot be read, or is silent, is listed as skipped, and the next one of its class heard in
+    its place; of a class without any other, nothing is heard.
 
     Args:
         sounds: the recordings to mix.
@@ -254,7 +258,7 @@ class MixtureClips(Clips):
         self.split = split
         self.names = [f"mix/{split}/{seed}/{index:06d}" for index in range(count)]
         self.splits = [split] * count
-        self.skipped: list[Skipped] = list(sounds.skipped)
+        self._unusable: dict[int, Skipped | None] = {}  # of sounds that were drawn; None is usable
         self.sample_rate = config.sample_rate
         self.class_names = sounds.class_names
         self._kinds = kinds
@@ -272,6 +276,10 @@ class MixtureClips(Clips):
                 f"beside {len(self._background)} of backgrounds in the {split} split; expected "
                 "some of each"
             )
+
+    @property
+    def skipped(self) -> Sequence[Skipped]:  # type: ignore[override]  # mypy takes it for read-only
+        return [*self.sounds.skipped, *filter(None, self._unusable.copy().values())]
 
     @functools.cached_property
     def origin(self) -> str:
@@ -298,17 +306,35 @@ class MixtureClips(Clips):
         for kind in order:
             if len(chosen) < count and used.isdisjoint(kind):
                 members = self._members[kind]
-                chosen.append(members[int(rng.integers(len(members)))])
-                used |= kind
-        return rng, chosen, bool(self._background)
+                first = int(rng.integers(len(members)))
+                sound = next(filter(self._is_usable, members[first:] + members[:first]), None)
+                if sound is not None:
+                    chosen.append(sound)
+                    used |= kind
+        first_kind = self._kinds[chosen[0]] if chosen else frozenset()
+        return rng, chosen, not first_kind.isdisjoint(self.config.backgrounds)
+
+    def _is_usable(self, sound: int) -> bool:
+        """Whether a recording can be read; it is, once."""
+        if sound not in self._unusable:
+            try:
+                self.sounds.read(sound)
+                self._unusable[sound] = None
+            except InputError as error:
+                self._unusable[sound] = Skipped(self.sounds.names[sound], str(error))
+        return self._unusable[sound] is None
 
     def scene(self, index: int) -> MixedScene:
         """A scene with its true sources.
 
         Raises:
-            InputError: if one of its recordings, or the room response, cannot be read.
+            InputError: if none of its classes has a usable recording, one was changed since it was
+                first read, or the room response cannot be read.
         """
         rng, chosen, has_background = self._draw(index)
+        if not chosen:
+            reason = next(filter(None, self._unusable.copy().values())).reason
+            raise InputError(f"{self.names[index]}: has no usable recording; the first: {reason}")
         config, rate = self.config, self.sample_rate
         sources = np.zeros((len(chosen), config.num_samples), np.float32)
         starts, onsets, levels = [], [], []
@@ -350,11 +376,11 @@ class MixtureClips(Clips):
 
     @functools.cached_property
     def labels(self) -> np.ndarray | None:  # type: ignore[override]  # mypy takes it for read-only
-        """int8 [scenes, classes], without making the sound; None if the sounds have no labels."""
+        """int8 [scenes, classes], without making the scenes; None if the sounds have no labels."""
         known = self.sounds.labels
         if known is None:
             return None
-        rows = [known[self._draw(index)[1]].max(axis=0) for index in range(len(self))]
+        rows = [known[self._draw(index)[1]].max(axis=0, initial=0) for index in range(len(self))]
         return np.stack(rows) if rows else np.zeros((0, known.shape[1]), np.int8)
 
     def labelled(self) -> Clips:

@@ -85,6 +85,7 @@ def evaluate_separator(
             f"separator {counted(separator.num_sources, 'output')}; expected two or more of both, "
             "for mixtures of two clips to separate"
         )
+    skipped |= {entry.name: entry for entry in clips.skipped}  # sounds of mixed scenes, by now
     return result, list(skipped.values())
 
 

@@ -77,14 +77,20 @@ def _read(source: pathlib.Path) -> tuple[list[str], np.ndarray]:
             with np.load(source, allow_pickle=False) as stored:
                 there = [name for name in _NAMES if name in stored]
                 if "starts" not in stored and there and "embeddings" in stored:
-                    names = [str(name) for name in stored[there[0]]]
-                    vectors = np.asarray(stored["embeddings"], np.float32)
-                    if vectors.ndim != 2 or len(vectors) != len(names) or not len(names):
+                    names, vectors = stored[there[0]], stored["embeddings"]
+                    fits = vectors.ndim == 2 and names.shape == vectors.shape[:1] and vectors.size
+                    if not fits or vectors.dtype.kind not in "fiu":
                         raise InputError(
-                            f"{source}: has embeddings {list(vectors.shape)} for {len(names)} "
-                            f"names; {_EXPECTED}"
+                            f"{source}: has embeddings {vectors.dtype} {list(vectors.shape)} for "
+                            f"names {list(names.shape)}; {_EXPECTED}"
                         )
-                    return names, vectors
+                    if not np.isfinite(vectors).all():
+                        name = names[~np.isfinite(vectors).all(axis=1)][0]
+                        raise InputError(
+                            f"{source}: has NaN or infinity in an embedding of {name}; expected "
+                            "finite numbers"
+                        )
+                    return names.astype(str).tolist(), vectors.astype(np.float32)
                 if not there or "embeddings" not in stored:
                     raise InputError(f"{source}: holds {', '.join(stored)}; {_EXPECTED}")
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -254,6 +254,8 @@ class SeedCells(Cells):
         self._cache = folder / "cache"
         folds = config.get("folds")
         self._folds = rotated_folds(folds, seed) if folds else {}
+        if config.get("retrieval"):
+            _ = self.retrieval_clips  # what is wrong with the sounds is said before any training
         self._splits = [InMemory(clips) for clips in self.evaluation_clips()]
 
     @functools.cached_property

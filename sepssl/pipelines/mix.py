@@ -56,7 +56,13 @@ _FILES = [
                 "",
                 "$.sources[*].onset_seconds",
             ),
-            Column("level_db", "Its level.", FLOAT, "", "$.sources[*].level_db"),
+            Column(
+                "level_db",
+                "Its level, relative to that of the scene's other sources.",
+                FLOAT,
+                "",
+                "$.sources[*].level_db",
+            ),
         ],
     ),
 ]
@@ -95,8 +101,8 @@ def write_mixtures(
         licences: of the sounds, for `croissant.json`.
 
     Raises:
-        InputError: if the folder holds something else, another process is writing to it, or no
-            scene can be made.
+        InputError: if the folder holds something else or more scenes, another process is writing
+            to it, or no scene can be made.
         OutputError: if it cannot be written.
     """
     output = pathlib.Path(output)
@@ -105,6 +111,11 @@ def write_mixtures(
     with lock_folder(output, wait=False):
         _require_same_settings(clips, output)
         paths = [output / f"{name.rpartition('/')[2]}.wav" for name in clips.names]
+        if beyond := sorted(set(output.glob("[0-9]*[0-9].wav")) - set(paths)):
+            raise InputError(
+                f"{beyond[-1]}: is there already; expected num_scenes={int(beyond[-1].stem) + 1} "
+                "or more, or another folder"
+            )
         missing = [index for index, path in enumerate(paths) if not path.exists()]
         skipped = []
         start = f"mixing {len(paths)} scenes -> {output}"

@@ -72,12 +72,14 @@ class SavedModelEmbedder:
             )
         self._batched = len(shape) == 2
         self._samples = shape[-1]
+        self._size: int | None = None  # of an embedding, when one is known
 
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
         """float32 [samples] -> [windows, dim].
 
         Raises:
-            InputError: if the model does not take the waveform, or its output cannot be used.
+            InputError: if the model does not take the waveform, or its output cannot be used: it is
+                not of numbers, not finite, of no window, or of another size than the one before.
         """
         length = self._samples or len(waveform)
         waveform = np.pad(waveform, (0, -len(waveform) % length))
@@ -94,12 +96,19 @@ class SavedModelEmbedder:
                 f"{reason}"
             ) from error
         embeddings = np.asarray(self._chosen(found))
-        if not 1 <= embeddings.ndim <= 3:
+        given = f"{self.folder}: gives {embeddings.dtype} {list(embeddings.shape)}"
+        size = embeddings.shape[-1] if embeddings.ndim else 0
+        if embeddings.dtype.kind not in "fiu" or not 1 <= embeddings.ndim <= 3:
             raise InputError(
-                f"{self.folder}: has an output of shape {list(embeddings.shape)}; expected [dim], "
-                "[windows, dim] or [batch, windows, dim]"
+                f"{given}; expected numbers, [dim], [windows, dim] or [batch, windows, dim]"
             )
-        return embeddings.reshape(-1, embeddings.shape[-1]).astype(np.float32)
+        if not embeddings.size or size != (self._size or size):
+            expected = f"embeddings of {self._size} values" if self._size else "embeddings"
+            raise InputError(f"{given} for {len(waveform)} samples; expected {expected}")
+        if not np.isfinite(embeddings).all():
+            raise InputError(f"{given} with NaN or infinity; expected finite numbers")
+        self._size = size
+        return embeddings.reshape(-1, size).astype(np.float32)
 
     def _chosen(self, found: Any) -> Any:
         if isinstance(found, Mapping):

@@ -117,6 +117,7 @@ EARLY = [  # command, arguments, what the line says
     ),
     ("mix", ["--input=none", "--output=out"], "none: does not exist"),
     ("mix", ["--input=mixed", "--output=file"], "file: is a file; expected a folder"),
+    ("mix", ["--input=mixed", "--output=mixed/out"], "--output=mixed/out: lies in --input=mixed"),
     (
         "mix",
         ["--input=mixed", "--output=out", "--part_seconds=1,x"],

@@ -230,6 +230,47 @@ def test_sources_have_no_label_in_common(tmp_path):
     assert found == {("0", "2"), ("1", "2"), ("1", "3")}
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_unusable_recordings_give_way_to_others(tmp_path, labelled):
+    """One of three of a class is silent, and the only one of another class is not a number."""
+    lines = ["filename,labels,fold"]
+    for name in ("a0", "a1", "a2", "b0", "c0", "c1", "d0"):
+        write(tmp_path / f"{name}.wav", np.random.default_rng(int(name[1])).normal(size=RATE) * 0.1)
+        lines.append(f"{name}.wav,{name[0]},1")
+    if labelled:
+        (tmp_path / "labels.csv").write_text("\n".join(lines))
+    count, folds = 40, ALL if labelled else None
+    good = mixed(tmp_path, {"train": count}, folds=folds)
+    before = [good.scene(i).names for i in range(count)]
+    write(tmp_path / "a1.wav", np.zeros(RATE))
+    write(tmp_path / "b0.wav", np.full(RATE, np.nan))
+    found = mixed(tmp_path, {"train": count}, folds=folds)
+    assert not found.skipped
+    after = [found.scene(i).names for i in range(count)]
+    drawn = {name for names in before for name in names}  # unlabelled, not all are for training
+    assert {entry.name for entry in found.skipped} == {"a1.wav", "b0.wav"} & drawn
+    assert len(found.skipped) == len(set(found.skipped)) > 0
+    changed = 0
+    for index, (was, now) in enumerate(zip(before, after, strict=True)):
+        kept = [{"a1.wav": "a2.wav"}.get(name, name) for name in was if name != "b0.wav"]
+        if not labelled:
+            kept = [name for name in was if name not in ("a1.wav", "b0.wav")]
+        assert now[: len(kept)] == kept
+        assert now
+        assert not {"a1.wav", "b0.wav"} & set(now)
+        changed += was != now
+        again = mixed(tmp_path, {"train": count}, folds=folds)
+        assert again.scene(index).names == now  # whatever was drawn before
+        if labelled:
+            classes = [found.class_names[i] for i in np.flatnonzero(found.labels[index])]
+            assert classes == sorted(name[0] for name in now)
+    assert changed > 5
+    for path in tmp_path.glob("*.wav"):
+        write(path, np.zeros(RATE))
+    with pytest.raises(InputError, match=r"mix/train/0/000000: has no usable recording; the first"):
+        mixed(tmp_path, {"train": 1}, folds=folds).scene(0)
+
+
 def test_scenes_change_with_the_sounds(tmp_path):
     for number in range(3):
         write(tmp_path / f"c{number}" / "a.wav", np.random.default_rng(number).normal(size=RATE))
@@ -250,8 +291,8 @@ def test_scenes_change_with_the_sounds(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"folds": {"train": ("9",)}}, "fold '9': expected each of 1, 2, 3, 4, 5, 6 once at most"),
-        ({"folds": {"train": ("1",), "test": ("1",)}}, "fold '1': expected each of"),
+        ({"folds": {"train": ("9",)}}, "has no fold '9'; expected some of 1, 2, 3, 4, 5, 6"),
+        ({"folds": {"train": ("1",), "test": ("1",)}}, "fold '1' is named twice"),
         ({"backgrounds": ("wind",)}, r"no recording has the label 'wind' \(backgrounds\)"),
         ({"backgrounds": CLASSES}, "0 classes remain beside 5 of backgrounds"),
         ({"source_count_probabilities": (0.5, 0.4)}, "expected values of 0 or more with the sum 1"),

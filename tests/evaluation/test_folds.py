@@ -33,8 +33,10 @@ def clips():
     return (statistics * [1, 50, 1, 1, 0.01]).astype(np.float32), targets, folds
 
 
-def predicted(vectors, targets, penalty, train, test):
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=penalty, tol=1e-6))
+def predicted(vectors, targets, penalty, train, test, tolerance=1e-6):
+    model = make_pipeline(
+        StandardScaler(), LogisticRegression(C=penalty, tol=tolerance, max_iter=10000)
+    )
     with threadpoolctl.threadpool_limits(1):  # on matrices as small as these, faster than 2
         return model.fit(vectors[train], targets[train]).predict(vectors[test])
 
@@ -75,6 +77,21 @@ def test_every_fold_is_tested_by_what_the_others_chose(clips):
     squares = sum((share - sum(accuracies) / 4) ** 2 for share in accuracies)
     assert found.deviation == pytest.approx((squares / 3) ** 0.5)
     assert 0.4 < found.accuracy < 0.9
+
+
+def test_what_is_tested_is_fitted_to_the_minimum(monkeypatch):
+    """Though the settings are compared by fits that stop early."""
+    monkeypatch.setattr(module, "_TOLERANCE", 1e-3)
+    monkeypatch.setattr(module, "INVERSE_PENALTIES", (0.1,))
+    rng = np.random.default_rng(0)
+    targets, folds = np.tile(np.arange(20), 15), np.repeat(["1", "2", "3"], 100)
+    vectors = rng.normal(size=(20, 200))[targets] * 0.3 + rng.normal(size=(300, 200))
+    vectors = vectors @ rng.normal(size=(200, 200))  # some directions are far longer than others
+    found = evaluate_folds(vectors[:, None], targets, folds)
+    for fold in "123":
+        test = folds == fold
+        expected = predicted(vectors, targets, 0.1, ~test, test, tolerance=1e-8)
+        np.testing.assert_array_equal(found.predictions[test], expected)
 
 
 @pytest.mark.parametrize("name", ["10", "a"])

@@ -68,7 +68,16 @@ def test_what_cannot_be_used(tmp_path, clips):
             stored_statistics(tmp_path / "x.npz", clips)
 
     refused("and none of the 4 clips, such as 'a.wav'", names=["x.wav"], embeddings=[[1.0]])
-    refused(r"embeddings \[1, 1\] for 2 names", names=["x.wav", "a.wav"], embeddings=[[1.0]])
+    refused(
+        r"embeddings float64 \[1, 1\] for names \[2\]",
+        names=["x.wav", "a.wav"],
+        embeddings=[[1.0]],
+    )
+    refused(r"for names \[\]", filenames="a.wav", embeddings=[[1.0]])
+    refused(r"embeddings float64 \[1, 0\]", names=["a.wav"], embeddings=[[]])
+    refused("embeddings complex128", names=["a.wav"], embeddings=[[1j]])
+    refused("x.npz: has NaN or infinity in an embedding of b.wav", names=["a.wav", "b.wav"],
+            embeddings=[[1.0], [np.nan]])  # fmt: skip
     refused("holds vectors, names; expected an index", vectors=[[1.0]], names=["a.wav"])
     (tmp_path / "y.npz").write_text("text")
     with pytest.raises(InputError, match=r"y\.npz: cannot be read: "):

@@ -208,6 +208,11 @@ def test_scenes_mixed_from_folds(tmp_path):
     settings = expected_cells(config)["statistics"][0]
     config.states.small = "small-mixit"
     assert expected_cells(config)["statistics"][0] != settings
+    config.rows = ({"name": "trained"},)
+    config.retrieval.recording = "other"
+    with pytest.raises(InputError, match=r"'other' matches nothing in 5-\d+\.wav; expected each"):
+        run_ablation(config, tmp_path / "refused", verbose=False)
+    assert not list((tmp_path / "refused").rglob("*.keras"))  # before any training
 
 
 def test_the_table_of_known_numbers(tmp_path):

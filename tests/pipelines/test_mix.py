@@ -57,6 +57,11 @@ def test_scenes_become_a_fuss_folder_that_grows(sounds, tmp_path):
     assert (output / "000001.wav").stat().st_mtime_ns == before
     assert len(FussFolder(output, RATE).names) == 6
     assert len((output / "labels.csv").read_text().splitlines()) == 7
+    with pytest.raises(
+        InputError, match=r"5\.wav: is there already; expected num_scenes=6 or more"
+    ):
+        write_mixtures(opened(sounds, 4), output, verbose=False)
+    assert len((output / "labels.csv").read_text().splitlines()) == 7
     with pytest.raises(InputError, match="holds scenes of other settings or sounds"):
         write_mixtures(opened(sounds, 6, seed=1), output, verbose=False)
 

@@ -34,6 +34,14 @@ class Means(tf.Module):
     def fixed(self, audio):
         return {"vector": self.windows(audio)[:, 0]}
 
+    @tf.function(input_signature=[tf.TensorSpec([None], name="audio")])
+    def strings(self, audio):
+        return {"vector": tf.strings.as_string(audio)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], name="audio")])
+    def logarithm(self, audio):
+        return {"vector": tf.math.log(audio)}
+
     @tf.function(input_signature=[tf.TensorSpec([None, 4]), tf.TensorSpec([])])
     def two(self, audio, rate):
         return {"vector": audio + rate}
@@ -43,7 +51,8 @@ class Means(tf.Module):
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
     module = Means()
-    signatures = {name: getattr(module, name) for name in ("batched", "fixed", "two")}
+    names = ("batched", "fixed", "logarithm", "strings", "two")
+    signatures = {name: getattr(module, name) for name in names}
     served = signatures | {"serving_default": module.batched}
     tf.saved_model.save(module, str(folder / "served"), signatures=served)
     module.__call__ = module.hub
@@ -78,13 +87,27 @@ def test_what_cannot_be_called(saved, tmp_path):
         SavedModelEmbedder(saved / "hub")(WAVEFORM)
     with pytest.raises(InputError, match=r"no output 'x'; .* embedding \[1, 2, 2\], other \[1, 10"):
         SavedModelEmbedder(saved / "hub", "batched", "x")(WAVEFORM)
-    with pytest.raises(InputError, match="no signature 'x'; expected one of: batched, fixed, two"):
+    with pytest.raises(InputError, match="no signature 'x'; expected one of: batched, fixed, log"):
         SavedModelEmbedder(saved / "hub", "x")
     with pytest.raises(InputError, match="signature 'two' takes audio, rate; expected a waveform"):
         SavedModelEmbedder(saved / "hub", "two")
     (tmp_path / "saved_model.pb").write_text("not a graph")
     with pytest.raises(InputError, match=r"cannot be loaded: .*; expected a SavedModel"):
         SavedModelEmbedder(tmp_path)
+
+
+def test_outputs_that_cannot_be_used(saved):
+    embed = SavedModelEmbedder(saved / "hub", output="1")
+    with pytest.raises(InputError, match=r"gives float32 \[0, 2\] for 3 samples; expected embedd"):
+        embed(WAVEFORM[:3])  # shorter than a window
+    with pytest.raises(InputError, match=r"gives object \[10\]; expected numbers, \[dim\]"):
+        SavedModelEmbedder(saved / "hub", "strings")(WAVEFORM)
+    embed = SavedModelEmbedder(saved / "hub", "logarithm")
+    with pytest.raises(InputError, match=r"gives float32 \[10\] with NaN or infinity"):
+        embed(WAVEFORM)
+    np.testing.assert_allclose(embed(WAVEFORM[1:4]), [np.log([1, 2, 3])], rtol=1e-6)
+    with pytest.raises(InputError, match=r"\[4\] for 4 samples; expected embeddings of 3 values"):
+        embed(WAVEFORM[1:5])
 
 
 def test_digest_and_sample_rate(saved, tmp_path):

@@ -59,8 +59,8 @@ class WindowLabels(NamedTuple):
         looked_at: bool [windows], whether any label is about a part of it, or it was seen to have
             no class.
         unmatched: annotations of recordings that there are no windows of.
-        outside: annotations that overlap no window of their recording by half: what they are of
-            lies beyond its end, or in a window that is left out since it is without sound.
+        outside: annotations that no window of their recording has, see `label_windows`: they lie
+            beyond its end, or in a window that is left out since it is without sound.
     """
 
     classes: list[str]

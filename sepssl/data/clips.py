@@ -155,7 +155,8 @@ class Clips(Protocol):
         return self
 
     def stamp(self, index: int) -> str:
-        """Changes when the files behind a clip are touched; cheap, since nothing is read.
+        """Changes when the files behind a clip are touched; cheap, since nothing is read (of mixed
+        scenes once, to know which sounds can be used).
 
         The default, "", is for clips that their name and `origin` determine.
         """

@@ -5,19 +5,24 @@ import functools
 import hashlib
 import json
 import math
+import os
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from scipy import fft
 
 from sepssl.data.clips import Clips, InMemory, Joined, Skipped, Subset, cut
 from sepssl.data.labels import NoLabels
+from sepssl.data.read_ahead import read_ahead
 from sepssl.data.scenes.ambience import Microphone
 from sepssl.data.scenes.scene import PEAK_LIMIT, REFERENCE_RMS, active_rms
 from sepssl.data.splits import assigned_splits
 from sepssl.errors import InputError
+from sepssl.progress import Progress
+
+T = TypeVar("T")
 
 # Our choice, all of these.
 FRAME_SECONDS = 0.032
@@ -219,8 +224,8 @@ class MixtureClips(Clips):
 
     The sources of a scene have no label in common; of unlabelled sounds, they are different
     recordings. Classes, or combinations of labels, are drawn first, then a recording of each. One
-    that cannot be read, or is silent, is listed as skipped, and the next one of its class heard in
-    its place; of a class without any other, nothing is heard.
+    that cannot be read, or is silent, is listed as skipped, and the next one of its class is heard
+    in its place; without any, another class is, if there is one.
 
     Args:
         sounds: the recordings to mix.
@@ -258,7 +263,8 @@ class MixtureClips(Clips):
         self.split = split
         self.names = [f"mix/{split}/{seed}/{index:06d}" for index in range(count)]
         self.splits = [split] * count
-        self._unusable: dict[int, Skipped | None] = {}  # of sounds that were drawn; None is usable
+        self._problems: dict[int, Skipped | None] = {}  # of sounds that were read; None if usable
+        self._all_checked = False
         self.sample_rate = config.sample_rate
         self.class_names = sounds.class_names
         self._kinds = kinds
@@ -279,7 +285,8 @@ class MixtureClips(Clips):
 
     @property
     def skipped(self) -> Sequence[Skipped]:  # type: ignore[override]  # mypy takes it for read-only
-        return [*self.sounds.skipped, *filter(None, self._unusable.copy().values())]
+        problems = sorted(self._problems.copy().items())
+        return [*self.sounds.skipped, *(problem for _, problem in problems if problem)]
 
     @functools.cached_property
     def origin(self) -> str:
@@ -293,53 +300,80 @@ class MixtureClips(Clips):
         return f"mixed from {self.sounds.origin}, {digest}, {self.config!r}"
 
     def _draw(self, index: int) -> tuple[np.random.Generator, list[int], bool]:
-        """The recordings of a scene, and whether the first is a background."""
+        """The recordings of a scene, and whether the first is a background.
+
+        Recordings that were not read before are taken to be usable.
+        """
         rng = np.random.default_rng([self.seed, zlib.crc32(self.split.encode()), index])
         probabilities = np.array(self.config.source_count_probabilities)
         count = 1 + int(rng.choice(len(probabilities), p=probabilities / probabilities.sum()))
         group = self._groups[int(rng.integers(len(self._groups)))]
         order = [group[i] for i in rng.permutation(len(group)).tolist()]
-        if self._background:
-            order.insert(0, self._background[int(rng.integers(len(self._background)))])
         used: set[str] = set()
         chosen: list[int] = []
-        for kind in order:
-            if len(chosen) < count and used.isdisjoint(kind):
-                members = self._members[kind]
-                first = int(rng.integers(len(members)))
-                sound = next(filter(self._is_usable, members[first:] + members[:first]), None)
-                if sound is not None:
-                    chosen.append(sound)
-                    used |= kind
-        first_kind = self._kinds[chosen[0]] if chosen else frozenset()
-        return rng, chosen, not first_kind.isdisjoint(self.config.backgrounds)
 
-    def _is_usable(self, sound: int) -> bool:
-        """Whether a recording can be read; it is, once."""
-        if sound not in self._unusable:
-            try:
-                self.sounds.read(sound)
-                self._unusable[sound] = None
-            except InputError as error:
-                self._unusable[sound] = Skipped(self.sounds.names[sound], str(error))
-        return self._unusable[sound] is None
+        def choose(kinds: Sequence[frozenset[str]], most: int) -> None:
+            for kind in kinds:
+                if len(chosen) < most and used.isdisjoint(kind):
+                    members = _from(self._members[kind], rng)
+                    usable = [sound for sound in members if not self._problems.get(sound)]
+                    chosen.extend(usable[:1])
+                    used.update(kind if usable else ())
+
+        if self._background:
+            choose(_from(self._background, rng), 1)
+        has_background = bool(chosen)
+        choose(order, count)
+        return rng, chosen, has_background
+
+    def _read_sound(self, sound: int) -> np.ndarray | None:
+        """A recording; None if it cannot be used, which is remembered.
+
+        Raises:
+            InputError: if it cannot be used, and labels already depend on what can.
+        """
+        try:
+            waveform = self.sounds.read(sound)
+        except InputError as error:
+            if self._all_checked:
+                raise
+            self._problems[sound] = Skipped(self.sounds.names[sound], str(error))
+            return None
+        self._problems[sound] = None
+        return waveform
+
+    def _checked_draw(self, index: int) -> list[int]:
+        """The recordings of a scene, when all that the scenes are made of have been read once."""
+        while not self._all_checked:
+            drawn = {sound for i in range(len(self)) for sound in self._draw(i)[1]}
+            unknown = sorted(drawn - self._problems.keys())
+            with Progress("checking sounds", len(unknown), "sound") as progress:
+                for _ in read_ahead(self._read_sound, unknown, os.cpu_count() or 1):
+                    progress.update()
+            self._all_checked = not unknown
+        return self._draw(index)[1]
 
     def scene(self, index: int) -> MixedScene:
         """A scene with its true sources.
 
         Raises:
-            InputError: if none of its classes has a usable recording, one was changed since it was
-                first read, or the room response cannot be read.
+            InputError: if none of its classes has a usable recording, one can no longer be read, or
+                the room response cannot be read.
         """
-        rng, chosen, has_background = self._draw(index)
+        while True:  # until all that are drawn are usable
+            rng, chosen, has_background = self._draw(index)
+            waveforms = [w for w in map(self._read_sound, chosen) if w is not None]
+            if len(waveforms) == len(chosen):
+                break
         if not chosen:
-            reason = next(filter(None, self._unusable.copy().values())).reason
-            raise InputError(f"{self.names[index]}: has no usable recording; the first: {reason}")
+            raise InputError(
+                f"{self.names[index]}: has no usable recording; the first: "
+                f"{self.skipped[len(self.sounds.skipped)].reason}"
+            )
         config, rate = self.config, self.sample_rate
         sources = np.zeros((len(chosen), config.num_samples), np.float32)
         starts, onsets, levels = [], [], []
-        for number, (row, sound) in enumerate(zip(sources, chosen, strict=True)):
-            waveform = self.sounds.read(sound)
+        for number, (row, waveform) in enumerate(zip(sources, waveforms, strict=True)):
             if number == 0 and has_background:
                 start, onset = _spread(rng, waveform, row), 0
                 levels.append(rng.uniform(*config.background_range_db))
@@ -380,7 +414,9 @@ class MixtureClips(Clips):
         known = self.sounds.labels
         if known is None:
             return None
-        rows = [known[self._draw(index)[1]].max(axis=0, initial=0) for index in range(len(self))]
+        rows = [
+            known[self._checked_draw(index)].max(axis=0, initial=0) for index in range(len(self))
+        ]
         return np.stack(rows) if rows else np.zeros((0, known.shape[1]), np.int8)
 
     def labelled(self) -> Clips:
@@ -389,10 +425,16 @@ class MixtureClips(Clips):
         return self
 
     def stamp(self, index: int) -> str:
-        return " ".join(self.sounds.stamp(i) for i in self._draw(index)[1])
+        return " ".join(self.sounds.stamp(i) for i in self._checked_draw(index))
 
     def key(self, index: int) -> str:
-        return " ".join(self.sounds.key(i) for i in self._draw(index)[1])
+        return " ".join(self.sounds.key(i) for i in self._checked_draw(index))
+
+
+def _from(values: Sequence[T], rng: np.random.Generator) -> list[T]:
+    """All of the values, in their order from a random one on."""
+    first = int(rng.integers(len(values)))
+    return [*values[first:], *values[:first]]
 
 
 def _kinds(sounds: Clips) -> list[frozenset[str]]:

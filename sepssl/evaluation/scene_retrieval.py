@@ -6,6 +6,7 @@ between. The task and its counts are our choice.
 
 import collections
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -96,10 +97,10 @@ def scene_retrieval(
         raise InputError("embeddings hold NaN or infinity; expected finite numbers")
     mean = scenes[:, 0].mean(axis=0)
     similarity = np.einsum("qd,srd->qsr", directions(queries - mean), directions(scenes - mean))
-    if several == "max":
-        similarity = np.where(absent, -np.inf, similarity).max(axis=-1)
-    else:
+    if several == "mean":
         similarity = np.where(absent, 0, similarity).sum(axis=-1) / (~absent).sum(axis=-1)
+    else:
+        similarity = np.where(absent, -np.inf, similarity).max(axis=-1)
     similarity = np.round(similarity, 9)  # equal ones count as one step of the ranking
 
     wanted = query_labels.sum(axis=1, keepdims=True)
@@ -211,17 +212,18 @@ def evaluate_scene_retrieval(
     if queries.labels is None or scenes.labels is None:
         raise InputError(f"{title}: has no labels; expected some, for scene retrieval")
     asked = np.stack([embed(queries.read(i)) for i in range(len(queries))])
-    rows: dict[str, list[list[np.ndarray]]] = {"scene": [], **{f"scene_{n}": [] for n in separated}}
+    mixtures: list[np.ndarray] = []
+    rows: dict[str, list[list[np.ndarray]]] = {f"scene_{name}": [] for name in separated}
     with Progress(f"{title}, scene retrieval", len(scenes), "scene", verbose=verbose) as progress:
         for index in range(len(scenes)):
             mixture = scenes.read(index)
-            rows["scene"].append([embed(mixture)])
+            mixtures.append(embed(mixture))
             for name, channels_of in separated.items():
                 channels = audible(channels_of(index), mixture)
-                rows[f"scene_{name}"].append(rows["scene"][-1] + [embed(c) for c in channels])
+                rows[f"scene_{name}"].append([mixtures[-1], *map(embed, channels)])
             progress.update()
-    padded = {name: _padded(embeddings) for name, embeddings in rows.items()}
-    return retrieval_scores(asked, queries.labels, padded, scenes.labels, seed)
+    vectors = {"scene": np.stack(mixtures), **{name: _padded(row) for name, row in rows.items()}}
+    return retrieval_scores(asked, queries.labels, vectors, scenes.labels, seed)
 
 
 def retrieval_scores(
@@ -241,17 +243,16 @@ def retrieval_scores(
         "NAME_map", "NAME_map_low" and "NAME_map_high" for each of `scenes`; "NAME_mean_map" and so
         on, by the mean, for those of several embeddings; and "scene_chance".
     """
-    results: dict[str, float] = {}
-
-    def add(name: str, embeddings: np.ndarray, several: Literal["max", "mean"]) -> None:
-        result = scene_retrieval(queries, query_labels, embeddings, scene_labels, seed, several)
-        results.update({f"{name}_map": result.map, "scene_chance": result.chance})
-        results.update({f"{name}_map_low": result.low, f"{name}_map_high": result.high})
-
+    rank = functools.partial(scene_retrieval, queries, query_labels)
+    found: dict[str, SceneRetrievalResult] = {}
     for name, embeddings in scenes.items():
-        add(name, embeddings, "max")
-        if embeddings.ndim == 3 and embeddings.shape[1] > 1:
-            add(f"{name}_mean", embeddings, "mean")
+        found[name] = rank(embeddings, scene_labels, seed)
+        if embeddings.ndim == 3:
+            found[f"{name}_mean"] = rank(embeddings, scene_labels, seed, several="mean")
+    results: dict[str, float] = {}
+    for name, result in found.items():
+        results |= {f"{name}_map": result.map, "scene_chance": result.chance}
+        results |= {f"{name}_map_low": result.low, f"{name}_map_high": result.high}
     return results
 
 

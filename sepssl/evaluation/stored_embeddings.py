@@ -84,13 +84,14 @@ def _read(source: pathlib.Path) -> tuple[list[str], np.ndarray]:
                             f"{source}: has embeddings {vectors.dtype} {list(vectors.shape)} for "
                             f"names {list(names.shape)}; {_EXPECTED}"
                         )
+                    vectors = vectors.astype(np.float32)
                     if not np.isfinite(vectors).all():
                         name = names[~np.isfinite(vectors).all(axis=1)][0]
                         raise InputError(
                             f"{source}: has NaN or infinity in an embedding of {name}; expected "
                             "finite numbers"
                         )
-                    return names.astype(str).tolist(), vectors.astype(np.float32)
+                    return names.astype(str).tolist(), vectors
                 if not there or "embeddings" not in stored:
                     raise InputError(f"{source}: holds {', '.join(stored)}; {_EXPECTED}")
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -111,10 +111,11 @@ def write_mixtures(
     with lock_folder(output, wait=False):
         _require_same_settings(clips, output)
         paths = [output / f"{name.rpartition('/')[2]}.wav" for name in clips.names]
-        if beyond := sorted(set(output.glob("[0-9]*[0-9].wav")) - set(paths)):
+        numbers = [int(path.stem) for path in output.glob("*.wav") if path.stem.isdecimal()]
+        if max(numbers, default=0) >= len(paths):
             raise InputError(
-                f"{beyond[-1]}: is there already; expected num_scenes={int(beyond[-1].stem) + 1} "
-                "or more, or another folder"
+                f"{output}: holds scene {max(numbers)}; expected num_scenes={max(numbers) + 1} or "
+                "more, or another folder"
             )
         missing = [index for index, path in enumerate(paths) if not path.exists()]
         skipped = []

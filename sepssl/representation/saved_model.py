@@ -98,17 +98,20 @@ class SavedModelEmbedder:
         embeddings = np.asarray(self._chosen(found))
         given = f"{self.folder}: gives {embeddings.dtype} {list(embeddings.shape)}"
         size = embeddings.shape[-1] if embeddings.ndim else 0
-        if embeddings.dtype.kind not in "fiu" or not 1 <= embeddings.ndim <= 3:
+        kind = tf.as_dtype(embeddings.dtype)
+        if not (kind.is_floating or kind.is_integer) or not 1 <= embeddings.ndim <= 3:
             raise InputError(
                 f"{given}; expected numbers, [dim], [windows, dim] or [batch, windows, dim]"
             )
         if not embeddings.size or size != (self._size or size):
-            expected = f"embeddings of {self._size} values" if self._size else "embeddings"
+            expected = f"embeddings of {self._size} values" if self._size else "one or more"
             raise InputError(f"{given} for {len(waveform)} samples; expected {expected}")
+        with np.errstate(over="ignore"):  # which makes them infinite
+            embeddings = embeddings.reshape(-1, size).astype(np.float32)
         if not np.isfinite(embeddings).all():
             raise InputError(f"{given} with NaN or infinity; expected finite numbers")
         self._size = size
-        return embeddings.reshape(-1, size).astype(np.float32)
+        return embeddings
 
     def _chosen(self, found: Any) -> Any:
         if isinstance(found, Mapping):

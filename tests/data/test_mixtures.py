@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from sepssl.data.clips import Subset
 from sepssl.data.labels import NoLabels
 from sepssl.data.mixtures import MixtureConfig, Mixtures
 from sepssl.data.scenes import active_rms
@@ -232,7 +233,7 @@ def test_sources_have_no_label_in_common(tmp_path):
 
 @pytest.mark.parametrize("labelled", [True, False])
 def test_unusable_recordings_give_way_to_others(tmp_path, labelled):
-    """One of three of a class is silent, and the only one of another class is not a number."""
+    """The last of three of a class is silent, the only one of another class is not a number."""
     lines = ["filename,labels,fold"]
     for name in ("a0", "a1", "a2", "b0", "c0", "c1", "d0"):
         write(tmp_path / f"{name}.wav", np.random.default_rng(int(name[1])).normal(size=RATE) * 0.1)
@@ -242,33 +243,64 @@ def test_unusable_recordings_give_way_to_others(tmp_path, labelled):
     count, folds = 40, ALL if labelled else None
     good = mixed(tmp_path, {"train": count}, folds=folds)
     before = [good.scene(i).names for i in range(count)]
-    write(tmp_path / "a1.wav", np.zeros(RATE))
-    write(tmp_path / "b0.wav", np.full(RATE, np.nan))
+    drawn = sorted({name for names in before for name in names})  # unlabelled, some are for testing
+    bad = ["a2.wav", "b0.wav"] if labelled else drawn[:2]
+    write(tmp_path / bad[0], np.zeros(RATE))
+    write(tmp_path / bad[1], np.full(RATE, np.nan))
     found = mixed(tmp_path, {"train": count}, folds=folds)
     assert not found.skipped
     after = [found.scene(i).names for i in range(count)]
-    drawn = {name for names in before for name in names}  # unlabelled, not all are for training
-    assert {entry.name for entry in found.skipped} == {"a1.wav", "b0.wav"} & drawn
-    assert len(found.skipped) == len(set(found.skipped)) > 0
-    changed = 0
+    assert [entry.name for entry in found.skipped] == bad
+    instead = {"a2.wav": "a0.wav"} if labelled else {}
     for index, (was, now) in enumerate(zip(before, after, strict=True)):
-        kept = [{"a1.wav": "a2.wav"}.get(name, name) for name in was if name != "b0.wav"]
-        if not labelled:
-            kept = [name for name in was if name not in ("a1.wav", "b0.wav")]
+        kept = [instead.get(name, name) for name in was if name in instead or name not in bad]
         assert now[: len(kept)] == kept
         assert now
-        assert not {"a1.wav", "b0.wav"} & set(now)
-        changed += was != now
+        assert not set(bad) & set(now)
         again = mixed(tmp_path, {"train": count}, folds=folds)
         assert again.scene(index).names == now  # whatever was drawn before
         if labelled:
             classes = [found.class_names[i] for i in np.flatnonzero(found.labels[index])]
             assert classes == sorted(name[0] for name in now)
-    assert changed > 5
+    assert sum(was != now for was, now in zip(before, after, strict=True)) > 5
     for path in tmp_path.glob("*.wav"):
         write(path, np.zeros(RATE))
+    silent = mixed(tmp_path, {"train": 1}, folds=folds)
     with pytest.raises(InputError, match=r"mix/train/0/000000: has no usable recording; the first"):
-        mixed(tmp_path, {"train": 1}, folds=folds).scene(0)
+        silent.scene(0)
+    assert not np.any(silent.labels)
+
+
+def test_another_background_is_heard_for_one_that_cannot_be_used(tmp_path):
+    lines = ["filename,labels,fold"]
+    for number, name in enumerate(("rain", "wind", "cat", "dog")):
+        sound = np.random.default_rng(number).normal(size=RATE) * (name != "wind")
+        write(tmp_path / f"{name}.wav", sound * 0.1)
+        lines.append(f"{name}.wav,{name},1")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    arguments = {"folds": ALL, "source_count_probabilities": (0.5, 0.5)}
+    clips = mixed(tmp_path, {"train": 20}, backgrounds=("rain", "wind"), **arguments)
+    for scene in map(clips.scene, range(20)):
+        assert scene.background
+        assert scene.names[0] == "rain.wav"
+        assert not {"rain.wav", "wind.wav"} & set(scene.names[1:])
+    clips = mixed(tmp_path, {"train": 20}, backgrounds=("wind",), **arguments)
+    assert not any(clips.scene(index).background for index in range(20))
+
+
+def test_sounds_that_cannot_be_used_are_listed_once(tmp_path):
+    """Of several splits, and of parts of them; a file without sound at all is known before."""
+    lines = ["filename,labels,fold"]
+    for fold in "123":
+        for name in "abc":
+            sound = np.random.default_rng(ord(name)).normal(size=RATE) * 0.1
+            write(tmp_path / f"{fold}{name}.wav", sound * (name != "b"))
+            lines.append(f"{fold}{name}.wav,{name},{fold}")
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    (tmp_path / "labels.csv").write_text("\n".join([*lines, "broken.wav,a,1"]))
+    folds = {"train": ("1",), "validation": ("2",)}
+    part = Subset(mixed(tmp_path, {"train": 20, "validation": 20}, folds=folds), range(5))
+    assert [entry.name for entry in part.skipped] == ["broken.wav", "1b.wav", "2b.wav"]
 
 
 def test_scenes_change_with_the_sounds(tmp_path):

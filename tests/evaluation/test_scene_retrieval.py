@@ -187,5 +187,6 @@ def test_scores_by_mixture_and_by_channel(sounds):
     scores = evaluate_scene_retrieval(embed, queries, scenes, {"x": separated}, 0, "x", False)
     assert scores["scene_x_map"] == 1
     assert scores["scene_x_mean_map"] > scores["scene_map"]
+    assert "scene_mean_map" not in scores
     assert scores["scene_x_map"] > scores["scene_map"] > scores["scene_chance"]
     assert scores["scene_map_low"] < scores["scene_map"] < scores["scene_map_high"]

@@ -57,11 +57,11 @@ def test_scenes_become_a_fuss_folder_that_grows(sounds, tmp_path):
     assert (output / "000001.wav").stat().st_mtime_ns == before
     assert len(FussFolder(output, RATE).names) == 6
     assert len((output / "labels.csv").read_text().splitlines()) == 7
-    with pytest.raises(
-        InputError, match=r"5\.wav: is there already; expected num_scenes=6 or more"
-    ):
+    (output / "2024-01-01.wav").touch()
+    with pytest.raises(InputError, match="out: holds scene 5; expected num_scenes=6 or more, or"):
         write_mixtures(opened(sounds, 4), output, verbose=False)
     assert len((output / "labels.csv").read_text().splitlines()) == 7
+    (output / "2024-01-01.wav").unlink()
     with pytest.raises(InputError, match="holds scenes of other settings or sounds"):
         write_mixtures(opened(sounds, 6, seed=1), output, verbose=False)
 
@@ -109,12 +109,20 @@ def test_other_folders_stay_as_they_are(sounds, tmp_path):
     assert (tmp_path / "mine" / "a.txt").read_text() == "mine"
 
 
-def test_scenes_of_broken_sounds_are_skipped(sounds, tmp_path):
+@pytest.mark.parametrize("labelled", [True, False])
+def test_scenes_of_sounds_that_break_are_skipped(sounds, tmp_path, labelled):
+    """Where labels are known, no other sound takes their place."""
     clips = opened(sounds, 12)
     names = [clips.scene(index).names for index in range(12)]
     broken = next(scene for scene in names if len(scene) > 1)[1]
+    if labelled:
+        assert len(clips.labels) == 12
     (sounds / broken).write_bytes((sounds / broken).read_bytes()[:2000])
     lost = [name for name, scene in zip(clips.names, names, strict=True) if broken in scene]
     done = write_mixtures(clips, tmp_path / "out", verbose=False)
+    if not labelled:
+        assert done == (12, 0, [])
+        assert [entry.name for entry in clips.skipped] == [broken]
+        return
     assert [entry.name for entry in done.skipped] == lost
     assert done.written == 12 - len(lost) > 0

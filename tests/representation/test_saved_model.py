@@ -42,6 +42,14 @@ class Means(tf.Module):
     def logarithm(self, audio):
         return {"vector": tf.math.log(audio)}
 
+    @tf.function(input_signature=[tf.TensorSpec([None], name="audio")])
+    def brain(self, audio):
+        return {"vector": tf.cast(2 * audio, tf.bfloat16)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], name="audio")])
+    def double(self, audio):
+        return {"vector": 1e39 * tf.cast(audio, tf.float64)}
+
     @tf.function(input_signature=[tf.TensorSpec([None, 4]), tf.TensorSpec([])])
     def two(self, audio, rate):
         return {"vector": audio + rate}
@@ -51,7 +59,7 @@ class Means(tf.Module):
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
     module = Means()
-    names = ("batched", "fixed", "logarithm", "strings", "two")
+    names = ("batched", "brain", "double", "fixed", "logarithm", "strings", "two")
     signatures = {name: getattr(module, name) for name in names}
     served = signatures | {"serving_default": module.batched}
     tf.saved_model.save(module, str(folder / "served"), signatures=served)
@@ -82,12 +90,18 @@ def test_signatures_take_a_batch_of_any_or_one_length(saved):
     np.testing.assert_allclose(found, [*EXPECTED, [4.25, 16]])
 
 
+def test_numbers_of_other_precisions(saved):
+    found = SavedModelEmbedder(saved / "hub", "brain")(WAVEFORM)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [2 * WAVEFORM])
+
+
 def test_what_cannot_be_called(saved, tmp_path):
     with pytest.raises(InputError, match="hub: has several outputs; expected the name of one: 0"):
         SavedModelEmbedder(saved / "hub")(WAVEFORM)
     with pytest.raises(InputError, match=r"no output 'x'; .* embedding \[1, 2, 2\], other \[1, 10"):
         SavedModelEmbedder(saved / "hub", "batched", "x")(WAVEFORM)
-    with pytest.raises(InputError, match="no signature 'x'; expected one of: batched, fixed, log"):
+    with pytest.raises(InputError, match="no signature 'x'; expected one of: batched, brain, dou"):
         SavedModelEmbedder(saved / "hub", "x")
     with pytest.raises(InputError, match="signature 'two' takes audio, rate; expected a waveform"):
         SavedModelEmbedder(saved / "hub", "two")
@@ -98,10 +112,12 @@ def test_what_cannot_be_called(saved, tmp_path):
 
 def test_outputs_that_cannot_be_used(saved):
     embed = SavedModelEmbedder(saved / "hub", output="1")
-    with pytest.raises(InputError, match=r"gives float32 \[0, 2\] for 3 samples; expected embedd"):
+    with pytest.raises(InputError, match=r"gives float32 \[0, 2\] for 3 samples; expected one or"):
         embed(WAVEFORM[:3])  # shorter than a window
     with pytest.raises(InputError, match=r"gives object \[10\]; expected numbers, \[dim\]"):
         SavedModelEmbedder(saved / "hub", "strings")(WAVEFORM)
+    with pytest.raises(InputError, match=r"gives float64 \[10\] with NaN or infinity"):
+        SavedModelEmbedder(saved / "hub", "double")(WAVEFORM)  # beyond float32
     embed = SavedModelEmbedder(saved / "hub", "logarithm")
     with pytest.raises(InputError, match=r"gives float32 \[10\] with NaN or infinity"):
         embed(WAVEFORM)

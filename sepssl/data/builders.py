@@ -520,8 +520,7 @@ def _by_split(clips: Clips) -> dict[str, Clips]:
     if not clips.splits or not any(clips.splits):
         return {"train": clips}
     splits = np.array([split or "other" for split in clips.splits])
-    names = list(dict.fromkeys(splits.tolist()))
     return {
-        split: Subset(clips, np.flatnonzero(splits == split), [] if place else clips.skipped)
-        for place, split in enumerate(names)
+        split: Subset(clips, np.flatnonzero(splits == split))
+        for split in dict.fromkeys(splits.tolist())
     }

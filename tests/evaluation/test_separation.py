@@ -47,7 +47,8 @@ def test_mixed_scenes_of_a_fold_are_scored(separator, tmp_path):
         lines.append(f"{number}.wav,class{number % 4},{number // 4}")
     (tmp_path / "labels.csv").write_text("\n".join(lines))
     spec = f"mix:{tmp_path}"
-    result, _ = evaluate_separator(separator, spec, num_clips=6, seed=2, test_fold="0")
+    result, skipped = evaluate_separator(separator, spec, num_clips=6, seed=2, test_fold="0")
+    assert not skipped
     clips = open_clips(spec, 16000, mixtures=Mixtures({"test": 6}, 2, folds={"test": ("0",)}))
     expected = SeparationScores()
     for mixture, sources in map(clips.read_with_sources, range(6)):
@@ -56,6 +57,10 @@ def test_mixed_scenes_of_a_fold_are_scored(separator, tmp_path):
         assert result["scores"]["separator"][key] == pytest.approx(value, abs=1e-3)
     assert result["clips"] == 6
     assert np.isfinite(result["MoMi"])
+    soundfile.write(tmp_path / "1.wav", np.zeros(16000), 16000)
+    result, skipped = evaluate_separator(separator, spec, num_clips=6, seed=2, test_fold="0")
+    assert result["clips"] == 6
+    assert [entry.name for entry in skipped] == ["1.wav"]
 
 
 def test_recordings_without_sources_have_momi_only(separator, tmp_path):

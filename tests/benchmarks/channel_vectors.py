@@ -29,7 +29,9 @@ from sepssl.progress import Progress
 
 
 def kinds_of_rows(mixture, channels):
-    """Name -> vector, of a mixture [dim] and its channels [channels, dim]."""
+    """Name -> vectors, of a mixture [dim] and its channels [channels, dim]."""
+    if not len(channels):  # none is audible
+        channels = mixture[None]
     mean, largest = channels.mean(axis=0), channels.max(axis=0)
     return {
         "mean": [mixture, mean],
@@ -66,6 +68,7 @@ def main():
     parser.add_argument("--input", required=True)
     parser.add_argument("--encoder", action="append", required=True, help="NAME=FILE")
     parser.add_argument("--separator", required=True)
+    parser.add_argument("--scenes", default="1500,600,1000", help="to train, validate, test on")
     parser.add_argument("--output", required=True)
     options = parser.parse_args()
     encoders = {
@@ -75,6 +78,8 @@ def main():
     separator = sepssl.load_separator(options.separator)
     config = real_ablation.get_config()
     config.directory = f"mix:{options.input}"
+    counts = map(int, options.scenes.split(","))
+    config.evaluation.update(dict(zip(SPLITS, counts, strict=True)))
     with tempfile.TemporaryDirectory() as folder:
         splits = SeedCells(config, 0, pathlib.Path(folder)).evaluation_clips()
         vectors = [

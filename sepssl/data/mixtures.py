@@ -316,9 +316,10 @@ class MixtureClips(Clips):
             for kind in kinds:
                 if len(chosen) < most and used.isdisjoint(kind):
                     members = _from(self._members[kind], rng)
-                    usable = [sound for sound in members if not self._problems.get(sound)]
-                    chosen.extend(usable[:1])
-                    used.update(kind if usable else ())
+                    sound = next((i for i in members if not self._problems.get(i)), None)
+                    if sound is not None:
+                        chosen.append(sound)
+                        used.update(kind)
 
         if self._background:
             choose(_from(self._background, rng), 1)

@@ -74,7 +74,7 @@ def evaluate_separator(
     order = np.random.default_rng([seed, 4]).permutation(len(clips))[:count].tolist()
     if clips.in_order:
         order.sort()
-    skipped = {entry.name: entry for entry in clips.skipped}
+    skipped: dict[str, Skipped] = {}
     result = _scores_and_momi(separator, clips, order, skipped, verbose)
     if not result["clips"]:
         reason = skipped[clips.names[order[0]]].reason
@@ -85,8 +85,8 @@ def evaluate_separator(
             f"separator {counted(separator.num_sources, 'output')}; expected two or more of both, "
             "for mixtures of two clips to separate"
         )
-    skipped |= {entry.name: entry for entry in clips.skipped}  # sounds of mixed scenes, by now
-    return result, list(skipped.values())
+    # Only now it is known which sounds of mixed scenes could not be used.
+    return result, [*clips.skipped, *skipped.values()]
 
 
 def _scores_and_momi(

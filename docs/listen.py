@@ -45,7 +45,10 @@ for name in ("--model", "--example"):
 parser.add_argument("--input")
 parser.add_argument("--threshold", type=float, default=0.9)
 flags = parser.parse_args()
-encode = Interpreter(flags.model).get_signature_runner("serving_default")
+try:
+    encode = Interpreter(flags.model).get_signature_runner("serving_default")
+except ValueError as error:
+    raise SystemExit(f"{flags.model}: {error}; expected sepssl-export's encoder.tflite") from error
 heard = [block for block in blocks(flags.example) if sounds(block)]
 if not heard:
     raise SystemExit(f"{flags.example}: is silent; expected a sound to listen for")

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import soxr
 
-from sepssl.audio.files import audio_info, check_sample_rate, read_audio
+from sepssl.audio.files import as_waveform, audio_info, check_sample_rate, read_audio
 from sepssl.audio.streaming import stream_audio
 from sepssl.representation.embed import embed_recording
 from sepssl.representation.encoder import Encoder, load_encoder
@@ -29,7 +29,8 @@ def separate(
         float32 [num_sources, samples], at the recording's sample rate.
 
     Raises:
-        InputError: if a file cannot be read, or `sample_rate` is not a positive whole number.
+        InputError: if a file cannot be read, samples are not finite or far beyond full scale (more
+            than 1000), or `sample_rate` is not a positive whole number.
         ValueError: if the waveform is empty or is not [samples].
 
     Example:
@@ -63,7 +64,8 @@ def embed(
         float32 [embedding_size].
 
     Raises:
-        InputError: if a file cannot be read, or `sample_rate` is not a positive whole number.
+        InputError: if a file cannot be read, samples are not finite or far beyond full scale (more
+            than 1000), or `sample_rate` is not a positive whole number.
         ValueError: if the waveform is empty or is not [samples].
 
     Example:
@@ -118,11 +120,7 @@ def embed_windows(
 
 
 def _at_rate(recording: np.ndarray, sample_rate: int | None, rate: int) -> np.ndarray:
-    waveform = np.asarray(recording, np.float32)
-    if waveform.ndim != 1 or not len(waveform):
-        raise ValueError(
-            f"waveform of shape {waveform.shape}: expected one channel, [samples], not empty"
-        )
+    waveform = as_waveform(recording)
     if sample_rate is not None and sample_rate != rate:
         check_sample_rate(sample_rate)
         waveform = soxr.resample(waveform, sample_rate, rate, quality="HQ")

@@ -42,6 +42,7 @@ __all__ = [
     "SUFFIXES",
     "UNREAD_SUFFIXES",
     "AudioInfo",
+    "as_waveform",
     "audio_info",
     "check_audio",
     "check_decoder",
@@ -100,6 +101,22 @@ def check_sample_rate(sample_rate: int) -> None:
     whole = math.isfinite(sample_rate) and sample_rate == int(sample_rate)
     if not (whole and sample_rate >= 1):
         raise InputError(f"sample_rate is {sample_rate}; expected a positive whole number of Hz")
+
+
+def as_waveform(recording: np.ndarray) -> np.ndarray:
+    """A recording in memory as float32 [samples].
+
+    Raises:
+        ValueError: if it is not of that shape, or empty.
+        InputError: if samples are not finite, or beyond `LOUDEST`.
+    """
+    waveform = np.asarray(recording, np.float32)
+    if waveform.ndim != 1 or not len(waveform):
+        raise ValueError(
+            f"waveform of shape {waveform.shape}: expected one channel, [samples], not empty"
+        )
+    check_samples(waveform, "waveform")
+    return waveform
 
 
 def check_decoder(decoder: str) -> None:

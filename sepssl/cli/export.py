@@ -290,13 +290,14 @@ def _calibration(values, log_mel):
     if is_path(values.calibration):
         clips = Segments(clips, 2 * patch_seconds)
     count = min(len(clips), CALIBRATION_PATCHES)
-    skipped = list(clips.skipped)
+    skipped: list[Skipped] = []
     for index in np.linspace(0, len(clips) - 1, count).round().astype(int):
         try:
             yield clips.read(index)
         except InputError as error:
             skipped.append(Skipped(clips.names[index], str(error)))
-    report_skipped(skipped)
+    # Only now it is known which sounds of mixed scenes could not be used.
+    report_skipped([*clips.skipped, *skipped])
 
 
 def _print_checks(checks):

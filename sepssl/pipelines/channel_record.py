@@ -459,7 +459,7 @@ def _rows(entry: Entry, table: str) -> list[list]:
             for channel, start, end, level in entry.intervals
         ]
     return [
-        [entry.name, c, f"{level:.1f}", f"{share:.3f}"]
+        [entry.name, c, f"{level:z.1f}", f"{share:.3f}"]
         for c, (level, share) in enumerate(zip(entry.levels, entry.active, strict=True), start=1)
     ]
 

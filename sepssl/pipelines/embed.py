@@ -121,7 +121,7 @@ def embed_recordings(
     settings = _settings(encoder, embedder, separator, pool, audible_db)
     settings["truncated"] = "keep" if clips.allow_truncated else "skip"
     settings["speed"] = clips.speed
-    summary = EmbedSummary(skipped=list(clips.skipped))
+    summary = EmbedSummary()
     began = time.monotonic()
     with _locked(folder), WindowStore(folder, settings) as store:
         recordings = store.add_recordings(
@@ -152,6 +152,8 @@ def embed_recordings(
                     store.drop(recording.id)
                     summary.skipped.append(Skipped(clips.names[index], str(error)))
                 shown.finish(index)
+        # Only now it is known which sounds of mixed scenes could not be used.
+        summary.skipped = [*clips.skipped, *summary.skipped]
         summary.seconds = time.monotonic() - began
         recordings_there, summary.rows, summary.silent = store.count()
         if not recordings_there:

@@ -225,7 +225,7 @@ def separate_recordings(
         "truncated": "keep" if recordings.allow_truncated else "skip",
         "speed": recordings.speed,
     }
-    summary = Summary(skipped=[entry.reason for entry in recordings.skipped])
+    summary = Summary()
     start = f"separating {counted(len(recordings), 'recording')} -> {output}"
     progress = Progress("separating", len(recordings), "recording", start=start, verbose=verbose)
     remade = False
@@ -260,13 +260,15 @@ def separate_recordings(
                     "goes on with the others"
                 ) from error
             except InputError as error:
-                if len(recordings) == 1 and not summary.skipped:
+                if len(recordings) == 1 and not recordings.skipped:
                     raise
                 summary.skipped.append(str(error))
             progress.update()
         if remade:
             with lock_folder(output, wait=True):
                 record.write_tables()
+        # Only now it is known which sounds of mixed scenes could not be used.
+        summary.skipped = [*(entry.reason for entry in recordings.skipped), *summary.skipped]
         if record.entries:
             summary.table, summary.intervals = output / TABLE, output / INTERVALS
     return summary

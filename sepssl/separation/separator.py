@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from sepssl.audio.files import check_sample_rate
+from sepssl.audio.files import as_waveform, check_sample_rate
 from sepssl.audio.framing import check_waveform_shape
 from sepssl.separation import consistency
 from sepssl.separation.basis import LearnedBasis
@@ -169,15 +169,12 @@ class Separator(keras.Model):
 
         Raises:
             ValueError: if `waveform` is not of that shape, or empty.
-            InputError: if `sample_rate` is not a positive whole number.
+            InputError: if `sample_rate` is not a positive whole number, or samples are not finite
+                or far beyond full scale (more than 1000).
         """
         check_sample_rate(sample_rate)
         sample_rate = int(sample_rate)
-        waveform = np.asarray(waveform, np.float32)
-        if waveform.ndim != 1 or not len(waveform):
-            raise ValueError(
-                f"waveform of shape {waveform.shape}: expected one channel, [samples], not empty"
-            )
+        waveform = as_waveform(waveform)
         channels = np.empty((self.num_sources, len(waveform)), np.float32)
         blocks = (waveform[i : i + sample_rate] for i in range(0, len(waveform), sample_rate))
         done = 0

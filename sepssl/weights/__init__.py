@@ -97,7 +97,14 @@ def model_file(
         found = f"names a sepssl {others[0]}" if others else "no such file"
         raise InputError(f"{path}: {found}; {expected}")
     file = FOLDER / entry["file"] if "file" in entry else _fetched(entry)
-    _require_checksum(file.read_bytes(), entry, str(file))
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{file}: cannot be read ({error.strerror}); expected the weights that come with the "
+            "package: pip install --force-reinstall --no-deps sepssl"
+        ) from error
+    _require_checksum(content, entry, str(file))
     return file
 
 

@@ -134,6 +134,8 @@ def test_listening_for_an_example(converted, encoder, tmp_path, monkeypatch, cap
     padded = [line.split(" s: ") for line in listen(f"--input={tmp_path}/recording.wav", ALL)]
     assert [float(time) for time, _ in padded] == [1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5]
     np.testing.assert_allclose([float(value) for _, value in padded][1:], found, atol=1e-3)
+    with pytest.raises(SystemExit, match=r"example\.wav: .*; expected sepssl-export's"):
+        listen(f"--model={tmp_path}/example.wav")
     with pytest.raises(SystemExit, match=r"fast\.wav: 44100 Hz; expected 16000 Hz"):
         listen(f"--input={tmp_path}/fast.wav")
     soundfile.write(tmp_path / "example.wav", silence, 16000, "FLOAT")

@@ -9,7 +9,11 @@ from sepssl.data.fuss import FussFolder
 from sepssl.data.mixtures import MixtureConfig, Mixtures
 from sepssl.data.sources import open_clips
 from sepssl.errors import InputError
+from sepssl.pipelines.embed import embed_recordings
 from sepssl.pipelines.mix import write_mixtures
+from sepssl.pipelines.separate import separate_recordings
+from sepssl.representation import Encoder, SmallBackbone
+from sepssl.separation import TDCN, Separator, STFTBasis
 
 RATE = 8000
 
@@ -107,6 +111,20 @@ def test_other_folders_stay_as_they_are(sounds, tmp_path):
     with pytest.raises(InputError, match=r"is not empty, but holds no mix\.json"):
         write_mixtures(opened(sounds, 2), tmp_path / "mine", verbose=False)
     assert (tmp_path / "mine" / "a.txt").read_text() == "mine"
+
+
+def test_sounds_that_gave_way_are_listed_by_what_reads_the_scenes(sounds, tmp_path):
+    to_separate, to_embed = opened(sounds, 8), opened(sounds, 8)
+    broken = opened(sounds, 8).scene(0).names[0]
+    (sounds / broken).write_bytes((sounds / broken).read_bytes()[:2000])
+    separator = Separator(2, STFTBasis(64, 32), TDCN(4, 8, 1, 1), "uniform", sample_rate=RATE)
+    channels = separate_recordings(separator, to_separate, tmp_path / "channels", verbose=False)
+    assert channels.separated == 8
+    assert [reason.partition(":")[0] for reason in channels.skipped] == [str(sounds / broken)]
+    encoder = Encoder(SmallBackbone(8, width=2))
+    rows = embed_recordings(encoder, to_embed, tmp_path / "table.csv", verbose=False)
+    assert rows.embedded == 8
+    assert [entry.name for entry in rows.skipped] == [broken]
 
 
 @pytest.mark.parametrize("labelled", [True, False])

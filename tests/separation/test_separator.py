@@ -5,7 +5,8 @@ import tensorflow as tf
 
 import sepssl
 from sepssl.errors import InputError
-from sepssl.inference import separate
+from sepssl.inference import embed, embed_windows, separate
+from sepssl.representation import Encoder, SmallBackbone
 from sepssl.separation import TDCN, LearnedBasis, Separator, STFTBasis
 from sepssl.serialization import save_model
 
@@ -230,3 +231,19 @@ def test_rates_of_waveforms_that_cannot_be(rate):
         separator.separate(np.ones(100, np.float32), rate)
     with pytest.raises(InputError, match=f"sample_rate is {rate}; expected a positive"):
         separate(separator, np.ones(100, np.float32), rate)
+
+
+@pytest.mark.parametrize("sample", [np.nan, np.inf, -32768.0])
+def test_samples_that_cannot_be_are_named(sample):
+    separator = Separator(2, STFTBasis(64, 32), TDCN(4, 8, 1, 1), "uniform")
+    encoder = Encoder(SmallBackbone(8, width=2))
+    waveform = np.zeros(16000, np.float32)
+    waveform[7000] = sample
+    for use in (
+        lambda: separator.separate(waveform, 16000),
+        lambda: separate(separator, waveform, 8000),
+        lambda: embed(encoder, waveform),
+        lambda: embed_windows(encoder, waveform, 44100),
+    ):
+        with pytest.raises(InputError, match="waveform: holds"):
+            use()

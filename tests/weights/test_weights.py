@@ -126,6 +126,12 @@ def test_models_of_the_package_have_a_license():
     assert weights.license_of("other.keras", "Encoder") == ""
 
 
+def test_a_file_that_is_missing_from_the_package_is_named():
+    entries = {"lost": {"file": "lost.keras", "sha256": "0" * 64}}
+    with pytest.raises(InputError, match=r"lost\.keras: cannot be read .* pip install --force"):
+        weights.model_file("lost", "Separator", entries)
+
+
 def test_a_url_is_fetched_once_and_checked(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     source = tmp_path / "elsewhere.keras"

@@ -49,7 +49,7 @@ _USES = {  # flag -> the tasks that it is about
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_enum("task", None, TASKS, "The first argument.", flag_values=values)
+    flags.DEFINE_enum("task", None, TASKS, "The first argument.", required=True, flag_values=values)
     flags.DEFINE_multi_string(
         "index",
         None,
@@ -119,8 +119,6 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def check(values: flags.FlagValues) -> None:
     task = values.task
-    if task is None:
-        raise InputError(f"expected a task as the first argument: {', '.join(TASKS)}")
     for name, tasks in _USES.items():
         if values[name].present and task not in tasks:
             hint = "; expected --detections or --scores" if name == "output" else ""

@@ -61,7 +61,7 @@ _SHOWN = 10  # failures and notes
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_enum("task", None, TASKS, "The first argument.", flag_values=values)
+    flags.DEFINE_enum("task", None, TASKS, "The first argument.", required=True, flag_values=values)
     flags.DEFINE_string(
         "manifest",
         None,
@@ -138,8 +138,6 @@ def check(values: flags.FlagValues) -> None:
     from sepssl.pipelines.corpus import require_output
 
     task = values.task
-    if task is None:
-        raise InputError(f"expected a task as the first argument: {', '.join(TASKS)}")
     for name, other in _USES.items():
         if values[name].present and task != other:
             raise InputError(f"--{name}: is for {other}, not for {task}")

@@ -119,7 +119,7 @@ def main(values: flags.FlagValues) -> None:
 
 
 def stopped(_: flags.FlagValues) -> str:
-    return "rows of finished recordings are kept; repeat the command to continue"
+    return "what is done is kept; repeat the command to continue"
 
 
 def run() -> None:

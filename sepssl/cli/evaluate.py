@@ -76,6 +76,7 @@ def define_flags(values: flags.FlagValues) -> None:
         None,
         '"scenes" (built in), a folder, a manifest (.csv), "tfds:NAME[/CONFIG]", or "mix:FOLDER".',
         required=True,
+        allow_overwrite=False,
         flag_values=values,
     )
     flags.DEFINE_string(

@@ -131,6 +131,9 @@ def parse(command: ModuleType, values: flags.FlagValues, argv: Sequence[str]) ->
         rest = values(argv)
     except flags.Error as error:
         missing = _MISSING.match(str(error))
+        if missing and missing[1] == "task":
+            tasks = ", ".join(command.TASKS)
+            sys.exit(_fail(command, f"expected a task as the first argument: {tasks}"))
         sys.exit(_fail(command, f"--{missing[1]} is required" if missing else error))
     except SystemExit:  # other flags that ask for help, for which absl exits with 1
         sys.exit(0)

@@ -42,6 +42,7 @@ def define_flags(values: flags.FlagValues) -> None:
         None,
         "A folder of isolated sounds, or a manifest (.csv).",
         required=True,
+        allow_overwrite=False,
         flag_values=values,
     )
     flags.DEFINE_string("output", None, "Folder for the scenes.", required=True, flag_values=values)

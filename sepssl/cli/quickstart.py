@@ -44,6 +44,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "input",
         "scenes",
         f"The recordings: {FORMS}.",
+        allow_overwrite=False,
         flag_values=values,
     )
     flags.DEFINE_string(

@@ -15,6 +15,7 @@ def define_recording_flags(values: flags.FlagValues, listener: str) -> None:
         None,
         f"The recordings: {FORMS}.",
         required=True,
+        allow_overwrite=False,  # a second one would not be added to the first
         flag_values=values,
     )
     flags.DEFINE_string(

@@ -215,7 +215,8 @@ def columns_there(columns: list[str]) -> str:
     """What an error says of a CSV file that lacks a column."""
     if not any(columns):
         return "has no header"
-    return f"has the column{'s' * (len(columns) > 1)} {', '.join(columns)}"
+    hint = " (columns are separated by commas)" if any(set(";\t") & set(c) for c in columns) else ""
+    return f"has the column{'s' * (len(columns) > 1)} {', '.join(columns)}{hint}"
 
 
 def parsed_row(row: Mapping[str, str], where: str, labels_column: str = "labels") -> Row:

@@ -86,7 +86,10 @@ def evaluate_on_splits(
             if name == "test":
                 queryable_classes(clips.labels)
         except InputError as error:
-            raise InputError(f"{title}, {name} split: {error}") from error
+            raise InputError(
+                f"{title}, {name} split: {error}; more clips, a column split beside the labels, or "
+                "--protocol=folds with a column fold would do"
+            ) from error
     embedded, skipped = [], []
     for name, clips, known in zip(SPLITS, splits, labels, strict=True):
         embeddings, indices, unread = embed_clips(embed, clips, f"{title}, {name}", verbose)

@@ -222,7 +222,7 @@ class WindowIndex:
         if query.shape != (self.dim,) or not 0 < length < np.inf:
             raise InputError(
                 f"the query is a vector {list(query.shape)} of length {length:.3g}; expected one "
-                f"of {self.dim} finite values that are not all 0"
+                f"of {self.dim} finite values that are not all 0, as those of silence are"
             )
         exact = len(self) < EXACT_BELOW
         count = min(len(self), 4 * k)

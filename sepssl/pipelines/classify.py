@@ -32,6 +32,7 @@ from sepssl.index.output import is_index
 from sepssl.index.rows import StoredRows, joined, read_rows, require_same_rows
 from sepssl.index.search import WindowIndex
 from sepssl.pipelines.search import highest_hz
+from sepssl.progress import counted
 from sepssl.reports.found import Sound
 from sepssl.reports.label_page import Candidate, write_candidates_csv, write_label_page
 from sepssl.reports.selections import Selection, audacity_labels, raven_table
@@ -157,6 +158,14 @@ def train_on_labels(
         "sepssl": __version__,
     }
     labels, classes = found.labels, found.classes
+    passed_over = [*found.unmatched, *found.outside]
+    if len(passed_over) == len(annotations):
+        first = passed_over[0]
+        raise InputError(
+            f"{first.where}: {first.recording} at {first.start:g} s: the index has no window with "
+            f"sound there, nor for any other of {counted(len(annotations), 'label')}; expected "
+            "labels of recordings in it"
+        )
     learned = [name not in left_out(found) for name in classes]
     if any(learned):
         labels = labels[:, learned]

@@ -35,7 +35,7 @@ from sepssl.index.store import (
 from sepssl.index.tables import write_table
 from sepssl.index.vectors import CONFIG_KEY, update_vectors, vectors_config
 from sepssl.pipelines.channel_record import model_digest
-from sepssl.progress import Progress
+from sepssl.progress import Progress, counted
 from sepssl.representation.encoder import Encoder
 from sepssl.representation.windows import WindowEmbedder, Windows, pooled
 from sepssl.separation.long_audio import ChunksDone, separate_stream, taken
@@ -132,7 +132,7 @@ def embed_recordings(
         )
         warn = summary.warnings.append
         job = _Job(embedder, clips, store, separator, pool, audible_db, warn)
-        start = f"embedding {len(clips)} recordings -> {output}"
+        start = f"embedding {counted(len(clips), 'recording')} -> {output}"
         shown = _Shown(clips, start, verbose)
         with shown:
             for index, recording in enumerate(recordings):

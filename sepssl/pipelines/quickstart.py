@@ -35,6 +35,7 @@ from sepssl.pipelines.map import SOUND_SECONDS, write_map
 from sepssl.pipelines.quickstart_folder import QuickstartFolder
 from sepssl.pipelines.search import sounds_of
 from sepssl.pipelines.separate import open_recordings, output_names, separate_recordings
+from sepssl.progress import counted
 from sepssl.reports.found import Sound
 from sepssl.reports.page import Section, write_page
 from sepssl.reports.training import encoder_curves, separator_curves
@@ -140,7 +141,7 @@ def quickstart(
             print(f"\n== {title}", flush=True)
 
     with run.lock():
-        step(f"1/4 excerpts of {len(clips)} recordings")
+        step(f"1/4 excerpts of {counted(len(clips), 'recording')}")
         skipped = list(clips.skipped)
         if not paths.recordings.exists():
             write_excerpts(clips, paths.recordings, config)
@@ -183,8 +184,8 @@ def quickstart(
                 sections.append(Section("States of the separator", STATES, sounds=states))
             shutil.rmtree(paths.cache, ignore_errors=True)
         elif verbose:
-            few = f"{len(excerpts)} excerpts are too few to train on"
-            print(f"{few}; expected {2 * MIN_BATCH} or more")
+            expected = f"expected {2 * MIN_BATCH} or more"
+            print(f"too few to train on: {counted(len(excerpts), 'excerpt')}; {expected}")
         facts = {
             "recordings": printable(f"{config.input}: {len(clips)}, {len(skipped)} skipped"),
             "excerpts": f"{len(excerpts)} of {config.excerpt_seconds:g} s",

@@ -69,6 +69,11 @@ def test_audacity_tracks_and_csv(tmp_path):
         ),
         ("a.csv", "file,start,end,label\na,2,1,x\n", "expected seconds, the end not before"),
         ("a.csv", "file,start\na,2\n", "has the columns file, start; expected a Raven"),
+        (
+            "a.csv",
+            "file;start;end;label\na;0;1;x\n",
+            r"end;label \(columns are separated by commas",
+        ),
         ("a.txt", "hello\n", "a.txt, line 1: holds 'hello'"),
         ("a.txt", "x\ty\tz\n", "a.txt, line 1: begins at x and ends at y"),
         ("a.txt", f"{HEAD}\tLabel\n1\tS\t1\t-1\t2\t0\t1\tx\n", "selection 1: begins at -1"),

@@ -97,6 +97,17 @@ def test_one_channel_of_a_window_has_the_class():
     assert report.average_precision > mixture.average_precision + 0.1
 
 
+def test_the_threshold_lies_between_scores():
+    """All windows with the class score p when held out, all others 1 - p: midway is 0.5."""
+    groups = np.repeat(np.arange(RECORDINGS), PER)
+    labels = (groups % 2)[:, None].astype(np.int8)
+    vectors = np.pad(2.0 * labels - 1.0, ((0, 0), (0, 1))).astype(np.float32)
+    classifier, (report,) = train(vectors, groups, labels)
+    assert (report.precision, report.recall) == (1, 1)
+    assert report.threshold == pytest.approx(0.5, abs=1e-3)
+    assert classifier.thresholds[0] == pytest.approx(report.threshold, abs=1e-6)
+
+
 def test_few_recordings_and_unknown_windows(data):
     vectors, groups, labels = data
     # All recordings but one are unknown or without it.

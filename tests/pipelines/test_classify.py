@@ -306,11 +306,18 @@ def test_suggestions_in_every_form(trained, capsys, tmp_path):
     assert len(list(csv.DictReader((tmp_path / "first.csv").open()))) == 3
 
 
+def test_labels_of_which_no_window_is_there(made, capsys, tmp_path):
+    (tmp_path / "late.csv").write_text("file,start,end,label\n0.wav,20,30,owl\n9.wav,21,22,owl\n")
+    arguments = (f"--index={made}/index", f"--labels={tmp_path}/late.csv")
+    status, _, err = run(capsys, "train", *arguments, f"--output={tmp_path}/c.npz")
+    message = "late.csv, line 2: 0.wav at 20 s: the index has no window with sound there"
+    assert (status, message in err) == (1, True), err
+
+
 def test_what_cannot_be(trained, capsys, tmp_path):
     index, labels = f"--index={trained}/index", f"--labels={trained}/labels"
     classifier = f"--classifier={trained}/owl.npz"
     for arguments, message in (
-        ((index,), "expected a task as the first argument: train, apply, suggest"),
         (("train", index, labels), "--output is required"),
         (
             ("train", index, labels, "--output=x.csv"),

@@ -5,6 +5,7 @@ import os
 import numpy as np
 import soxr
 
+from sepssl.audio.decoding import check_samples
 from sepssl.audio.files import as_waveform, audio_info, check_sample_rate, read_audio
 from sepssl.audio.streaming import stream_audio
 from sepssl.representation.embed import embed_recording
@@ -31,7 +32,7 @@ def separate(
     Raises:
         InputError: if a file cannot be read, samples are not finite or far beyond full scale (more
             than 1000), or `sample_rate` is not a positive whole number.
-        ValueError: if the waveform is empty or is not [samples].
+        ValueError: if the waveform is empty, is not [samples], or is not of floats.
 
     Example:
         >>> separator = Separator(num_sources=2, tdcn=TDCN(8, 16, 2, 1))
@@ -43,6 +44,8 @@ def separate(
     if isinstance(recording, (str, os.PathLike)):
         sample_rate = audio_info(recording).sample_rate
         recording = read_audio(recording, None)
+    else:
+        recording = _at_full_scale(recording)
     rate = separator.sample_rate if sample_rate is None else sample_rate
     return separator.separate(recording, rate)
 
@@ -66,7 +69,7 @@ def embed(
     Raises:
         InputError: if a file cannot be read, samples are not finite or far beyond full scale (more
             than 1000), or `sample_rate` is not a positive whole number.
-        ValueError: if the waveform is empty or is not [samples].
+        ValueError: if the waveform is empty, is not [samples], or is not of floats.
 
     Example:
         >>> embed(Encoder(SmallBackbone(8, width=2)), np.zeros(16000, np.float32)).shape
@@ -120,8 +123,14 @@ def embed_windows(
 
 
 def _at_rate(recording: np.ndarray, sample_rate: int | None, rate: int) -> np.ndarray:
-    waveform = as_waveform(recording)
+    waveform = _at_full_scale(recording)
     if sample_rate is not None and sample_rate != rate:
         check_sample_rate(sample_rate)
         waveform = soxr.resample(waveform, sample_rate, rate, quality="HQ")
+    return waveform
+
+
+def _at_full_scale(recording: np.ndarray) -> np.ndarray:
+    waveform = as_waveform(recording)
+    check_samples(waveform, "waveform")
     return waveform

@@ -104,18 +104,23 @@ def check_sample_rate(sample_rate: int) -> None:
 
 
 def as_waveform(recording: np.ndarray) -> np.ndarray:
-    """A recording in memory as float32 [samples].
+    """A recording in memory as float32 [samples], of any level.
 
     Raises:
-        ValueError: if it is not of that shape, or empty.
-        InputError: if samples are not finite, or beyond `LOUDEST`.
+        ValueError: if it is not of that shape, empty, or not of real floating-point numbers.
+        InputError: if a sample is not finite in float32.
     """
-    waveform = np.asarray(recording, np.float32)
-    if waveform.ndim != 1 or not len(waveform):
+    recording = np.asarray(recording)
+    if recording.ndim != 1 or not len(recording):
         raise ValueError(
-            f"waveform of shape {waveform.shape}: expected one channel, [samples], not empty"
+            f"waveform of shape {recording.shape}: expected one channel, [samples], not empty"
         )
-    check_samples(waveform, "waveform")
+    if recording.dtype.kind in "iubc":
+        raise ValueError(f"waveform of {recording.dtype}: expected floats with full scale at 1")
+    with np.errstate(over="ignore"):
+        waveform = np.asarray(recording, np.float32)
+    if not np.isfinite(waveform).all():
+        raise InputError("waveform: holds NaN or infinity; expected finite samples")
     return waveform
 
 

@@ -67,6 +67,7 @@ def define_flags(values: flags.FlagValues) -> None:
         None,
         "The recordings: a .csv file with a column path, or a folder of sound files.",
         required=True,
+        allow_overwrite=False,
         flag_values=values,
     )
     flags.DEFINE_string(

@@ -134,7 +134,8 @@ def parse(command: ModuleType, values: flags.FlagValues, argv: Sequence[str]) ->
         if missing and missing[1] == "task":
             tasks = ", ".join(command.TASKS)
             sys.exit(_fail(command, f"expected a task as the first argument: {tasks}"))
-        sys.exit(_fail(command, f"--{missing[1]} is required" if missing else error))
+        once = "; expected it once" if "already defined as" in str(error) else ""
+        sys.exit(_fail(command, f"--{missing[1]} is required" if missing else f"{error}{once}"))
     except SystemExit:  # other flags that ask for help, for which absl exits with 1
         sys.exit(0)
     except Exception as error:  # A configuration is Python code and may raise anything.

@@ -31,7 +31,9 @@ TENSORFLOW = False  # a row of the index is a query without it
 
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("index", None, "Folder of the index.", required=True, flag_values=values)
-    flags.DEFINE_string("query", "", "Sound file to search for.", flag_values=values)
+    flags.DEFINE_string(
+        "query", "", "Sound file to search for.", allow_overwrite=False, flag_values=values
+    )
     flags.DEFINE_float(
         "start", 0.0, "Where the sound begins in it, in seconds.", 0.0, flag_values=values
     )

@@ -117,8 +117,9 @@ class ClassReport:
         average_precision: of windows of held-out recordings; None if it could not be validated.
         low, high: bounds of its 95 % interval, from drawing recordings anew.
         chance: share of windows that have it.
-        threshold: probability with the largest F1 on held-out recordings, midway between the score
-            of the last window that is detected and the next (our choice), else 0.5.
+        threshold: probability with the largest F1 on held-out recordings, midway (in log odds)
+            between the last window that is detected and the next, if there is one (our choice);
+            else 0.5.
         precision, recall: there.
         c: scikit-learn's inverse of the penalty.
         note: why it could not be validated, or "".
@@ -265,12 +266,12 @@ def _validated(data: _Data, logits: np.ndarray, seed: int) -> dict[str, Any]:
         return nothing | {"threshold": 0.5, "note": f"not validated: {few}"}
     scores, groups = logits[scored], data.groups[scored]
     low, high = grouped_interval(relevant, scores, groups, seed=seed)
-    precision, recall, thresholds = metrics.precision_recall_curve(relevant, special.expit(scores))
+    precision, recall, thresholds = metrics.precision_recall_curve(relevant, scores)
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     best = int(np.argmax(f1[:-1]))
     # As good on these recordings, and farther from their scores: between the last detected one and
     # the next.
-    threshold = np.mean(thresholds[max(best - 1, 0) : best + 1])
+    threshold = special.expit(np.mean(thresholds[max(best - 1, 0) : best + 1]))
     return {
         "average_precision": float(average_precision(relevant, scores)),
         "low": low,

@@ -158,13 +158,14 @@ def train_on_labels(
         "sepssl": __version__,
     }
     labels, classes = found.labels, found.classes
-    passed_over = [*found.unmatched, *found.outside]
-    if len(passed_over) == len(annotations):
-        first = passed_over[0]
+    passed_over = dict.fromkeys([*found.outside, *found.unmatched])
+    positive = [annotation for annotation in annotations if annotation.label and annotation.present]
+    if positive and all(annotation in passed_over for annotation in positive):
+        first = next(annotation for annotation in passed_over if annotation in positive)
         raise InputError(
-            f"{first.where}: {first.recording} at {first.start:g} s: the index has no window with "
-            f"sound there, nor for any other of {counted(len(annotations), 'label')}; expected "
-            "labels of recordings in it"
+            f"the index has no window with sound for any of {counted(len(positive), 'label')}; the "
+            f"first: {first.where}: {first.recording} at {first.start:g} s; expected recordings of "
+            "the index, and times within them"
         )
     learned = [name not in left_out(found) for name in classes]
     if any(learned):

@@ -226,6 +226,7 @@ def separate_recordings(
         "speed": recordings.speed,
     }
     summary = Summary()
+    alone = len(recordings) == 1 and not recordings.skipped
     start = f"separating {counted(len(recordings), 'recording')} -> {output}"
     progress = Progress("separating", len(recordings), "recording", start=start, verbose=verbose)
     remade = False
@@ -260,7 +261,7 @@ def separate_recordings(
                     "goes on with the others"
                 ) from error
             except InputError as error:
-                if len(recordings) == 1 and not recordings.skipped:
+                if alone:
                     raise
                 summary.skipped.append(str(error))
             progress.update()

@@ -168,9 +168,8 @@ class Separator(keras.Model):
             separator's outputs do (exactly, unless mixture consistency is "none").
 
         Raises:
-            ValueError: if `waveform` is not of that shape, or empty.
-            InputError: if `sample_rate` is not a positive whole number, or samples are not finite
-                or far beyond full scale (more than 1000).
+            ValueError: if `waveform` is not of that shape, empty, or not of floats.
+            InputError: if `sample_rate` is not a positive whole number, or samples are not finite.
         """
         check_sample_rate(sample_rate)
         sample_rate = int(sample_rate)

@@ -96,14 +96,15 @@ def model_file(
         others = [other for other, named in registry().items() if os.fspath(model) in named]
         found = f"names a sepssl {others[0]}" if others else "no such file"
         raise InputError(f"{path}: {found}; {expected}")
-    file = FOLDER / entry["file"] if "file" in entry else _fetched(entry)
+    packaged = "file" in entry
+    file = FOLDER / entry["file"] if packaged else _fetched(entry)
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise InputError(
-            f"{file}: cannot be read ({error.strerror}); expected the weights that come with the "
-            "package: pip install --force-reinstall --no-deps sepssl"
-        ) from error
+        remedy = (
+            "the package to be installed again" if packaged else "it deleted, to fetch it again"
+        )
+        raise InputError(f"{file}: cannot be read ({error.strerror}); expected {remedy}") from error
     _require_checksum(content, entry, str(file))
     return file
 

@@ -125,11 +125,21 @@ EARLY = [  # command, arguments, what the line says
     ),
     ("mix", ["--input=mixed", "--output=out", "--seconds=0"], "duration 0.0: expected at least"),
     ("mix", ["--input=mixed", "--output=out", "--rooms=none"], "none: does not exist"),
-    ("mix", ["--input=mixed", "--input=bad", "--output=out"], "--input=bad: already defined as"),
-    (
-        "separate",
-        ["--input=mixed", "--input=bad", "--output=out"],
-        "flag --input=bad: already defined as mixed",
+    *(
+        (
+            command,
+            [f"--{flag}=a", f"--{flag}=b"],
+            f"flag --{flag}=b: already defined as a; expected",
+        )
+        for command, flag in (
+            ("separate", "input"),
+            ("embed", "input"),
+            ("mix", "input"),
+            ("quickstart", "input"),
+            ("evaluate", "dataset"),
+            ("corpus", "manifest"),
+            ("search", "query"),
+        )
     ),
     ("corpus", ["--output=out"], "expected a task as the first argument: separate, embed"),
     ("corpus", ["copy", "--output=out"], "expected a task as the first argument: separate, embed"),

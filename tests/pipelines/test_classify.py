@@ -307,10 +307,12 @@ def test_suggestions_in_every_form(trained, capsys, tmp_path):
 
 
 def test_labels_of_which_no_window_is_there(made, capsys, tmp_path):
-    (tmp_path / "late.csv").write_text("file,start,end,label\n0.wav,20,30,owl\n9.wav,21,22,owl\n")
+    rows = ("0.wav,20,30,owl", "9.wav,21,22,owl", "1.wav,0,1,-")
+    (tmp_path / "late.csv").write_text("\n".join(("file,start,end,label", *rows)) + "\n")
     arguments = (f"--index={made}/index", f"--labels={tmp_path}/late.csv")
     status, _, err = run(capsys, "train", *arguments, f"--output={tmp_path}/c.npz")
-    message = "late.csv, line 2: 0.wav at 20 s: the index has no window with sound there"
+    message = "has no window with sound for any of 2 labels; the first: "
+    assert f"{tmp_path}/late.csv, line 2: 0.wav at 20 s; expected recordings of" in err
     assert (status, message in err) == (1, True), err
 
 

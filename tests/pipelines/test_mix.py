@@ -127,6 +127,15 @@ def test_sounds_that_gave_way_are_listed_by_what_reads_the_scenes(sounds, tmp_pa
     assert [entry.name for entry in rows.skipped] == [broken]
 
 
+def test_an_only_scene_that_cannot_be_is_an_error(sounds, tmp_path):
+    clips = opened(sounds, 1)
+    for file in sounds.rglob("*.wav"):
+        file.write_bytes(file.read_bytes()[:2000])
+    separator = Separator(2, STFTBasis(64, 32), TDCN(4, 8, 1, 1), "uniform", sample_rate=RATE)
+    with pytest.raises(InputError, match="mix/train/0/000000: has no usable recording"):
+        separate_recordings(separator, clips, tmp_path / "out", verbose=False)
+
+
 @pytest.mark.parametrize("labelled", [True, False])
 def test_scenes_of_sounds_that_break_are_skipped(sounds, tmp_path, labelled):
     """Where labels are known, no other sound takes their place."""

@@ -235,15 +235,28 @@ def test_rates_of_waveforms_that_cannot_be(rate):
 
 @pytest.mark.parametrize("sample", [np.nan, np.inf, -32768.0])
 def test_samples_that_cannot_be_are_named(sample):
+    """Beyond full scale a separator takes all that is finite, as it is: sums of recordings too."""
     separator = Separator(2, STFTBasis(64, 32), TDCN(4, 8, 1, 1), "uniform")
     encoder = Encoder(SmallBackbone(8, width=2))
     waveform = np.zeros(16000, np.float32)
     waveform[7000] = sample
+    if np.isfinite(sample):
+        channels = separator.separate(waveform, 16000)
+        np.testing.assert_allclose(channels.sum(axis=0), waveform, atol=0.1)
+    else:
+        with pytest.raises(InputError, match="waveform: holds NaN or infinity"):
+            separator.separate(waveform, 16000)
     for use in (
-        lambda: separator.separate(waveform, 16000),
         lambda: separate(separator, waveform, 8000),
         lambda: embed(encoder, waveform),
         lambda: embed_windows(encoder, waveform, 44100),
     ):
         with pytest.raises(InputError, match="waveform: holds"):
             use()
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, bool, np.complex64])
+def test_samples_that_are_no_floats_are_refused(dtype):
+    separator = Separator(2, STFTBasis(64, 32), TDCN(4, 8, 1, 1), "uniform")
+    with pytest.raises(ValueError, match=f"waveform of {np.dtype(dtype)}: expected floats"):
+        separator.separate(np.ones(100, dtype), 16000)

@@ -142,10 +142,9 @@ def quickstart(
 
     with run.lock():
         step(f"1/4 excerpts of {counted(len(clips), 'recording')}")
-        skipped = list(clips.skipped)
         if not paths.recordings.exists():
             write_excerpts(clips, paths.recordings, config)
-        skipped += _passed_over(paths.recordings)
+        skipped = [*clips.skipped, *_passed_over(paths.recordings)]
         step("2/4 separate, embed, search, map")
         excerpts = open_clips(paths.recordings, separator.sample_rate)
         separation = separate_recordings(separator, excerpts, paths.separated, verbose=verbose)

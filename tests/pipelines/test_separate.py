@@ -589,6 +589,15 @@ def test_a_table_of_all_recordings_is_written_and_kept(separator, tmp_path):
     assert rows[0] == ["recording", "channel", "level_db", "active"]
     assert [row[:2] for row in rows[1:]] == [[n, c] for n in "ab" for c in "123"]
     assert [row[2:] for row in rows[1:4]] == [row[2:] for row in rows[4:]]
+    # No level is -0.0 dB.
+    header, *entries = (output / "separated.jsonl").read_text().splitlines()
+    entries = [json.loads(line) for line in entries]
+    entries[0]["levels"][0] = -0.04
+    lines = [header, *map(json.dumps, entries)]
+    (output / "separated.jsonl").write_text("\n".join(lines) + "\n")
+    summary.table.unlink()
+    separate_recordings(separator, recordings_of(tmp_path / "a.wav"), output)
+    assert summary.table.read_text().splitlines()[1].split(",")[2] == "0.0"
 
 
 def test_a_silent_recording_leaves_nothing(separator, tmp_path):

@@ -5,7 +5,6 @@ import os
 import numpy as np
 import soxr
 
-from sepssl.audio.decoding import check_samples
 from sepssl.audio.files import as_waveform, audio_info, check_sample_rate, read_audio
 from sepssl.audio.streaming import stream_audio
 from sepssl.representation.embed import embed_recording
@@ -45,7 +44,7 @@ def separate(
         sample_rate = audio_info(recording).sample_rate
         recording = read_audio(recording, None)
     else:
-        recording = _at_full_scale(recording)
+        recording = as_waveform(recording)
     rate = separator.sample_rate if sample_rate is None else sample_rate
     return separator.separate(recording, rate)
 
@@ -123,14 +122,8 @@ def embed_windows(
 
 
 def _at_rate(recording: np.ndarray, sample_rate: int | None, rate: int) -> np.ndarray:
-    waveform = _at_full_scale(recording)
+    waveform = as_waveform(recording)
     if sample_rate is not None and sample_rate != rate:
         check_sample_rate(sample_rate)
         waveform = soxr.resample(waveform, sample_rate, rate, quality="HQ")
-    return waveform
-
-
-def _at_full_scale(recording: np.ndarray) -> np.ndarray:
-    waveform = as_waveform(recording)
-    check_samples(waveform, "waveform")
     return waveform

@@ -400,15 +400,15 @@ def _end_is_there(file: _SoundFile, frames: int) -> bool:
     return whole
 
 
-def check_samples(waveform: np.ndarray, name: str) -> None:
-    """Raises InputError if samples are not finite, or beyond `LOUDEST`."""
+def check_samples(waveform: np.ndarray, name: str, loudest: float = LOUDEST) -> None:
+    """Raises InputError if samples are not finite, or beyond `loudest`."""
     peak = max(np.max(waveform, initial=0.0), -np.min(waveform, initial=0.0))  # NaN if one is
     if not np.isfinite(peak):
         raise InputError(f"{name}: holds NaN or infinity; expected finite samples")
-    if peak > LOUDEST:
+    if peak > loudest:
         raise InputError(
             f"{name}: holds samples of {peak:.3g}; expected full scale at 1, and nothing beyond "
-            f"{LOUDEST:g} (is it damaged, or are these integers stored as floats?)"
+            f"{loudest:g} (is it damaged, or are these integers stored as floats?)"
         )
 
 

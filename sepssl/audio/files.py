@@ -103,12 +103,16 @@ def check_sample_rate(sample_rate: int) -> None:
         raise InputError(f"sample_rate is {sample_rate}; expected a positive whole number of Hz")
 
 
-def as_waveform(recording: np.ndarray) -> np.ndarray:
-    """A recording in memory as float32 [samples], of any level.
+def as_waveform(recording: np.ndarray, loudest: float = LOUDEST) -> np.ndarray:
+    """A recording in memory as float32 [samples].
+
+    Args:
+        recording: its samples, full scale at 1.
+        loudest: peak beyond which it counts as damaged.
 
     Raises:
         ValueError: if it is not of that shape, empty, or not of real floating-point numbers.
-        InputError: if a sample is not finite in float32.
+        InputError: if a sample is not finite in float32, or beyond `loudest`.
     """
     recording = np.asarray(recording)
     if recording.ndim != 1 or not len(recording):
@@ -119,8 +123,7 @@ def as_waveform(recording: np.ndarray) -> np.ndarray:
         raise ValueError(f"waveform of {recording.dtype}: expected floats with full scale at 1")
     with np.errstate(over="ignore"):
         waveform = np.asarray(recording, np.float32)
-    if not np.isfinite(waveform).all():
-        raise InputError("waveform: holds NaN or infinity; expected finite samples")
+    check_samples(waveform, "waveform", loudest)
     return waveform
 
 

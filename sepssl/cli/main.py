@@ -130,12 +130,14 @@ def parse(command: ModuleType, values: flags.FlagValues, argv: Sequence[str]) ->
     try:
         rest = values(argv)
     except flags.Error as error:
-        missing = _MISSING.match(str(error))
-        if missing and missing[1] == "task":
-            tasks = ", ".join(command.TASKS)
-            sys.exit(_fail(command, f"expected a task as the first argument: {tasks}"))
-        once = "; expected it once" if "already defined as" in str(error) else ""
-        sys.exit(_fail(command, f"--{missing[1]} is required" if missing else f"{error}{once}"))
+        reason = str(error)
+        if (missing := _MISSING.match(reason)) and missing[1] == "task":
+            reason = f"expected a task as the first argument: {', '.join(command.TASKS)}"
+        elif missing:
+            reason = f"--{missing[1]} is required"
+        elif "already defined as" in reason:
+            reason += "; expected it once"
+        sys.exit(_fail(command, reason))
     except SystemExit:  # other flags that ask for help, for which absl exits with 1
         sys.exit(0)
     except Exception as error:  # A configuration is Python code and may raise anything.

@@ -78,16 +78,17 @@ def evaluate_on_splits(
     """
     labels = []
     for name, clips in zip(SPLITS, splits, strict=True):
+        part = f"{title}, {name} split"
+        if clips.labels is None:
+            raise InputError(f"{part}: the clips have no labels; expected labelled ones")
+        labels.append(clips.labels)
         try:
-            if clips.labels is None:
-                raise InputError("the clips have no labels; expected labelled ones")
-            labels.append(clips.labels)
             scorable_classes(clips.labels)
             if name == "test":
                 queryable_classes(clips.labels)
         except InputError as error:
             raise InputError(
-                f"{title}, {name} split: {error}; more clips, a column split beside the labels, or "
+                f"{part}: {error}; more clips, a column split beside the labels, or "
                 "--protocol=folds with a column fold would do"
             ) from error
     embedded, skipped = [], []

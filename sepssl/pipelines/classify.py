@@ -158,14 +158,14 @@ def train_on_labels(
         "sepssl": __version__,
     }
     labels, classes = found.labels, found.classes
-    passed_over = dict.fromkeys([*found.outside, *found.unmatched])
-    positive = [annotation for annotation in annotations if annotation.label and annotation.present]
-    if positive and all(annotation in passed_over for annotation in positive):
-        first = next(annotation for annotation in passed_over if annotation in positive)
+    passed_over = [a for a in (*found.outside, *found.unmatched) if a.label and a.present]
+    if passed_over and len(passed_over) == sum(bool(a.label and a.present) for a in annotations):
+        first = passed_over[0]
+        count = counted(len(passed_over), "label")
         raise InputError(
-            f"the index has no window with sound for any of {counted(len(positive), 'label')}; the "
-            f"first: {first.where}: {first.recording} at {first.start:g} s; expected recordings of "
-            "the index, and times within them"
+            f"the index has no window with sound for any of {count}; the first: "
+            f"{first.where}: {first.recording} at {first.start:g} s; expected recordings of the "
+            "index, and times within them"
         )
     learned = [name not in left_out(found) for name in classes]
     if any(learned):

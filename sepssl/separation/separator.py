@@ -173,7 +173,7 @@ class Separator(keras.Model):
         """
         check_sample_rate(sample_rate)
         sample_rate = int(sample_rate)
-        waveform = as_waveform(waveform)
+        waveform = as_waveform(waveform, np.inf)  # sums of recordings may be of any level
         channels = np.empty((self.num_sources, len(waveform)), np.float32)
         blocks = (waveform[i : i + sample_rate] for i in range(0, len(waveform), sample_rate))
         done = 0

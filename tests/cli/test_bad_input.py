@@ -141,6 +141,11 @@ EARLY = [  # command, arguments, what the line says
             ("search", "query"),
         )
     ),
+    (
+        "classify",
+        ["--index=mixed"],
+        "expected a task as the first argument: train, apply, suggest",
+    ),
     ("corpus", ["--output=out"], "expected a task as the first argument: separate, embed"),
     ("corpus", ["copy", "--output=out"], "expected a task as the first argument: separate, embed"),
     ("corpus", ["--manifest=mixed", "--output=out"], "expected a task as the first argument"),

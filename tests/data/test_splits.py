@@ -200,7 +200,9 @@ class Labelled:
 
 def test_what_cannot_be_scored_is_said_before_clips_are_read():
     both, single, one_class = [[0, 1], [1, 0]], [[1, 0], [0, 1], [0, 0]], [[1, 0], [1, 0]]
-    with pytest.raises(InputError, match=r"title, validation split: none of .* column split"):
+    with pytest.raises(
+        InputError, match=r"title, validation split: none of 2 classes has both .* column split"
+    ):
         evaluate_on_splits(None, [Labelled(x) for x in (both, one_class, both)], 0, "title")
     with pytest.raises(InputError, match="test split: none of 2 classes can be queried in 3"):
         evaluate_on_splits(None, [Labelled(x) for x in (both, both, single)], 0, "title")

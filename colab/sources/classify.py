@@ -47,8 +47,8 @@ print(f"{summary.rows} windows of {len(clips)} recordings")
 # without the class.
 #
 # If you have no labels yet, leave `LABELS` empty: the page below plays twenty windows that are
-# unlike each other. Click on what you hear, save the labels, and run this cell again with `upload`;
-# the files that you upload add up.
+# unlike each other. Click on what you hear, save the labels, and run this cell again with `upload`
+# (the files that you upload add up) or, elsewhere than in Colab, with the path of the file.
 
 # %%
 LABELS = ""  # @param {type: "string"}
@@ -101,6 +101,7 @@ else:
 from sepssl.pipelines.classify import train_on_labels
 from sepssl.reports.tables import classes_table
 
+assert annotations, "no labels yet: give some in the page above, save them, and run its cell again"
 classifier, reports, labels = train_on_labels([output / "index"], annotations)
 print(classes_table(reports))
 (output / "classifier.npz").unlink(missing_ok=True)

@@ -53,7 +53,7 @@ print(f"{summary.rows} rows for {len(clips)} recordings")
 # ## Search by example
 #
 # The example is a place in an indexed recording, `NAME@SECONDS`, or the path of any other sound
-# file. Left empty, it is rain in a built-in scene, or the beginning of your first recording.
+# file. Left empty, it is rain in a built-in scene, or the first sound of your recordings.
 
 # %%
 QUERY = ""  # @param {type: "string"}
@@ -68,7 +68,8 @@ if pathlib.Path(QUERY).is_file():
     vector, name = embed_query(index, encoder, QUERY), ""
 else:
     rain = "farm/21-crow-rain.wav@2.5"
-    query = row_of(index, QUERY or (f"{clips.names[0]}@0" if INPUT else rain))
+    heard = (str(row.row) for row in index.rows() if index.vector(row.row).any())
+    query = row_of(index, QUERY or (next(heard) if INPUT else rain))
     vector, name = index.vector(query.row), query.recording
 nearest = {}  # of each recording but the example's own, the window that is nearest
 for window in index.search(vector, 500):

@@ -2,7 +2,7 @@
 # # Separate your recordings
 #
 # A separator splits a recording into channels that add up to it, ideally with one sound in each.
-# The two that come with sepssl have learned that without labels. The built-in scenes take under a
+# Those that come with sepssl have learned that without labels. The built-in scenes take under a
 # minute on two CPU cores, and an hour of recordings some minutes.
 
 # %% cellView="form"
@@ -60,7 +60,7 @@ show_sounds(sounds)
 # recording. A channel at -40 dB or below holds next to nothing: the separator did not need it.
 # Which channel a sound ends up in means nothing.
 #
-# Try another `RECORDING`, or the other separator in the form. What these separators can and cannot
+# Try another `RECORDING`, or another separator in the form. What these separators can and cannot
 # do, in numbers, is on the page [Models](../docs/models.md) of the documentation.
 
 # %% [markdown]

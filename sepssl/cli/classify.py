@@ -88,7 +88,11 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("seed", 0, "train: of folds and intervals.", 0, flag_values=values)
     flags.DEFINE_string("classifier", "", "apply, suggest: the classifier.", flag_values=values)
     flags.DEFINE_string(
-        "scores", "", "apply: .csv or .parquet file for a row per window.", flag_values=values
+        "scores",
+        "",
+        "apply: .csv or .parquet file for a row per window.",
+        allow_overwrite=False,
+        flag_values=values,
     )
     flags.DEFINE_multi_string(
         "detections",
@@ -113,6 +117,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "output",
         "",
         "train: .npz file of the classifier; suggest: .html, .selections.txt or .csv file.",
+        allow_overwrite=False,
         flag_values=values,
     )
 

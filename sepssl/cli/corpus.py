@@ -75,6 +75,7 @@ def define_flags(values: flags.FlagValues) -> None:
         None,
         "Folder of the result, new or begun by the same command.",
         required=True,
+        allow_overwrite=False,
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -248,16 +249,23 @@ def main(values: flags.FlagValues) -> None:
 
 
 def _next(values: flags.FlagValues, result: str) -> str:
+    from sepssl.audio.decoding import printable
+
     if values.task == "embed":
-        return f"sepssl-search --index={result} --query=SOUND"
-    if values.format == "store":
-        return (
-            f"sepssl-train --config=encoder_small --config.data.directory={values.manifest} "
-            f"--config.views.separators={result} --workdir=RUN"
-        )
-    if values.format == "log_mel":
+        command = ["sepssl-search", f"--index={result}", "--query=SOUND"]
+    elif values.format == "store":
+        data = {"directory": values.manifest}
+        for name in ("clip_seconds", "sample_rate"):
+            if values[name].value != values[name].default:
+                data[name] = values[name].value
+        command = ["sepssl-train", "--config=encoder_small"]
+        command += [f"--config.data.{name}={value}" for name, value in data.items()]
+        command += [f"--config.views.separators={result}", "--workdir=RUN"]
+    elif values.format == "log_mel":
         return f"numpy.load, of the files in {result}"
-    return f"sepssl-embed --input={result} --output=INDEX"
+    else:
+        command = ["sepssl-embed", f"--input={result}", "--output=INDEX"]
+    return printable(shlex.join(command))
 
 
 def stopped(_: flags.FlagValues) -> str:

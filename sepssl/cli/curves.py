@@ -32,6 +32,7 @@ def define_flags(values: flags.FlagValues) -> None:
         None,
         "Picture to write, ending in .png, .svg or .pdf.",
         required=True,
+        allow_overwrite=False,
         flag_values=values,
     )
 

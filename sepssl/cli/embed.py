@@ -50,6 +50,7 @@ def define_flags(values: flags.FlagValues) -> None:
         None,
         "File to write, ending in .npz, .csv or .parquet, or folder of an index.",
         required=True,
+        allow_overwrite=False,
         flag_values=values,
     )
     flags.DEFINE_string(

@@ -70,6 +70,7 @@ def define_flags(values: flags.FlagValues) -> None:
         None,
         "Folder to write; must be new or empty.",
         required=True,
+        allow_overwrite=False,
         flag_values=values,
     )
     flags.DEFINE_enum(

@@ -30,7 +30,12 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_string(
-        "output", None, "File to write, ending in .keras.", required=True, flag_values=values
+        "output",
+        None,
+        "File to write, ending in .keras.",
+        required=True,
+        allow_overwrite=False,
+        flag_values=values,
     )
     flags.DEFINE_integer(
         "sample_rate",

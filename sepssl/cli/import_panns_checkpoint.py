@@ -26,7 +26,12 @@ def define_flags(values: flags.FlagValues) -> None:
         "checkpoint", None, "PyTorch's file, as released.", required=True, flag_values=values
     )
     flags.DEFINE_string(
-        "output", None, "File to write, ending in .keras.", required=True, flag_values=values
+        "output",
+        None,
+        "File to write, ending in .keras.",
+        required=True,
+        allow_overwrite=False,
+        flag_values=values,
     )
 
 

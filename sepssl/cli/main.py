@@ -40,6 +40,8 @@ _NOISE = re.compile(
     rb"|Unable to register cu\w+ factory|cuInit: .*\(303\)"
 )
 _MISSING = re.compile(r"flag --(\w+)=None: .* must have a value other than None")
+# Shells expand ~ at the beginning of a word alone.
+_HOME = re.compile(r"(--?[\w.]+=)(~(?:/.*)?)", re.DOTALL)
 _HELP = re.compile(r"--?(help|helpshort|\?)(=(true|t|1|yes|y))?", re.IGNORECASE)
 
 
@@ -55,6 +57,7 @@ def run(command: ModuleType) -> None:
     exception is a fault of the program, and keeps its traceback.
     """
     received = []
+    sys.argv[1:] = map(with_home, sys.argv[1:])  # where ml_collections looks for --config.KEY
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may not be UTF-8
 
@@ -106,6 +109,12 @@ def _ended(command: ModuleType, status: int) -> int:
         sys.stderr.flush()
         os._exit(status)
     return status
+
+
+def with_home(argument: str) -> str:
+    """A flag of the command line whose value is `~` or begins with `~/`: with the home folder."""
+    found = _HOME.fullmatch(argument)
+    return found[1] + os.path.expanduser(found[2]) if found else argument
 
 
 def parse(command: ModuleType, values: flags.FlagValues, argv: Sequence[str]) -> list[str]:

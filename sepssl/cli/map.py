@@ -34,7 +34,14 @@ def define_flags(values: flags.FlagValues) -> None:
         required=True,
         flag_values=values,
     )
-    flags.DEFINE_string("output", None, ".html file to write.", required=True, flag_values=values)
+    flags.DEFINE_string(
+        "output",
+        None,
+        ".html file to write.",
+        required=True,
+        allow_overwrite=False,
+        flag_values=values,
+    )
     flags.DEFINE_multi_string(
         "labels",
         [],

@@ -45,7 +45,14 @@ def define_flags(values: flags.FlagValues) -> None:
         allow_overwrite=False,
         flag_values=values,
     )
-    flags.DEFINE_string("output", None, "Folder for the scenes.", required=True, flag_values=values)
+    flags.DEFINE_string(
+        "output",
+        None,
+        "Folder for the scenes.",
+        required=True,
+        allow_overwrite=False,
+        flag_values=values,
+    )
     flags.DEFINE_integer("num_scenes", 1000, "Scenes.", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("seed", 0, "Seed of the scenes.", lower_bound=0, flag_values=values)
     flags.DEFINE_enum(

@@ -43,7 +43,12 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     define_recording_flags(values, "separator")
     flags.DEFINE_string(
-        "output", None, "Folder for the channels.", required=True, flag_values=values
+        "output",
+        None,
+        "Folder for the channels.",
+        required=True,
+        allow_overwrite=False,
+        flag_values=values,
     )
     flags.DEFINE_enum(
         "rate",

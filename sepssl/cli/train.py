@@ -22,6 +22,7 @@ Next:
 
 import os
 import pathlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -208,7 +209,8 @@ def _train(values: flags.FlagValues) -> bool:
     print(f"{config.task}: {finished.final}")
     print(f"states: {finished.path / 'states'}; metrics: {finished.path / 'metrics.jsonl'}")
     print(f"report, to open in a browser: {write_training_report(finished)}")
-    print(f"sounds and curves: tensorboard --logdir={finished.path / 'tensorboard'}")
+    board = shlex.quote(f"--logdir={finished.path / 'tensorboard'}")
+    print(f"sounds and curves: tensorboard {board}")
     return True
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sepssl.audio.decoding import printable
 from sepssl.data.labels import columns_there, read_csv
 from sepssl.errors import InputError
 
@@ -164,8 +165,7 @@ def _from_raven(
             length = end - start
             start, _ = _times(row[_OFFSET], row[_OFFSET], where)
             end = start + length
-        name = row.get("Begin Path") or row.get("Begin File") or recording
-        name = name.strip().replace("\\", "/")
+        name = (row.get("Begin Path") or row.get("Begin File") or recording).strip()
         if label := _on_one_line(row[column] or ""):
             alone = WINDOW in by_name
             yield Annotation(name, start, end, "" if label == NONE else label, True, alone, where)
@@ -210,7 +210,8 @@ class RecordingMatch:
     A relative name is the end of the recording's path (`1.wav` or `dogs/1.wav` for
     `/rec/dogs/1.wav`), or has further folders in front of the recording's name. Of an absolute one,
     which may come from another computer, the longest end counts that any path has. The suffix may
-    be missing.
+    be missing, and folders may be set apart as in Windows. Names that cannot be printed count as
+    tables write them, see `printable`, as well.
 
     Args:
         names: of the recordings.
@@ -221,8 +222,11 @@ class RecordingMatch:
         self._ends: dict[str, set[str]] = {}
         self._names: dict[str, set[str]] = {}
         for name, file in zip(names, files, strict=True):
-            for known, ends in ((self._ends, _ends(file)), (self._names, [_normal(name)])):
-                for end in ends:
+            for known, ends in (
+                (self._ends, [*_ends(file), *_ends(printable(file))]),
+                (self._names, [_normal(name), _normal(printable(name))]),
+            ):
+                for end in dict.fromkeys(ends):
                     known.setdefault(end, set()).add(file)
                     known.setdefault(_without_suffix(end), set()).add(file)
 
@@ -233,11 +237,7 @@ class RecordingMatch:
             InputError: if several could be meant.
         """
         given = _normal(annotation.recording)
-        found = self._ends.get(given, set())
-        if not found:
-            absolute = given.startswith("/") or re.match("[A-Za-z]:/", given)
-            known = self._ends if absolute else self._names
-            found = next((known[end] for end in _ends(given) if end in known), set())
+        found = self._files(given) or self._files(given.replace("\\", "/"))
         if len(found) > 1:
             first, second, *_ = sorted(found)
             raise InputError(
@@ -245,6 +245,13 @@ class RecordingMatch:
                 "a path that tells them apart"
             )
         return next(iter(found), None)
+
+    def _files(self, given: str) -> set[str]:
+        if given in self._ends:
+            return self._ends[given]
+        absolute = given.startswith("/") or re.match("[A-Za-z]:/", given)
+        known = self._ends if absolute else self._names
+        return next((known[end] for end in _ends(given) if end in known), set())
 
 
 def _normal(name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sepssl.audio.decoding import printable
 from sepssl.errors import InputError
 from sepssl.index.store import (
     DATABASE,
@@ -38,7 +39,8 @@ class Found(NamedTuple):
         start, end: in seconds from the beginning of the recording.
         channel: 0 for the mixture, or the number of a channel.
         level_db: of the channel, relative to the mixture in the window.
-        score: cosine of the angle to the query.
+        score: cosine of the angle to the query; in an index of perch-hoplite's, the product of its
+            vector, of whatever length, with the query of length 1, by which hoplite ranks as well.
     """
 
     row: int
@@ -83,6 +85,7 @@ class WindowIndex:
                 table: {row[1] for row in self._database.execute(f"PRAGMA table_info({table})")}
                 for table in _COLUMNS
             }
+            self._database.create_function("printable", 1, printable, deterministic=True)
         except sqlite3.Error as error:
             raise InputError(f"{path}: cannot be read: {error}; expected an index") from error
         if config is None:
@@ -165,7 +168,8 @@ class WindowIndex:
         The time lies in the window, or up to half a window before it.
 
         Args:
-            recording: name in the index or, if it is none, path of the file.
+            recording: name in the index or, if it is none, path of the file; a name that cannot be
+                printed also as it is shown.
             start: in seconds from the beginning of the file, as in what is found.
             channel: of the row.
 
@@ -175,6 +179,7 @@ class WindowIndex:
         name, path = as_text(recording), stored_path(os.path.abspath(recording))
         recordings = self._recordings(f"? IN (filename, {NAME})", name)
         recordings = recordings or self._recordings(f"? = {self._path}", path)
+        recordings = recordings or self._recordings(f"? = printable({NAME})", name)
         if len(recordings) > 1:
             names = list(recordings.values())
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""

@@ -167,7 +167,15 @@ def train_on_labels(
             f"{first.where}: {first.recording} at {first.start:g} s; expected recordings of the "
             "index, and times within them"
         )
-    learned = [name not in left_out(found) for name in classes]
+    reasons = left_out(found)
+    learned = [name not in reasons for name in classes]
+    if passed_over and reasons and not any(learned):
+        first, (name, reason) = passed_over[0], next(iter(reasons.items()))
+        raise InputError(
+            f"class {name}: {reason}; the index has no window with sound for "
+            f"{counted(len(passed_over), 'label')}, the first: {first.where}: {first.recording} at "
+            f"{first.start:g} s; expected recordings of the index, and times within them"
+        )
     if any(learned):
         labels = labels[:, learned]
         classes = [name for name, kept in zip(classes, learned, strict=True) if kept]

@@ -4,6 +4,7 @@ import os
 import pathlib
 
 from sepssl.data.scenes import SceneConfig
+from sepssl.errors import InputError
 from sepssl.pipelines.scenes import write_scenes
 
 DRIVE = "/content/drive"
@@ -25,8 +26,9 @@ def chosen_recordings(
         config: of the scenes; None for the defaults.
 
     Raises:
-        InputError, OutputError: as `write_scenes`.
-        ImportError: if Drive or an upload is asked for elsewhere than in Colab.
+        InputError, OutputError: as `write_scenes`; InputError also if an upload is asked for
+            elsewhere than in Colab.
+        ImportError: if Drive is.
     """
     output = pathlib.Path(output)
     if any(pathlib.PurePath(path).is_relative_to(DRIVE) for path in (chosen, output)):
@@ -34,8 +36,12 @@ def chosen_recordings(
 
         drive.mount(DRIVE)
     if chosen == UPLOAD:
-        from google.colab import files
-
+        try:
+            from google.colab import files
+        except ImportError as error:
+            raise InputError(
+                f"{UPLOAD}: is for Colab; expected a folder or a sound file"
+            ) from error
         uploaded = output / "uploaded"
         uploaded.mkdir(parents=True, exist_ok=True)
         files.upload(target_dir=str(uploaded))

@@ -300,10 +300,17 @@ def claim(corpus: Corpus, shards: Sequence[Shard]) -> None:
 
 def _require_no_shard(corpus: Corpus, key: str, was: Any, now: Any) -> None:
     if next(pathlib.Path(corpus.output, SHARDS).glob(f"*/{DONE}"), None):
-        how = "from another manifest" if key == "manifest" else f"with {key}={was}, now {now}"
-        raise InputError(
-            f"{corpus.output}: holds a corpus made {how}; expected another output folder"
-        )
+        if key == "manifest":
+            how = (
+                f"of other recordings or parts than are in {corpus.manifest} now; expected these "
+                "again, without any that are new, or another output folder for all"
+            )
+        else:
+            if key == "allow_truncated":  # as the flag has it
+                key, was, now = "truncated", *("keep" if kept else "skip" for kept in (was, now))
+            was, now = ("the default" if value is None else value for value in (was, now))
+            how = f"with {key}={was}, now {now}; expected another output folder"
+        raise InputError(f"{corpus.output}: holds a corpus made {how}")
 
 
 def _digest(shards: Sequence[Shard]) -> str:

@@ -32,6 +32,7 @@ if typing.TYPE_CHECKING:
     from sepssl.separation.separator import Separator
 
 CONTEXT_SECONDS = 10.0  # on both sides of what is separated, where there is as much; our choice
+_SHOWN_SECONDS = 0.005  # half of the last digit of times in tables
 OUTPUTS = "a name that ends in .csv, .selections.txt, .txt or .html, or a new folder's"
 
 
@@ -111,7 +112,8 @@ def embed_query(
         separator: separates the recording, for a channel.
         channel: number of a channel, from 1, or 0 for the recording itself.
         allow_truncated: whether a recording that ends early is no error.
-        warn: is called with one line if next to nothing of that part lies in the encoder's band.
+        warn: is called with one line if the recording ends before `end`, or next to nothing of that
+            part lies in the encoder's band.
 
     Returns:
         float32 [dim].
@@ -156,6 +158,10 @@ def embed_query(
         waveform = _channel(
             separator, recording, start, stop, channel, rate, allow_truncated, speed
         )
+    length = audio_info(recording, allow_truncated).duration
+    if warn and end is not None and end > length + _SHOWN_SECONDS:
+        name = printable(recording)
+        warn(f"{name}: ends at {length:.2f} s; the query ends there, not at {end:g} s")
     _check_band(recording, start, end, rate, allow_truncated, speed, warn)
     embedder = WindowEmbedder(
         encoder, settings["window_samples"] / rate, settings["hop_samples"] / rate

@@ -426,7 +426,10 @@ def train_on_dataset(
 def _require_states(name: str, state_steps: Collection[int], steps: int) -> None:
     for step in state_steps:
         if not 0 <= step <= steps:
-            raise InputError(f"{name}: {step} is not one of the run's steps, 0 to {steps}")
+            raise InputError(
+                f"{name}: {step} is not one of the run's steps, 0 to {steps}; expected some "
+                "of these, or () for the default"
+            )
 
 
 def loop_settings(config: ConfigDict, phases: Sequence[int] = ()) -> dict:

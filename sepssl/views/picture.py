@@ -1,6 +1,7 @@
 """A picture of pairs of views, each with a title that explains it."""
 
 import os
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -81,5 +82,7 @@ def draw_views(
         panels[clip, 0].set_ylabel(name, fontsize="x-small", parse_math=False)
     figure.supxlabel("time (one patch)")
     figure.supylabel("mel bands")
-    with atomic_file(output, overwrite=True) as temporary:
+    with atomic_file(output, overwrite=True) as temporary, warnings.catch_warnings():
+        # Names in scripts that Matplotlib's font lacks: boxes stand for these.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(temporary, dpi=100)

@@ -134,6 +134,21 @@ def test_an_error_after_tensorflow_is_one_line(tmp_path):
     assert line.startswith("sepssl-export: error: text.keras: ")
 
 
+def test_the_home_folder_in_flags(tmp_path):
+    """bash hands `--flag=~/x` on as it is, also of a configuration, which reads sys.argv itself."""
+    home = ENVIRONMENT | {"HOME": str(tmp_path)}
+    train = ("train", f"--config={ROOT}/configs/separator_smoke.py", "--workdir=~/out")
+    for arguments, names in (
+        (("search", "--index=~/none", "--query=~"), "none"),
+        ((*train, "--config.train.init_from=~/none.keras"), "none.keras"),
+    ):
+        command = [sys.executable, "-m", f"sepssl.cli.{arguments[0]}", *arguments[1:]]
+        options = {"capture_output": True, "text": True, "timeout": 240}
+        process = subprocess.run(command, cwd=tmp_path, env=home, **options)
+        assert f": error: {tmp_path}/{names}" in process.stderr
+        assert not (tmp_path / "~").exists()
+
+
 def wait_until(process, condition):
     for _ in range(2400):
         if condition():

@@ -16,6 +16,7 @@ import pytest
 
 from sepssl.data.annotations import read_annotations
 from sepssl.data.scenes import SceneConfig, make_scene
+from sepssl.errors import InputError
 from sepssl.index.rows import read_rows
 from sepssl.pipelines.colab import chosen_recordings
 from sepssl.representation import Encoder, SmallBackbone
@@ -108,6 +109,9 @@ def run(eager, forked_exports, tmp_path, monkeypatch):
 
 def test_recordings_that_a_form_names(tmp_path, monkeypatch):
     """Colab's own part is a stand-in, since Colab is not a package."""
+    with pytest.raises(InputError, match="upload: is for Colab; expected a folder or a sound file"):
+        chosen_recordings("upload", tmp_path, 2)
+    assert not any(tmp_path.iterdir())
     mounted, colab = [], types.ModuleType("google.colab")
     colab.drive = types.SimpleNamespace(mount=mounted.append)
     colab.files = types.SimpleNamespace(

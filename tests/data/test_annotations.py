@@ -25,8 +25,8 @@ def test_raven_tables(tmp_path):
     )
     found = read(tmp_path, "x.txt", text)
     assert found == [
-        ("C:/rec/a.wav", 0.5, 1.5, "owl", True, False),
-        ("C:/rec/a.wav", 20.0, 21.0, "", True, False),
+        (r"C:\rec\a.wav", 0.5, 1.5, "owl", True, False),
+        (r"C:\rec\a.wav", 20.0, 21.0, "", True, False),
     ]
     text = f"{HEAD}\tCall\tWindow\n1\tSpectrogram 1\t1\t1\t2\t0\t8000\tsong\t17\n"
     with pytest.raises(InputError, match="a column of labels, Annotation, or the one that"):
@@ -126,6 +126,8 @@ def test_recordings_by_what_they_are_called():
     for name, file in (
         ("/old/disk/rec/b/1.wav", 6),
         ("C:/data/b/1", 6),
+        (r"C:\data\b\1.wav", 6),
+        (r"b\1.wav", 6),
         ("clips/c.wav", 8),
         ("c", 8),
         ("/rec/c.wav", 8),
@@ -152,6 +154,23 @@ def test_a_label_on_a_window_that_was_left_out_is_named():
     found = label_windows(files, ["a.wav"] * 3, starts, starts + 2, [lost, partly, kept])
     assert found.outside == [lost, partly]
     np.testing.assert_array_equal(found.labels, [[0, -1, 1], [0, 0, 0], [0, 0, 0]])
+
+
+def test_recordings_by_what_tables_call_them():
+    """As `printable` writes names that are not UTF-8 or have line breaks; the first one may."""
+    backslash, broken, raw = "/r/new\\nline.wav", "/r/two\nlines.wav", "/r/lat\udce4in.wav"
+    files = [backslash, broken, raw]
+    match = RecordingMatch(["new\\nline.wav", "two\nlines.wav", r"lat\udce4in.wav"], files)
+    for name, found in (
+        (r"new\nline.wav", backslash),
+        ("two\nlines.wav", broken),
+        (r"two\nlines.wav", broken),
+        (r"/r/two\nlines.wav", broken),
+        (r"/r/lat\udce4in.wav", raw),
+        (r"elsewhere/lat\udce4in.wav", raw),
+        (r"X:\r\two\nlines.wav", None),
+    ):
+        assert match.find(Annotation(name, 0.0, 1.0, "x")) == found, name
 
 
 def test_a_path_tells_recordings_of_one_name_apart(tmp_path):

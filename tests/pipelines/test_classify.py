@@ -316,6 +316,18 @@ def test_labels_of_which_no_window_is_there(made, capsys, tmp_path):
     assert (status, message in err) == (1, True), err
 
 
+def test_labels_without_recording_are_named_where_the_others_do_not_suffice(made, capsys, tmp_path):
+    rows = ("odd/1.wav,0,5,owl", r"C:\gone\90.wav,1,2,owl", "80.wav,1,2,owl")
+    (tmp_path / "l.csv").write_text("\n".join(("file,start,end,label", *rows)) + "\n")
+    arguments = (f"--index={made}/index", f"--labels={tmp_path}/l.csv", "--unlabelled=ignore")
+    status, _, err = run(capsys, "train", *arguments, f"--output={tmp_path}/c.npz")
+    assert status == 1
+    assert (
+        "class owl: no window is known to be without it; the index has no window with sound for 2 "
+        f"labels, the first: {tmp_path}/l.csv, line 3: C:\\gone\\90.wav at 1 s; expected" in err
+    )
+
+
 def test_what_cannot_be(trained, capsys, tmp_path):
     index, labels = f"--index={trained}/index", f"--labels={trained}/labels"
     classifier = f"--classifier={trained}/owl.npz"

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import signal
 import subprocess
@@ -275,9 +276,10 @@ def test_another_manifest_model_or_settings_are_refused(world, tmp_path):
     fewer = write_manifest(world / "fewer.csv", ROWS[:2])
     for changes, expected in (
         ({"encoder": str(other)}, "made with encoder=encoder-.*, now other-"),
-        ({"hop_seconds": 0.5}, "made with hop_seconds=None, now 0.5"),
+        ({"hop_seconds": 0.5}, "made with hop_seconds=the default, now 0.5"),
         ({"shard_size": 3}, "made with shard_size=2, now 3"),
-        ({"manifest": str(fewer)}, "made from another manifest"),
+        ({"allow_truncated": True}, "made with truncated=skip, now keep"),
+        ({"manifest": str(fewer)}, "made of other recordings or parts than are in .*fewer"),
     ):
         with pytest.raises(InputError, match=f"{tmp_path / 'out'}: holds a corpus {expected}"):
             run(dataclasses.replace(corpus, **changes))
@@ -341,8 +343,8 @@ def test_a_file_written_to_while_its_shard_is_made_has_changed(world, tmp_path, 
     assert [run(corpus).made for _ in range(2)] == [1, 0]
 
 
-def test_training_reads_the_channels_where_they_lie(world, tmp_path):
-    recordings = tmp_path / "recordings"
+def test_training_reads_the_channels_where_they_lie(world, tmp_path, call):
+    recordings = tmp_path / "my recordings"
     recordings.mkdir()
     for i in range(3):
         soundfile.write(recordings / f"{i}.wav", noise(1.2 + i, i), RATE)
@@ -359,6 +361,16 @@ def test_training_reads_the_channels_where_they_lie(world, tmp_path):
     assert (report.done, len(report.failed), len(report.notes)) == (4, 1, 1)
     assert "half.wav#2.67: is silent" in report.notes[0]
     before = contents(tmp_path / "corpus")
+    # The same by the command, which names the one that trains on it, as a shell takes it.
+    flags = {"separator": world / "separator.keras", "output": tmp_path / "corpus"}
+    flags |= {"manifest": recordings, "format": "store", "clip_seconds": 1.5, "shard_size": 2}
+    result = call("corpus", "separate", *(f"--{name}={value}" for name, value in flags.items()))
+    assert result.status == 0, result.stderr
+    assert shlex.split(result.stdout.splitlines()[-1].removeprefix("next: ")) == [
+        *("sepssl-train", "--config=encoder_small", f"--config.data.directory={recordings}"),
+        "--config.data.clip_seconds=1.5",
+        *(f"--config.views.separators={tmp_path / 'corpus'}", "--workdir=RUN"),
+    ]
     config = encoder_smoke.get_config()
     config.train.update(steps=2, batch_size=4, log_every=1, state_steps=(2,), probe_clips=0)
     config.data.update(directory=str(recordings), clip_seconds=1.5)

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 import sepssl
+from sepssl.audio.decoding import printable
 from sepssl.data.clips import Clips, report_skipped
 from sepssl.data.sources import open_clips
 from sepssl.errors import InputError, OutputError
@@ -221,6 +222,7 @@ def test_names_of_any_bytes(encoder, tmp_path, capsys):
     for name in names:
         row = row_of(index, f"{tmp_path}/in/{os.fsdecode(name)}@0.5")
         assert row == row_of(index, f"{os.fsdecode(name)}@0.5")
+        assert row == row_of(index, f"{printable(os.fsdecode(name))}@0.5")  # as it is shown
         assert os.fsencode(row.path) == os.fsencode(tmp_path / "in") + b"/" + name
     found = index.search(index.vector(1), 10)
     assert len(found_table(found).splitlines()) == 1 + len(found) == 7

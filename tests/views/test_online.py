@@ -1,3 +1,5 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -143,7 +145,9 @@ def test_reasons_say_what_was_done(mixtures, stored, tmp_path):
     assert reasons[0] == ["0.50 s: channel 3 of of-3", "0.00 s: mixture, + neighbour at -12 dB"]
     assert "neighbour" not in "".join(reasons[1])
     # Names that matplotlib or a font would stumble over.
-    names = ["a$x_$0.wav", "caf\udce9.wav", *mixtures.names[2:]]
-    draw_views(front_end, batch, names, ["of-$_$2", "of-3"], tmp_path / "views.svg", count=5)
+    names = ["a$x_$0.wav", "caf\udce9.wav", "雨.wav", *mixtures.names[3:]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_views(front_end, batch, names, ["of-$_$2", "of-3"], tmp_path / "views.svg", count=5)
     picture = (tmp_path / "views.svg").read_text()
     assert picture.count("<image") == 10

@@ -242,6 +242,14 @@ def _refuse_existing(path: pathlib.Path, overwrite: bool) -> None:
         raise InputError(f"{path}: exists already; expected a new file name")
 
 
+def printable(path: str | os.PathLike) -> str:
+    """The path on one printable line, whatever bytes are in it."""
+    text = os.fsdecode(path)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def in_utf8(name: str) -> str:
     """A name of a file as text: bytes in it that are not UTF-8 become %E9, say."""
     return re.sub("[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", name)

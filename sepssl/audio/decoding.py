@@ -14,6 +14,7 @@ import soundfile
 from sepssl.audio import containers
 from sepssl.audio.c_stderr import silenced
 from sepssl.errors import InputError
+from sepssl.files import printable
 
 FORMATS = {
     ".wav": "WAV",
@@ -415,14 +416,6 @@ def check_samples(waveform: np.ndarray, name: str, loudest: float = LOUDEST) -> 
 def to_mono(frames: np.ndarray) -> np.ndarray:
     """[frames, channels] -> [frames], the mean of the channels."""
     return frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1, dtype=np.float32)
-
-
-def printable(path: str | os.PathLike) -> str:
-    """The path on one printable line, whatever bytes are in it."""
-    text = os.fsdecode(path)
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def for_libsndfile(path: str | os.PathLike) -> str | bytes:

@@ -26,10 +26,9 @@ from sepssl.audio.decoding import (
     for_libsndfile,
     libsndfile_reason,
     opened,
-    printable,
 )
 from sepssl.errors import InputError, OutputError
-from sepssl.files import atomic_file
+from sepssl.files import atomic_file, printable
 
 __all__ = [
     "DECODERS",

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import soxr
 
-from sepssl.audio.decoding import printable
 from sepssl.audio.files import (
     MAX_FACTOR,
     audio_info,
@@ -18,6 +17,7 @@ from sepssl.audio.files import (
 )
 from sepssl.audio.level import Level
 from sepssl.errors import InputError
+from sepssl.files import printable
 
 _LITTLE = 0.01  # of a recording's power
 _EDGE_SECONDS = 0.02  # where a sound starts or ends at once, resampling makes a click

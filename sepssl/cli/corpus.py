@@ -199,7 +199,7 @@ def _beam_options(values: flags.FlagValues) -> list[str]:
 
 
 def main(values: flags.FlagValues) -> None:
-    from sepssl.audio.decoding import printable
+    from sepssl.files import printable
     from sepssl.pipelines.corpus import FAILED, Corpus
     from sepssl.pipelines.corpus_engines import run_corpus
     from sepssl.weights import reference
@@ -249,7 +249,7 @@ def main(values: flags.FlagValues) -> None:
 
 
 def _next(values: flags.FlagValues, result: str) -> str:
-    from sepssl.audio.decoding import printable
+    from sepssl.files import printable
 
     if values.task == "embed":
         command = ["sepssl-search", f"--index={result}", "--query=SOUND"]

@@ -77,9 +77,9 @@ def check(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues) -> None:
     import sepssl
-    from sepssl.audio.decoding import printable
     from sepssl.data.clips import report_skipped, report_truncated
     from sepssl.data.sources import open_clips
+    from sepssl.files import printable
     from sepssl.pipelines.embed import embed_recordings
     from sepssl.progress import counted
 

@@ -77,7 +77,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def check(values: flags.FlagValues) -> None:
-    from sepssl.audio.decoding import printable
+    from sepssl.files import printable
 
     if bool(values.query) == bool(values.query_row):
         raise InputError("expected one of --query and --query_row")
@@ -100,9 +100,8 @@ def check(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    from sepssl.audio.decoding import printable
     from sepssl.data.clips import report_truncated
-    from sepssl.files import together
+    from sepssl.files import printable, together
     from sepssl.index.search import WindowIndex
     from sepssl.pipelines.search import embed_query, require_results, row_of, write_results
     from sepssl.reports.found import found_table

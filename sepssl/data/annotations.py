@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sepssl.audio.decoding import printable
 from sepssl.data.labels import columns_there, read_csv
 from sepssl.errors import InputError
+from sepssl.files import printable
 
 UNKNOWN = -1
 SHARE = 0.5  # of the shorter of window and label that must overlap; our choice

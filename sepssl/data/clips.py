@@ -7,8 +7,8 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from sepssl.audio.decoding import printable
 from sepssl.errors import InputError
+from sepssl.files import printable
 
 _Value = TypeVar("_Value")
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sepssl.audio.decoding import printable
 from sepssl.errors import InputError
+from sepssl.files import printable
 from sepssl.index.store import (
     DATABASE,
     MIXTURE,

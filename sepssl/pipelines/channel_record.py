@@ -11,10 +11,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from sepssl.audio.decoding import printable
 from sepssl.data.clips import Clips, Stream
 from sepssl.errors import InputError, OutputError
-from sepssl.files import atomic_file, writing_to
+from sepssl.files import atomic_file, printable, writing_to
 from sepssl.pipelines.activity import Interval
 from sepssl.pipelines.intervals import AUDACITY, CLIPS, RAVEN, interval_tables
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import special
 
-from sepssl.audio.decoding import printable
 from sepssl.audio.files import audio_info, read_audio
 from sepssl.data.annotations import Annotation, WindowLabels, label_windows
 from sepssl.errors import InputError
@@ -23,6 +22,7 @@ from sepssl.evaluation.window_classifier import (
 from sepssl.files import (
     atomic_file,
     atomic_folder,
+    printable,
     require_apart,
     require_new,
     write_csv,

@@ -16,7 +16,6 @@ import typing
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sepssl.audio.decoding import printable
 from sepssl.data.channel_shards import PLAN, SHARDS, STORE, is_corpus, read_plan
 from sepssl.data.clips import Skipped
 from sepssl.data.croissant import (
@@ -31,7 +30,7 @@ from sepssl.data.croissant import (
 from sepssl.data.folder import file_digest, file_stamp, list_sounds, without_sources
 from sepssl.data.manifest import ManifestRow, manifest_rows
 from sepssl.errors import InputError
-from sepssl.files import atomic_file, in_utf8, unfinished
+from sepssl.files import atomic_file, in_utf8, printable, unfinished
 from sepssl.index.merge import merge_indexes
 from sepssl.pipelines.channel_record import without_channels
 from sepssl.weights import content_name, model_file

@@ -20,13 +20,13 @@ import soundfile
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from sepssl.audio.decoding import SILENCE, printable
+from sepssl.audio.decoding import SILENCE
 from sepssl.audio.files import write_audio
 from sepssl.data.clips import Clips, Skipped, report_skipped
 from sepssl.data.sources import open_clips
 from sepssl.data.spec import is_path, mixed_sounds
 from sepssl.errors import InputError
-from sepssl.files import atomic_folder, write_csv
+from sepssl.files import atomic_folder, printable, write_csv
 from sepssl.index.rows import StoredRows, read_rows
 from sepssl.index.search import Found, WindowIndex
 from sepssl.pipelines.channel_record import channel_files

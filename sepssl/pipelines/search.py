@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from sepssl.audio.decoding import printable
 from sepssl.audio.files import audio_info, played_rate, read_audio, read_blocks, write_audio
 from sepssl.audio.streaming import at_rate
 from sepssl.errors import InputError
-from sepssl.files import atomic_folder, require_apart, require_new
+from sepssl.files import atomic_folder, printable, require_apart, require_new
 from sepssl.index.search import Found, WindowIndex
 from sepssl.index.store import MIXTURE
 from sepssl.reports.found import (

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from sepssl.audio.decoding import printable
 from sepssl.audio.files import (
     MAX_RATE,
     MIN_RATE,
@@ -29,7 +28,7 @@ from sepssl.data.clips import Clips
 from sepssl.data.sources import open_clips
 from sepssl.data.spec import is_path
 from sepssl.errors import InputError, OutputError
-from sepssl.files import lock_folder, scratch_folder, writing_to
+from sepssl.files import lock_folder, printable, scratch_folder, writing_to
 from sepssl.pipelines.activity import Activity, ChannelLevels
 from sepssl.pipelines.channel_record import (
     INTERVALS,

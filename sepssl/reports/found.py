@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from sepssl.audio.decoding import printable
-from sepssl.files import write_csv, write_text
+from sepssl.files import printable, write_csv, write_text
 from sepssl.index.search import Found
 from sepssl.reports.selections import Selection, audacity_labels, raven_table
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import soundfile
 
-from sepssl.audio.decoding import printable
+from sepssl.files import printable
 from sepssl.progress import counted
 from sepssl.reports.curves import Panel, curve
 from sepssl.reports.found import Sound

@@ -12,10 +12,10 @@ import pytest
 import soundfile
 
 import sepssl
-from sepssl.audio.decoding import printable
 from sepssl.data.clips import Clips, report_skipped
 from sepssl.data.sources import open_clips
 from sepssl.errors import InputError, OutputError
+from sepssl.files import printable
 from sepssl.index.search import WindowIndex
 from sepssl.index.store import WindowStore
 from sepssl.pipelines.embed import embed_recordings

@@ -69,7 +69,7 @@ if pathlib.Path(QUERY).is_file():
 else:
     rain = "farm/21-crow-rain.wav@2.5"
     heard = (str(row.row) for row in index.rows() if index.vector(row.row).any())
-    query = row_of(index, QUERY or (next(heard) if INPUT else rain))
+    query = row_of(index, QUERY or (next(heard, "1") if INPUT else rain))
     vector, name = index.vector(query.row), query.recording
 nearest = {}  # of each recording but the example's own, the window that is nearest
 for window in index.search(vector, 500):

@@ -6,7 +6,7 @@ import os
 import pathlib
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -140,8 +140,8 @@ def _from_csv(path: pathlib.Path) -> Iterator[Annotation]:
 def _named_in(row: Mapping[str, str]) -> str:
     """The recording: its path, as in tables of detections, if that is the file's."""
     file, path = row["file"].strip(), (row.get("path") or "").strip()
-    last = path.rpartition("/")[2]
-    return path if last and file.rpartition("/")[2].startswith(last) else file
+    last, of_file = (re.split(r"[/\\]", name)[-1] for name in (path, file))
+    return path if last and of_file.startswith(last) else file
 
 
 def _from_raven(
@@ -219,16 +219,13 @@ class RecordingMatch:
     """
 
     def __init__(self, names: Sequence[str], files: Sequence[str]):
-        self._ends: dict[str, set[str]] = {}
-        self._names: dict[str, set[str]] = {}
-        for name, file in zip(names, files, strict=True):
-            for known, ends in (
-                (self._ends, [*_ends(file), *_ends(printable(file))]),
-                (self._names, [_normal(name), _normal(printable(name))]),
-            ):
-                for end in dict.fromkeys(ends):
-                    known.setdefault(end, set()).add(file)
-                    known.setdefault(_without_suffix(end), set()).add(file)
+        both = list(zip(names, files, strict=True))
+        self._real = _Known((name, file, file) for name, file in both)
+        self._shown = _Known(
+            (printable(name), printable(file), file)
+            for name, file in both
+            if not file.isprintable()
+        )
 
     def find(self, annotation: Annotation) -> str | None:
         """The one of `files` that an annotation is about; None if there is none.
@@ -237,7 +234,14 @@ class RecordingMatch:
             InputError: if several could be meant.
         """
         given = _normal(annotation.recording)
-        found = self._files(given) or self._files(given.replace("\\", "/"))
+        slashed = _normal(annotation.recording.replace("\\", "/"))
+        found = (
+            self._real.ends.get(given)
+            or self._real.ends.get(slashed)
+            or self._shown.ends.get(given)
+            or self._real.search(slashed)
+            or self._shown.search(given)
+        )
         if len(found) > 1:
             first, second, *_ = sorted(found)
             raise InputError(
@@ -246,11 +250,27 @@ class RecordingMatch:
             )
         return next(iter(found), None)
 
-    def _files(self, given: str) -> set[str]:
-        if given in self._ends:
-            return self._ends[given]
+
+class _Known:
+    """Files by every end of their paths, and by the names of recordings.
+
+    Args:
+        recordings: name, path and file of each.
+    """
+
+    def __init__(self, recordings: Iterable[tuple[str, str, str]]):
+        self.ends: dict[str, set[str]] = {}
+        self.names: dict[str, set[str]] = {}
+        for name, path, file in recordings:
+            for known, ends in ((self.ends, _ends(path)), (self.names, [_normal(name)])):
+                for end in ends:
+                    known.setdefault(end, set()).add(file)
+                    known.setdefault(_without_suffix(end), set()).add(file)
+
+    def search(self, given: str) -> set[str]:
+        """The files of the longest end of `given` that is known."""
         absolute = given.startswith("/") or re.match("[A-Za-z]:/", given)
-        known = self._ends if absolute else self._names
+        known = self.ends if absolute else self.names
         return next((known[end] for end in _ends(given) if end in known), set())
 
 

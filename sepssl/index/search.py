@@ -85,7 +85,8 @@ class WindowIndex:
                 table: {row[1] for row in self._database.execute(f"PRAGMA table_info({table})")}
                 for table in _COLUMNS
             }
-            self._database.create_function("printable", 1, printable, deterministic=True)
+            # For names, which other programs may leave out.
+            self._database.create_function("printable", 1, lambda name: name and printable(name))
         except sqlite3.Error as error:
             raise InputError(f"{path}: cannot be read: {error}; expected an index") from error
         if config is None:

@@ -307,7 +307,9 @@ def _require_no_shard(corpus: Corpus, key: str, was: Any, now: Any) -> None:
         else:
             if key == "allow_truncated":  # as the flag has it
                 key, was, now = "truncated", *("keep" if kept else "skip" for kept in (was, now))
-            was, now = ("the default" if value is None else value for value in (was, now))
+            unset = dict.fromkeys(("window_seconds", "hop_seconds"), "the default")
+            unset["chunk_seconds"] = "0"
+            was, now = (unset.get(key) if value is None else value for value in (was, now))
             how = f"with {key}={was}, now {now}; expected another output folder"
         raise InputError(f"{corpus.output}: holds a corpus made {how}")
 

@@ -31,7 +31,7 @@ if typing.TYPE_CHECKING:
     from sepssl.separation.separator import Separator
 
 CONTEXT_SECONDS = 10.0  # on both sides of what is separated, where there is as much; our choice
-_SHOWN_SECONDS = 0.005  # half of the last digit of times in tables
+_SHOWN_SECONDS = 0.0005  # half of the last digit of times in tables
 OUTPUTS = "a name that ends in .csv, .selections.txt, .txt or .html, or a new folder's"
 
 

@@ -140,6 +140,11 @@ EARLY = [  # command, arguments, what the line says
             ("evaluate", "dataset"),
             ("corpus", "manifest"),
             ("search", "query"),
+            ("classify", "scores"),
+            *((command, "output") for command in ("classify", "corpus", "curves", "embed")),
+            *((command, "output") for command in ("evaluate", "export", "map", "mix", "separate")),
+            ("import_google_checkpoint", "output"),
+            ("import_panns_checkpoint", "output"),
         )
     ),
     (

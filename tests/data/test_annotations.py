@@ -168,15 +168,35 @@ def test_recordings_by_what_tables_call_them():
         (r"/r/two\nlines.wav", broken),
         (r"/r/lat\udce4in.wav", raw),
         (r"elsewhere/lat\udce4in.wav", raw),
+        (r"elsewhere/two\nlines.wav", broken),
         (r"X:\r\two\nlines.wav", None),
     ):
         assert match.find(Annotation(name, 0.0, 1.0, "x")) == found, name
+    # A name that is written so is meant before one that is only shown so.
+    both = RecordingMatch(["two\\nlines.wav", "two\nlines.wav"], ["/r/two\\nlines.wav", broken])
+    assert both.find(Annotation(r"/r/two\nlines.wav", 0.0, 1.0, "x")) == "/r/two\\nlines.wav"
+
+
+def test_recordings_of_windows():
+    match = RecordingMatch(["a.wav", "x/sub/a.wav"], ["/r/a.wav", "/r/x/sub/a.wav"])
+    for name in (
+        r".\sub\a.wav",
+        r"sub\a.wav",
+        r"x\sub/a.wav",
+        r"D:\rec\x\sub/a.wav",
+        r"\\srv\share\x\sub\a.wav",
+    ):
+        assert match.find(Annotation(name, 0.0, 1.0, "x")) == "/r/x/sub/a.wav", name
 
 
 def test_a_path_tells_recordings_of_one_name_apart(tmp_path):
     match = RecordingMatch(["a.wav", "sub/a.wav"], ["/r/a.wav", "/r/sub/a.wav"])
     table = tmp_path / "t.csv"
-    for path, found in (("/r/a.wav", "/r/a.wav"), ("/r/sub/a.wav", "/r/sub/a.wav")):
+    for path, found in (
+        ("/r/a.wav", "/r/a.wav"),
+        ("/r/sub/a.wav", "/r/sub/a.wav"),
+        (r"D:\r\sub\a.wav", "/r/sub/a.wav"),
+    ):
         table.write_text(f"file,start,end,label,path\na.wav,0,1,owl,{path}\n")
         assert [match.find(a) for a in read_annotations(table)] == [found]
     # Of a column that has something else, such as the folder, nothing is taken.

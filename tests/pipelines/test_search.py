@@ -115,7 +115,7 @@ def test_what_does_not_fit_the_index_is_refused(made):
         embed_query(index, encoder, bat, 1.05, 1.95, separator, channel, warn=warnings.append)
     line = f"{bat}: only 0.99 % of its power lies below 8000 Hz, the band of this model; "
     assert warnings == [line + "a lower speed brings more of it there"] * 2
-    embed_query(index, encoder, sound, 3.0, 4.004, warn=warnings.append)
+    embed_query(index, encoder, sound, 3.0, 4.0004, warn=warnings.append)
     embed_query(index, encoder, sound, 3.0, 9.5, warn=warnings.append)
     assert warnings[2:] == [f"{sound}: ends at 4.00 s; the query ends there, not at 9.5 s"]
     for query, message in (

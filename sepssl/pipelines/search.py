@@ -157,11 +157,7 @@ def embed_query(
         waveform = _channel(
             separator, recording, start, stop, channel, rate, allow_truncated, speed
         )
-    length = audio_info(recording, allow_truncated).duration
-    if warn and end is not None and end > length + _SHOWN_SECONDS:
-        name = printable(recording)
-        warn(f"{name}: ends at {length:.2f} s; the query ends there, not at {end:g} s")
-    _check_band(recording, start, end, rate, allow_truncated, speed, warn)
+    _check_part(recording, start, end, rate, allow_truncated, speed, warn)
     embedder = WindowEmbedder(
         encoder, settings["window_samples"] / rate, settings["hop_samples"] / rate
     )
@@ -177,7 +173,7 @@ def embed_query(
     return pooled(iter(vectors), "mean" if pool == "window" else pool)
 
 
-def _check_band(
+def _check_part(
     recording: str | os.PathLike,
     start: float,
     end: float | None,
@@ -186,8 +182,10 @@ def _check_band(
     speed: float,
     warn: Callable[[str], None] | None,
 ) -> None:
-    """As `at_rate` does of whole recordings."""
+    """Warns if the recording ends before `end`, and of the band as `at_rate` does of whole ones."""
     info, name = audio_info(recording, allow_truncated), printable(recording)
+    if warn and end is not None and end > info.duration + _SHOWN_SECONDS:
+        warn(f"{name}: ends at {info.duration:.2f} s; the query ends there, not at {end:g} s")
     own = played_rate(info.sample_rate, speed, name)
     if own > rate:
         first = round(start * info.sample_rate)

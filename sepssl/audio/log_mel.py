@@ -160,7 +160,8 @@ class LogMel(keras.layers.Layer):
         # The floor keeps the gradient finite on silence and is far below float32's resolution
         # of anything that the offset lets through.
         power = ops.maximum(self._power(waveform), 1e-20)
-        return ops.matmul(ops.sqrt(power), self._mel)
+        # Not `matmul`: see `LearnedBasis.synthesize`.
+        return ops.tensordot(ops.sqrt(power), self._mel, 1)
 
     def from_magnitude(self, magnitude: Tensor) -> Tensor:
         """Mel magnitudes, at least 0 -> log-mel spectrogram, of any one shape."""

@@ -117,7 +117,8 @@ class PannsLogMel(LogMel):
 
         Frames as `LogMel.magnitude`.
         """
-        power = ops.matmul(self._power(waveform), self._mel)
+        # Not `matmul`: see `LearnedBasis.synthesize`.
+        power = ops.tensordot(self._power(waveform), self._mel, 1)
         # The root of 0 has no gradient.
         return ops.sqrt(ops.maximum(power, 1e-20))
 

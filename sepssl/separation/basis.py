@@ -58,12 +58,12 @@ class LearnedBasis(keras.layers.Layer):
         """Masks [batch, sources, frames, num_coefficients] -> [batch, sources, num_samples]."""
         (coefficients,) = coefficients
         masked = masks * ops.expand_dims(coefficients, 1)
-        _, sources, frames, _ = ops.shape(masked)
+        batch, sources, frames, _ = ops.shape(masked)
         # One batch axis: Keras before 3.15 leaves two of them to TensorFlow's product, which writes
         # beyond its memory where there is one source (tensorflow/tensorflow#117700).
         masked = ops.reshape(masked, (-1, frames, self.num_coefficients))
         waveforms = overlap_add(self.decoder(masked), self.hop, num_samples)
-        return ops.reshape(waveforms, (-1, sources, num_samples))
+        return ops.reshape(waveforms, (batch, sources, ops.shape(waveforms)[-1]))
 
     def call(self, waveform):
         """Analysis and synthesis under a mask of ones: [batch, samples] -> [batch, samples]."""

@@ -143,14 +143,17 @@ def main():
     parser.add_argument("--train_folds", default="1,2,3")
     parser.add_argument("--dataset", default="", help="what is tested; scenes of the fold")
     parser.add_argument("--num_scenes", type=int, default=300)
+    parser.add_argument("--num_train_scenes", type=int, default=300, help="of each fold")
     parser.add_argument("--output", required=True)
     options = parser.parse_args()
+    if not options.dataset and options.fold in options.train_folds.split(","):
+        parser.error(f"--fold={options.fold} is one of --train_folds={options.train_folds}")
     separator = sepssl.load_separator(options.separator)
     upper = np.triu_indices(separator.num_sources, 1)
     features, targets, weights = [], [], []
     for fold in options.train_folds.split(","):
         for mixture, sources, channels in separated(
-            separator, f"mix:{options.input}", fold, options.num_scenes, 1
+            separator, f"mix:{options.input}", fold, options.num_train_scenes, 1
         ):
             groups = true_groups(sources, channels)
             features.append(pairs(mixture, channels)[upper])

@@ -49,3 +49,19 @@ def test_windows_that_do_not_add_up_are_refused():
 def test_the_shape_is_known_without_a_call(basis):
     assert basis.compute_output_shape((None, 100)) == (None, 100)
     assert keras.Sequential([keras.Input((100,)), basis]).output_shape == (None, 100)
+
+
+@pytest.mark.parametrize("num_samples", [50, 100, 101, 200])
+def test_a_learned_basis_never_runs_one_clip_into_the_next(num_samples):
+    basis = LearnedBasis(8, 40, 20)
+    waveform = np.random.default_rng(0).normal(size=[2, 100]).astype(np.float32)
+    _, coefficients = basis.analyze(waveform)
+    masks = np.ones([2, 3, 4, 8], np.float32)
+    found = np.asarray(basis.synthesize(masks, coefficients, num_samples))
+    frames = np.asarray(coefficients[0]) @ np.asarray(basis.decoder.kernel)
+    expected = np.zeros([2, 100], np.float32)
+    for i in range(4):
+        expected[:, 20 * i : 20 * i + 40] += frames[:, i]
+    np.testing.assert_allclose(
+        found, np.repeat(expected[:, None, :num_samples], 3, axis=1), atol=1e-5
+    )

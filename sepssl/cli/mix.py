@@ -90,6 +90,12 @@ def define_flags(values: flags.FlagValues) -> None:
         "Lowest and highest level of a sound, in dB.",
         flag_values=values,
     )
+    flags.DEFINE_list(
+        "speed_range",
+        ["1", "1"],
+        "Slowest and fastest that a sound is played, which changes its pitch.",
+        flag_values=values,
+    )
     flags.DEFINE_integer(
         "groups",
         0,
@@ -169,6 +175,7 @@ def _config(values: flags.FlagValues):
         source_count_probabilities=_numbers(values, "source_count_probabilities"),
         part_seconds=_numbers(values, "part_seconds"),
         level_range_db=_numbers(values, "level_range_db"),
+        speed_range=_numbers(values, "speed_range"),
         groups=values.groups,
         group_size=values.group_size,
         backgrounds=tuple(values.backgrounds),

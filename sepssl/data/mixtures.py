@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+import soxr
 from scipy import fft
 
 from sepssl.data.clips import Clips, InMemory, Joined, Skipped, Subset, cut
@@ -29,6 +30,7 @@ FRAME_SECONDS = 0.032
 LOUD = 1e-2  # share of the loudest frame's power: a part is drawn around a frame as loud
 HEARD = 1e-6  # the same: a sound begins and ends with a frame as loud
 FADE_SECONDS = 0.01  # at the ends of a part
+INAUDIBLE = 0.1  # share of a sound's RMS that speeding it up leaves: the rest is above the band
 DIRECT_SECONDS = 0.001  # of a room response, kept before its highest peak
 
 
@@ -44,6 +46,8 @@ class MixtureConfig:
             uniformly; at most the scene, and at most the sound without the silence around it.
         level_range_db: (lowest, highest) active level of a source (`active_rms`), in dB, drawn
             uniformly. 0 dB is 0.1 of full scale, before a scene that would clip is turned down.
+        speed_range: (slowest, fastest) speed that a sound is played at, 0.1 to 10: at 2, in half
+            the time and an octave higher. Its logarithm is drawn uniformly. (1, 1): as recorded.
         groups: number of groups of classes, drawn from the seed; the classes of a scene are all of
             one group. 0: any classes occur together.
         group_size: classes in a group, at least as many as a scene has sources.
@@ -63,6 +67,7 @@ class MixtureConfig:
     source_count_probabilities: tuple[float, ...] = (0.2, 0.3, 0.3, 0.2)
     part_seconds: tuple[float, float] = (1.0, 4.0)
     level_range_db: tuple[float, float] = (-12.0, 6.0)
+    speed_range: tuple[float, float] = (1.0, 1.0)
     groups: int = 0
     group_size: int = 8
     backgrounds: tuple[str, ...] = ()
@@ -93,6 +98,13 @@ class MixtureConfig:
                 raise InputError(
                     f"{name} {bounds}: expected two numbers of {lowest:g} or more, the lower first"
                 )
+        if len(self.speed_range) != 2 or not (
+            0.1 <= self.speed_range[0] <= self.speed_range[1] <= 10
+        ):
+            raise InputError(
+                f"speed_range {self.speed_range}: expected two numbers from 0.1 to 10, the lower "
+                "first"
+            )
         if self.groups < 0:
             raise InputError(f"groups {self.groups}: expected 0 or more")
         if self.groups and self.group_size < len(probabilities):
@@ -205,6 +217,7 @@ class MixedScene(NamedTuple):
         starts: of the part heard, in its recording, in seconds; one per source.
         onsets: of that part in the scene, in seconds; one per source.
         levels_db: one per source; see `MixtureConfig.level_range_db`.
+        speeds: one per source; see `MixtureConfig.speed_range`.
         background: whether the first source is one that is heard throughout.
         room: name of the room response; "" for none.
     """
@@ -215,6 +228,7 @@ class MixedScene(NamedTuple):
     starts: list[float]
     onsets: list[float]
     levels_db: list[float]
+    speeds: list[float]
     background: bool
     room: str
 
@@ -373,16 +387,18 @@ class MixtureClips(Clips):
             )
         config, rate = self.config, self.sample_rate
         sources = np.zeros((len(chosen), config.num_samples), np.float32)
-        starts, onsets, levels = [], [], []
+        starts, onsets, levels, speeds = [], [], [], []
         for number, (row, waveform) in enumerate(zip(sources, waveforms, strict=True)):
+            waveform, speed = _at_speed(rng, waveform, config.speed_range)
             if number == 0 and has_background:
                 start, onset = _spread(rng, waveform, row), 0
                 levels.append(rng.uniform(*config.background_range_db))
             else:
                 start, onset = _place(rng, waveform, row, config.part_seconds, rate)
                 levels.append(rng.uniform(*config.level_range_db))
-            starts.append(start / rate)
+            starts.append(start * speed / rate)
             onsets.append(onset / rate)
+            speeds.append(speed)
         room, response = "", None
         if self.rooms is not None:
             place = int(rng.integers(len(self.rooms)))
@@ -396,7 +412,7 @@ class MixtureClips(Clips):
         sources *= np.float32(min(1.0, PEAK_LIMIT / peak))
         names = [self.sounds.names[i] for i in chosen]
         return MixedScene(
-            sources.sum(0), sources, names, starts, onsets, levels, has_background, room
+            sources.sum(0), sources, names, starts, onsets, levels, speeds, has_background, room
         )
 
     def num_samples(self, index: int) -> int:
@@ -478,6 +494,19 @@ def _rooms_of(rooms: Clips, split: str) -> Clips:
     assigned = assigned_splits(rooms)
     used = np.flatnonzero(assigned == split)
     return Subset(rooms, used if len(used) else range(len(rooms)))
+
+
+def _at_speed(
+    rng: np.random.Generator, waveform: np.ndarray, speed_range: tuple[float, float]
+) -> tuple[np.ndarray, float]:
+    """A sound at a drawn speed, and that speed; as it is where hardly anything would remain."""
+    if speed_range == (1, 1):
+        return waveform, 1.0  # draws nothing: scenes stay what they were without speeds
+    speed = float(np.exp(rng.uniform(*np.log(speed_range))))
+    played = soxr.resample(waveform, speed, 1, quality="HQ")
+    if not len(played) or np.std(played) < INAUDIBLE * np.std(waveform):
+        return waveform, 1.0
+    return played, speed
 
 
 def _place(

@@ -63,6 +63,7 @@ _FILES = [
                 "",
                 "$.sources[*].level_db",
             ),
+            Column("speed", "How fast it was played.", FLOAT, "", "$.sources[*].speed"),
         ],
     ),
 ]
@@ -183,9 +184,16 @@ def _write_scene(scene: MixedScene, path: pathlib.Path, sample_rate: int) -> Non
                 "start_seconds": round(start, 6),
                 "onset_seconds": round(onset, 6),
                 "level_db": round(level, 3),
+                "speed": round(speed, 6),
             }
-            for name, recording, start, onset, level in zip(
-                names, scene.names, scene.starts, scene.onsets, scene.levels_db, strict=True
+            for name, recording, start, onset, level, speed in zip(
+                names,
+                scene.names,
+                scene.starts,
+                scene.onsets,
+                scene.levels_db,
+                scene.speeds,
+                strict=True,
             )
         ],
         "room": scene.room and in_utf8(scene.room),

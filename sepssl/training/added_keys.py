@@ -17,6 +17,7 @@ ADDED_KEYS = {
     "data.mix.part_seconds": (1.0, 4.0),
     "data.mix.rooms": "",
     "data.mix.source_count_probabilities": (0.2, 0.3, 0.3, 0.2),
+    "data.mix.speed_range": (1.0, 1.0),
     "data.mix.validation_folds": "",
     "data.test_fold": "",
     "encoder.cover_end": False,

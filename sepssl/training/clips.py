@@ -42,6 +42,7 @@ def mixtures(data: ConfigDict) -> Mixtures:
         source_count_probabilities=tuple(mix.source_count_probabilities),
         part_seconds=tuple(mix.part_seconds),
         level_range_db=tuple(mix.level_range_db),
+        speed_range=tuple(mix.speed_range),
         groups=mix.groups,
         group_size=mix.group_size,
         backgrounds=comma_separated(mix.backgrounds),

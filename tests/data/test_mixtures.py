@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import soundfile
+from scipy import signal
 
 from sepssl.data.clips import Subset
 from sepssl.data.labels import NoLabels
@@ -195,6 +196,48 @@ def test_a_microphone_colours_all_sources_alike(folder):
     np.testing.assert_allclose(ratios, np.broadcast_to(ratios[0], ratios.shape), atol=0.7)
 
 
+def test_a_sound_is_heard_at_a_drawn_speed(tmp_path):
+    """A chirp from 200 to 1200 Hz tells where its part was cut, and how fast it was played."""
+    seconds = np.arange(4 * RATE) / RATE
+    write(tmp_path / "a.wav", 0.5 * np.sin(2 * np.pi * (200 * seconds + 125 * seconds**2)))
+    (tmp_path / "labels.csv").write_text("filename,labels,fold\na.wav,chirp,1")
+    options = {
+        "folds": ALL,
+        "source_count_probabilities": (1.0,),
+        "part_seconds": (0.3, 0.5),
+        "level_range_db": (0.0, 0.0),
+    }
+    clips = mixed(tmp_path, speed_range=(0.5, 2.0), **options)
+    speeds = []
+    for index in range(40):
+        scene = clips.scene(index)
+        heard = np.flatnonzero(scene.mixture)
+        # 40 ms behind the fade; counted from the onset as the scene has it.
+        cycles = np.unwrap(np.angle(signal.hilbert(scene.mixture[heard[0] : heard[-1] + 1])))
+        time, speed = np.arange(len(cycles)) / RATE, scene.speeds[0]
+        inner = (time > 0.05) & (time < time[-1] - 0.05)
+        slope, frequency = np.polyfit(time[inner], np.gradient(cycles)[inner] * RATE / 2 / np.pi, 1)
+        assert slope == pytest.approx(250 * speed**2, rel=0.05)
+        assert frequency == pytest.approx(speed * (200 + 250 * scene.starts[0]), rel=0.02)
+        assert 0.3 * RATE - 3 <= len(cycles) <= 0.5 * RATE + 3  # in the scene, whatever the speed
+        speeds.append(speed)
+    assert np.mean(np.log2(speeds)) == pytest.approx(0, abs=0.3)  # as often slower as faster
+    assert min(speeds) < 0.6 and max(speeds) > 1.7
+    same = mixed(tmp_path, speed_range=(1.0, 1.0), **options)
+    np.testing.assert_array_equal(same.scene(0).mixture, mixed(tmp_path, **options).scene(0).mixture)
+    assert same.scene(0).speeds == [1.0] and same.origin != clips.origin
+
+
+def test_a_sound_that_would_rise_out_of_the_band_keeps_its_speed(tmp_path):
+    tone = 0.5 * np.sin(2 * np.pi * 3000 * np.arange(2 * RATE) / RATE)
+    write(tmp_path / "a.wav", tone)
+    (tmp_path / "labels.csv").write_text("filename,labels,fold\na.wav,tone,1")
+    scene = mixed(tmp_path, folds=ALL, speed_range=(2.0, 2.0)).scene(0)
+    spectrum = np.abs(np.fft.rfft(scene.mixture))
+    assert scene.speeds == [1.0]
+    assert np.argmax(spectrum) == pytest.approx(3000, abs=2)
+
+
 def test_silence_around_a_sound_is_left_out(tmp_path):
     sound = np.zeros(10 * RATE)
     sound[5 * RATE : 5 * RATE + 3000] = np.random.default_rng(0).normal(size=3000)
@@ -331,6 +374,9 @@ def test_scenes_change_with_the_sounds(tmp_path):
         ({"part_seconds": (2.0, 1.0)}, "expected two numbers of 0.1 or more, the lower first"),
         ({"part_seconds": (0.0, 1.0)}, "expected two numbers of 0.1 or more"),
         ({"level_range_db": (3.0,)}, "level_range_db .*expected two numbers"),
+        ({"speed_range": (0.0, 1.0)}, r"speed_range \(0.0, 1.0\): expected two numbers from 0.1"),
+        ({"speed_range": (2.0, 1.0)}, "the lower first"),
+        ({"speed_range": (1.0,)}, "expected two numbers from 0.1 to 10"),
         ({"duration": 0.0}, "expected at least 0.1 seconds"),
         ({"groups": 2, "group_size": 3}, "expected at least the 4 sources"),
         ({"groups": -1}, "groups -1: expected 0 or more"),

@@ -84,7 +84,7 @@ def test_croissant_describes_the_scenes(sounds, tmp_path, labelled):
     dataset = mlcroissant.Dataset(output / "croissant.json")
     assert not dataset.metadata.ctx.issues.errors
     assert len(dataset.metadata.record_sets) == 1 + labelled
-    names = ("file", "recording", "start_seconds", "onset_seconds", "level_db")
+    names = ("file", "recording", "start_seconds", "onset_seconds", "level_db", "speed")
     found = collections.defaultdict(list)
     for record in dataset.records("recipes_records"):
         values = [record[f"recipes_records/{name}"] for name in ("name", *names)]

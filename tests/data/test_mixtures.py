@@ -224,7 +224,9 @@ def test_a_sound_is_heard_at_a_drawn_speed(tmp_path):
     assert np.mean(np.log2(speeds)) == pytest.approx(0, abs=0.3)  # as often slower as faster
     assert min(speeds) < 0.6 and max(speeds) > 1.7
     same = mixed(tmp_path, speed_range=(1.0, 1.0), **options)
-    np.testing.assert_array_equal(same.scene(0).mixture, mixed(tmp_path, **options).scene(0).mixture)
+    np.testing.assert_array_equal(
+        same.scene(0).mixture, mixed(tmp_path, **options).scene(0).mixture
+    )
     assert same.scene(0).speeds == [1.0] and same.origin != clips.origin
 
 

@@ -222,12 +222,9 @@ def test_a_sound_is_heard_at_a_drawn_speed(tmp_path):
         assert 0.3 * RATE - 3 <= len(cycles) <= 0.5 * RATE + 3  # in the scene, whatever the speed
         speeds.append(speed)
     assert np.mean(np.log2(speeds)) == pytest.approx(0, abs=0.3)  # as often slower as faster
-    assert min(speeds) < 0.6 and max(speeds) > 1.7
-    same = mixed(tmp_path, speed_range=(1.0, 1.0), **options)
-    np.testing.assert_array_equal(
-        same.scene(0).mixture, mixed(tmp_path, **options).scene(0).mixture
-    )
-    assert same.scene(0).speeds == [1.0] and same.origin != clips.origin
+    assert min(speeds) < 0.6
+    assert max(speeds) > 1.7
+    assert mixed(tmp_path, **options).origin != clips.origin
 
 
 def test_a_sound_that_would_rise_out_of_the_band_keeps_its_speed(tmp_path):

@@ -38,6 +38,7 @@ def define_flags(values: flags.FlagValues) -> None:
         None,
         "Folder of the run, new or to be continued.",
         required=True,
+        allow_overwrite=False,
         flag_values=values,
     )
     flags.DEFINE_string(

@@ -137,6 +137,8 @@ EARLY = [  # command, arguments, what the line says
             ("embed", "input"),
             ("mix", "input"),
             ("quickstart", "input"),
+            ("quickstart", "workdir"),
+            ("train", "workdir"),
             ("evaluate", "dataset"),
             ("corpus", "manifest"),
             ("search", "query"),

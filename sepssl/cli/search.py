@@ -67,6 +67,12 @@ def define_flags(values: flags.FlagValues) -> None:
         "Which rows of a window count: the recording's, its channels', or the best of all.",
         flag_values=values,
     )
+    flags.DEFINE_boolean(
+        "overlapping",
+        False,
+        "Whether windows that overlap a nearer one of their recording, or the query's, count too.",
+        flag_values=values,
+    )
     flags.DEFINE_string("encoder", "", "Encoder of the index, if it has moved.", flag_values=values)
     flags.DEFINE_string(
         "separator", "", "Separator of the index, if it has moved.", flag_values=values
@@ -111,12 +117,9 @@ def main(values: flags.FlagValues) -> None:
         query = row_of(index, values.query_row, values.query_channel)
         title = f"Like {printable(query.recording)} at {query.offset + query.start:.2f} s"
         # Its own window, found with a score of 1, tells nothing.
-        found = [
-            window
-            for window in index.search(index.vector(query.row), values.k + 1, values.rows)
-            if (window.path, window.recording, window.start)
-            != (query.path, query.recording, query.start)
-        ][: values.k]
+        found = index.search(
+            index.vector(query.row), values.k, values.rows, values.overlapping, besides=query
+        )
     else:
         title = f"Like {printable(values.query)}"
         encoder = _model(values.encoder or index.models.get("encoder"), "encoder")
@@ -134,7 +137,7 @@ def main(values: flags.FlagValues) -> None:
             values.truncated == "keep",
             warn=lambda line: print(f"warning: {line}"),
         )
-        found = index.search(vector, values.k, values.rows)
+        found = index.search(vector, values.k, values.rows, values.overlapping)
         report_truncated(_truncated(values.query) if values.truncated == "keep" else [])
     print(found_table(found))
     require_results(values.output, found)

@@ -1,5 +1,6 @@
 """Search for the windows of an index that are nearest to a vector."""
 
+import bisect
 import os
 import pathlib
 import sqlite3
@@ -25,6 +26,7 @@ from sepssl.index.vectors import CONFIG_KEY, open_vectors
 ROWS = ("mixture", "channels", "both")
 EXACT_BELOW = 1_000_000  # vectors, as in hoplite; beyond, the graph is searched
 _EXPANSION = 256  # of a search in the graph, at least
+_TOUCHING = 1e-6  # seconds that two windows beside each other may share, by rounding
 _COLUMNS = {"recordings": ("path", "offset"), "windows": ("channel", "level_db")}
 
 
@@ -207,7 +209,14 @@ class WindowIndex:
         rows = self._windows(f"(recording_id, offsets) = ({same})", number)
         return next((row for row in rows if row.channel == channel), None)
 
-    def search(self, vector: np.ndarray, k: int, rows: str = "both") -> list[Found]:
+    def search(
+        self,
+        vector: np.ndarray,
+        k: int,
+        rows: str = "both",
+        overlapping: bool = True,
+        besides: Found | None = None,
+    ) -> list[Found]:
         """The nearest windows, each once, with its best row; exact below a million rows.
 
         Windows without sound, whose vectors are 0, are never found.
@@ -216,6 +225,9 @@ class WindowIndex:
             vector: [dim], of any length but 0.
             k: how many.
             rows: which rows count: those of the "mixture", of "channels", or "both".
+            overlapping: False leaves out windows that overlap a nearer one of their recording, so
+                that a sound is not found several times.
+            besides: a window to be left out, with those that overlap it if those are.
 
         Returns:
             At most `k` windows, the nearest first.
@@ -238,14 +250,18 @@ class WindowIndex:
                 self._vectors.expansion_search = max(_EXPANSION, 2 * count)  # type: ignore[misc]
             keys = self._vectors.search(query / length, count, exact=exact).keys
             scores = self._scores(keys, query / length)
-            best: dict[tuple, Found] = {}
+            best: list[Found] = []
+            free = _Free(overlapping)
+            if besides is not None:
+                free.take(besides)
             for row in self._rows(sorted(scores, key=lambda number: -scores[number])):
-                if rows == "both" or (row.channel == MIXTURE) == (rows == "mixture"):
-                    best.setdefault((row.path, row.recording, row.start, row.end), row)
+                counts = rows == "both" or (row.channel == MIXTURE) == (rows == "mixture")
+                if counts and free.take(row):
+                    best.append(row)
                     if len(best) == k:
                         break
             if len(best) == k or count == len(self):
-                return [row._replace(score=scores[row.row]) for row in best.values()]
+                return [row._replace(score=scores[row.row]) for row in best]
             count = min(len(self), 4 * count)
         return []
 
@@ -278,6 +294,30 @@ class WindowIndex:
             for row in self._database.execute(query, some):
                 found[row[0]] = _found(row)
         return [found[number] for number in numbers if number in found]
+
+
+class _Free:
+    """The time that no window has taken yet, of each recording."""
+
+    def __init__(self, overlapping: bool):
+        self._overlapping = overlapping
+        self._windows: set[tuple] = set()
+        self._spans: dict[tuple[str, str], list[tuple[float, float]]] = {}  # in order, disjoint
+
+    def take(self, row: Found) -> bool:
+        """Takes the time of a window; False if it, or part of it, is taken."""
+        window = (row.path, row.recording, row.start, row.end)
+        if window in self._windows:
+            return False
+        if not self._overlapping:
+            spans = self._spans.setdefault((row.path, row.recording), [])
+            place = bisect.bisect(spans, (row.start, row.end))
+            for start, end in spans[max(place - 1, 0) : place + 1]:
+                if min(end, row.end) - max(start, row.start) > _TOUCHING:
+                    return False
+            spans.insert(place, (row.start, row.end))
+        self._windows.add(window)
+        return True
 
 
 def _found(row: tuple) -> Found:

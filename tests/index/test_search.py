@@ -59,6 +59,48 @@ def test_the_nearest_windows_each_once(made, rows, channels, k):
         assert (row.path, row.offset) == (f"/data/{row.recording}", [0.0, 2.5][place // 100])
 
 
+def test_of_overlapping_windows_the_nearest_is_found(made):
+    """Windows of 1 s begin every 0.5 s: each overlaps the one before and the one after it."""
+    folder, vectors = made
+    index = WindowIndex(folder)
+    query = vectors[120, 2]
+    scores = (vectors @ query).max(axis=1)
+    expected: list[int] = []
+    for place in np.argsort(-scores):
+        beside = [other for other in expected if abs(other - place) == 1]
+        if not any(other // 100 == place // 100 for other in beside):
+            expected.append(place)
+
+    def places(found):
+        return ["ab".index(row.recording[0]) * 100 + round(2 * row.start) for row in found]
+
+    assert places(index.search(query, 25, overlapping=False)) == expected[:25]
+    all_found = places(index.search(query, 200, overlapping=False))
+    assert sorted(all_found) == sorted(expected)
+    (own,) = index.search(query, 1)
+    assert places([own]) == [120]
+    without = places(index.search(query, 200, besides=own))
+    assert without == [place for place in places(index.search(query, 200)) if place != 120]
+    apart = places(index.search(query, 200, overlapping=False, besides=own))
+    assert {119, 120, 121}.isdisjoint(apart)
+    assert sorted([*apart, 120]) == sorted(expected)
+
+
+def test_windows_that_touch_do_not_overlap(tmp_path):
+    """The end of one, 3 * 0.1, is beyond the beginning of the next, 0.3, by rounding."""
+    with WindowStore(tmp_path, {"encoder": "0123"}) as store:
+        (recording,) = store.add_recordings("/data", ["a.wav"], ["/data/a.wav"], [0.0])
+        starts, ends = np.array([0.2, 0.3, 0.35]), np.array([3 * 0.1, 0.4, 0.45])
+        vectors = np.eye(DIM, dtype=np.float32)[:1] + np.array([[0.0], [0.1], [0.2]])
+        zeros = np.zeros(3)
+        store.append(recording.id, Rows(starts, ends, zeros.astype(int), zeros, vectors))
+        store.finish(recording.id, "", 1.0)
+        store.set_metadata(CONFIG_KEY, vectors_config(DIM))
+        update_vectors(store, DIM)
+    found = WindowIndex(tmp_path).search(np.eye(DIM)[0], 3, overlapping=False)
+    assert [row.start for row in found] == [0.2, 0.3]
+
+
 def test_beyond_the_limit_the_graph_finds_nearly_the_same(made, monkeypatch):
     folder, vectors = made
     index = WindowIndex(folder)

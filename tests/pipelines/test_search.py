@@ -1,6 +1,7 @@
 import base64
 import csv
 import io
+import itertools
 import json
 import re
 import subprocess
@@ -233,6 +234,15 @@ def test_the_command(made, tmp_path, monkeypatch, capsys):
     assert status == 0
     assert out.splitlines()[1].split() == ["1", "1.000", "0.960", "1.935", "b.wav"]
     assert (tmp_path / "f.html").exists()
+    for flag, mark in (("--overlapping", False), ("--nooverlapping", True)):
+        _, out, _ = run("--query_row=b.wav@0.96", "--rows=mixture", "--k=50", flag)
+        spans = [line.split()[-3:] for line in out.splitlines()[1:]]
+        spans = sorted((name, float(start), float(end)) for start, end, name in spans)
+        assert ("b.wav", 0.96, 1.935) not in spans
+        apart = [a[0] != b[0] or a[2] <= b[1] for a, b in itertools.pairwise(spans)]
+        assert all(apart) == mark
+        query = [name == "b.wav" and start < 1.93 and end > 0.97 for name, start, end in spans]
+        assert any(query) != mark
     for name in ("here", "e.csv"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -93,7 +93,8 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_list(
         "speed_range",
         ["1", "1"],
-        "Slowest and fastest that a sound is played, which changes its pitch.",
+        "Slowest and fastest that a sound is played, its pitch with it; one that would rise out of "
+        "the band is played as recorded.",
         flag_values=values,
     )
     flags.DEFINE_integer(

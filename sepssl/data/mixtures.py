@@ -14,6 +14,7 @@ import numpy as np
 import soxr
 from scipy import fft
 
+from sepssl.audio.files import audio_info, read_audio
 from sepssl.data.clips import Clips, InMemory, Joined, Skipped, Subset, cut
 from sepssl.data.labels import NoLabels
 from sepssl.data.read_ahead import read_ahead
@@ -47,7 +48,8 @@ class MixtureConfig:
         level_range_db: (lowest, highest) active level of a source (`active_rms`), in dB, drawn
             uniformly. 0 dB is 0.1 of full scale, before a scene that would clip is turned down.
         speed_range: (slowest, fastest) speed that a sound is played at, 0.1 to 10: at 2, in half
-            the time and an octave higher. Its logarithm is drawn uniformly. (1, 1): as recorded.
+            the time and an octave higher. Its logarithm is drawn uniformly. A sound that would rise
+            out of the band is played as recorded. (1, 1): so are all.
         groups: number of groups of classes, drawn from the seed; the classes of a scene are all of
             one group. 0: any classes occur together.
         group_size: classes in a group, at least as many as a scene has sources.
@@ -67,7 +69,8 @@ class MixtureConfig:
     source_count_probabilities: tuple[float, ...] = (0.2, 0.3, 0.3, 0.2)
     part_seconds: tuple[float, float] = (1.0, 4.0)
     level_range_db: tuple[float, float] = (-12.0, 6.0)
-    speed_range: tuple[float, float] = (1.0, 1.0)
+    # Not in the text of a configuration: scenes at the speed of the recording are what they were.
+    speed_range: tuple[float, float] = dataclasses.field(default=(1.0, 1.0), repr=False)
     groups: int = 0
     group_size: int = 8
     backgrounds: tuple[str, ...] = ()
@@ -311,7 +314,9 @@ class MixtureClips(Clips):
             keys = [self.rooms.key(i) for i in range(len(self.rooms))]
             drawn_from += json.dumps([list(self.rooms.names), keys])
         digest = hashlib.sha256(drawn_from.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-        return f"mixed from {self.sounds.origin}, {digest}, {self.config!r}"
+        origin = f"mixed from {self.sounds.origin}, {digest}, {self.config!r}"
+        speeds = self.config.speed_range
+        return origin if speeds == (1, 1) else f"{origin}, at speeds of {speeds}"
 
     def _draw(self, index: int) -> tuple[np.random.Generator, list[int], bool]:
         """The recordings of a scene, and whether the first is a background.
@@ -368,6 +373,24 @@ class MixtureClips(Clips):
             self._all_checked = not unknown
         return self._draw(index)[1]
 
+    def _played(
+        self, rng: np.random.Generator, sound: int, recorded: np.ndarray
+    ) -> tuple[np.ndarray, float]:
+        """A recording at a drawn speed, and that speed; see `MixtureConfig.speed_range`."""
+        if self.config.speed_range == (1, 1):
+            return recorded, 1.0  # draws nothing: scenes stay what they were without speeds
+        speed = float(np.exp(rng.uniform(*np.log(self.config.speed_range))))
+        rate, waveform = self.sample_rate, recorded
+        path = self.sounds.path(sound)
+        if speed < 1 and path is not None:  # what lies above the band comes down into it
+            rate = audio_info(path).sample_rate
+            start, seconds = self.sounds.start_seconds(sound), len(recorded) / self.sample_rate
+            waveform = read_audio(path, None, start, seconds)
+        played = soxr.resample(waveform, rate * speed, self.sample_rate, quality="HQ")
+        if not len(played) or np.std(played) < INAUDIBLE * np.std(recorded):
+            return recorded, 1.0
+        return played, speed
+
     def scene(self, index: int) -> MixedScene:
         """A scene with its true sources.
 
@@ -388,10 +411,12 @@ class MixtureClips(Clips):
         config, rate = self.config, self.sample_rate
         sources = np.zeros((len(chosen), config.num_samples), np.float32)
         starts, onsets, levels, speeds = [], [], [], []
-        for number, (row, waveform) in enumerate(zip(sources, waveforms, strict=True)):
-            waveform, speed = _at_speed(rng, waveform, config.speed_range)
+        for number, (row, sound, recorded) in enumerate(
+            zip(sources, chosen, waveforms, strict=True)
+        ):
+            waveform, speed = self._played(rng, sound, recorded)
             if number == 0 and has_background:
-                start, onset = _spread(rng, waveform, row), 0
+                start, onset = _spread(rng, waveform, row, rate), 0
                 levels.append(rng.uniform(*config.background_range_db))
             else:
                 start, onset = _place(rng, waveform, row, config.part_seconds, rate)
@@ -496,19 +521,6 @@ def _rooms_of(rooms: Clips, split: str) -> Clips:
     return Subset(rooms, used if len(used) else range(len(rooms)))
 
 
-def _at_speed(
-    rng: np.random.Generator, waveform: np.ndarray, speed_range: tuple[float, float]
-) -> tuple[np.ndarray, float]:
-    """A sound at a drawn speed, and that speed; as it is where hardly anything would remain."""
-    if speed_range == (1, 1):
-        return waveform, 1.0  # draws nothing: scenes stay what they were without speeds
-    speed = float(np.exp(rng.uniform(*np.log(speed_range))))
-    played = soxr.resample(waveform, speed, 1, quality="HQ")
-    if not len(played) or np.std(played) < INAUDIBLE * np.std(waveform):
-        return waveform, 1.0
-    return played, speed
-
-
 def _place(
     rng: np.random.Generator,
     waveform: np.ndarray,
@@ -520,9 +532,7 @@ def _place(
 
     The part is drawn around one of the loud frames, so that something is heard in it.
     """
-    frame = max(1, min(round(FRAME_SECONDS * rate), len(waveform)))
-    frames = waveform[: len(waveform) // frame * frame].reshape(-1, frame)
-    power = np.einsum("fs,fs->f", frames, frames)
+    frame, power = _powers(waveform, rate)
     heard = np.flatnonzero(power >= HEARD * power.max())
     first, last = int(heard[0]) * frame, int(heard[-1] + 1) * frame
     wanted = round(rng.uniform(*part_seconds) * rate)
@@ -541,9 +551,24 @@ def _place(
     return start, onset
 
 
-def _spread(rng: np.random.Generator, waveform: np.ndarray, row: np.ndarray) -> int:
-    """Fills a source with a part of a sound, repeated if it is too short; returns the start."""
-    start = int(rng.integers(max(len(waveform) - len(row), 0) + 1))
+def _powers(waveform: np.ndarray, rate: int) -> tuple[int, np.ndarray]:
+    """The samples of a frame, and the power of each frame."""
+    frame = max(1, min(round(FRAME_SECONDS * rate), len(waveform)))
+    frames = waveform[: len(waveform) // frame * frame].reshape(-1, frame)
+    return frame, np.einsum("fs,fs->f", frames, frames)
+
+
+def _spread(rng: np.random.Generator, waveform: np.ndarray, row: np.ndarray, rate: int) -> int:
+    """Fills a source with a part of a sound, repeated if it is too short; returns the start.
+
+    A part without any of the loud frames gives way to one around such a frame.
+    """
+    last = max(len(waveform) - len(row), 0)
+    start = int(rng.integers(last + 1))
+    frame, power = _powers(waveform, rate)
+    loud = np.flatnonzero(power >= LOUD * power.max()) * frame
+    if not np.any((loud >= start) & (loud + frame <= start + len(row))):
+        start = min(max(int(rng.choice(loud)) - len(row) // 2, 0), last)
     row[:] = np.resize(waveform[start : start + len(row)], len(row))
     return start
 

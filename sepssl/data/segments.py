@@ -1,6 +1,7 @@
 """Long recordings as several clips."""
 
 import itertools
+import pathlib
 
 import numpy as np
 
@@ -72,6 +73,14 @@ class Segments(Clips):
         if wanted == count and np.max(np.abs(waveform)) <= SILENCE:
             raise InputError(f"{self.names[index]}: is silent; expected sound above -120 dBFS")
         return waveform
+
+    def path(self, index: int) -> pathlib.Path | None:
+        return self.clips.path(self.wholes[index])
+
+    def start_seconds(self, index: int) -> float:
+        recording, first, _ = self._parts[index]
+        before = first / self.clips.sample_rate * self.clips.speed
+        return self.clips.start_seconds(recording) + before
 
     def stamp(self, index: int) -> str:
         return self._keyed(index, self.clips.stamp)

@@ -124,7 +124,10 @@ class WindowIndex:
         """
         found = self._rows([number]) if number < 2**63 else []
         if not found or not self._vectors.contains(number):
-            raise InputError(f"{self.folder}: has no row {number}")
+            raise InputError(
+                f"{self.folder}: has no row {number}; expected the number of one, as results have "
+                "it, from 1 on"
+            )
         return found[0]
 
     def any_name(self) -> str:

@@ -159,6 +159,23 @@ def test_a_background_is_heard_throughout(folder):
         np.testing.assert_allclose(rain, gain * whole, atol=1e-6)
 
 
+def test_a_background_of_a_long_silence_is_heard(tmp_path):
+    """0.5 s of sound in 20: nearly every stretch of 1 s is silent."""
+    sound = np.zeros(20 * RATE)
+    sound[7 * RATE : 7 * RATE + RATE // 2] = np.random.default_rng(0).normal(size=RATE // 2)
+    write(tmp_path / "bird" / "a.wav", sound)
+    write(tmp_path / "dog" / "a.wav", np.random.default_rng(1).normal(size=RATE))
+    lines = ["filename,labels,fold", "bird/a.wav,bird,1", "dog/a.wav,dog,1"]
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    clips = mixed(tmp_path, {"train": 12}, folds=ALL, backgrounds=("bird",), **{
+        "level_range_db": (0.0, 0.0), "background_range_db": (0.0, 0.0)
+    })  # fmt: skip
+    for index in range(12):
+        bird = clips.scene(index).sources[0]
+        assert np.mean(bird != 0) >= 0.03
+        assert 0.03 < active_rms(bird, RATE) < 0.11
+
+
 def test_a_room_adds_its_reflections(folder, tmp_path):
     folder, _ = folder
     response = np.zeros(600)
@@ -235,6 +252,30 @@ def test_a_sound_that_would_rise_out_of_the_band_keeps_its_speed(tmp_path):
     spectrum = np.abs(np.fft.rfft(scene.mixture))
     assert scene.speeds == [1.0]
     assert np.argmax(spectrum) == pytest.approx(3000, abs=2)
+
+
+def test_a_slower_sound_has_what_was_above_the_band(tmp_path):
+    """White noise of 0 to 8 kHz, at half the speed: 0 to 4 kHz, the whole band at 8 kHz.
+
+    In a recording of a minute, which is cut into parts of 20 s; a scene is 4 s of one, or 2 s of
+    the recording, whose samples it has.
+    """
+    noise = 0.1 * np.random.default_rng(0).normal(size=120 * RATE)
+    soundfile.write(tmp_path / "a.wav", noise, 2 * RATE, subtype="FLOAT")
+    (tmp_path / "labels.csv").write_text("filename,labels,fold\na.wav,noise,1")
+    options = {"folds": ALL, "duration": 4.0, "part_seconds": (3.0, 3.5)}
+    scene = mixed(tmp_path, speed_range=(0.5, 0.5), **options).scene(0)
+    frequencies, density = signal.welch(scene.mixture[np.flatnonzero(scene.mixture)], RATE)
+    low = density[(frequencies > 500) & (frequencies < 1500)].mean()
+    high = density[(frequencies > 2500) & (frequencies < 3500)].mean()
+    assert scene.speeds == [0.5]
+    assert 10 * np.log10(high / low) == pytest.approx(0, abs=1)
+    part, _, start = scene.names[0].partition("#")
+    onset, first = round(scene.onsets[0] * RATE), (float(start) + scene.starts[0]) * 2 * RATE
+    heard = scene.mixture[onset + 200 : onset + 2 * RATE]
+    recorded = noise[round(first) + 200 :][: len(heard)]
+    assert part == "a.wav"
+    assert np.corrcoef(heard, recorded)[0, 1] > 0.99
 
 
 def test_silence_around_a_sound_is_left_out(tmp_path):
@@ -403,3 +444,12 @@ def test_specs_that_cannot_be(spec, message):
 
 def test_origin_is_text(folder):
     json.dumps(mixed(folder[0]).origin)
+
+
+def test_scenes_are_known_by_the_name_that_older_versions_gave_them(folder):
+    """Half-made folders and trainings are continued: an option that is off changes nothing."""
+    assert mixed(folder[0]).origin.endswith(
+        "MixtureConfig(sample_rate=8000, duration=1.0, source_count_probabilities=(0.2, 0.3, 0.3, "
+        "0.2), part_seconds=(0.2, 0.8), level_range_db=(-12.0, 6.0), groups=0, group_size=8, "
+        "backgrounds=(), background_range_db=(-12.0, 0.0), rooms='', microphone=False)"
+    )

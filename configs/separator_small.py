@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
                     "source_count_probabilities": (0.2, 0.3, 0.3, 0.2),  # of 1, 2, ... sources
                     "part_seconds": (1.0, 4.0),  # of a sound that are heard
                     "level_range_db": (-12.0, 6.0),  # of a sound
-                    "speed_range": (1.0, 1.0),  # slowest and fastest that a sound is played
+                    "speed_range": (1.0, 1.0),  # lowest and highest at which a sound is played
                     "groups": 0,  # drawn groups of classes that occur together; 0: any do
                     "group_size": 8,  # classes in a group
                     "backgrounds": "",  # labels heard throughout, with commas; one in every scene

@@ -93,8 +93,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_list(
         "speed_range",
         ["1", "1"],
-        "Slowest and fastest that a sound is played, its pitch with it; one that would rise out of "
-        "the band is played as recorded.",
+        "Lowest and highest speed at which a sound is played, which changes its pitch.",
         flag_values=values,
     )
     flags.DEFINE_integer(

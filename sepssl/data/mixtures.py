@@ -14,7 +14,7 @@ import numpy as np
 import soxr
 from scipy import fft
 
-from sepssl.audio.files import audio_info, read_audio
+from sepssl.audio.files import audio_info, played_rate, read_audio
 from sepssl.data.clips import Clips, InMemory, Joined, Skipped, Subset, cut
 from sepssl.data.labels import NoLabels
 from sepssl.data.read_ahead import read_ahead
@@ -31,7 +31,8 @@ FRAME_SECONDS = 0.032
 LOUD = 1e-2  # share of the loudest frame's power: a part is drawn around a frame as loud
 HEARD = 1e-6  # the same: a sound begins and ends with a frame as loud
 FADE_SECONDS = 0.01  # at the ends of a part
-INAUDIBLE = 0.1  # share of a sound's RMS that speeding it up leaves: the rest is above the band
+PAUSE = 1e-4  # the same: no background is cut from where no frame is as loud
+AUDIBLE = 0.5  # share of its RMS that a sound has to keep in the band to be played faster
 DIRECT_SECONDS = 0.001  # of a room response, kept before its highest peak
 
 
@@ -48,8 +49,8 @@ class MixtureConfig:
         level_range_db: (lowest, highest) active level of a source (`active_rms`), in dB, drawn
             uniformly. 0 dB is 0.1 of full scale, before a scene that would clip is turned down.
         speed_range: (slowest, fastest) speed that a sound is played at, 0.1 to 10: at 2, in half
-            the time and an octave higher. Its logarithm is drawn uniformly. A sound that would rise
-            out of the band is played as recorded. (1, 1): so are all.
+            the time and an octave higher. Its logarithm is drawn uniformly. A sound that would
+            lose more than 6 dB above the band is played as recorded. (1, 1): so are all.
         groups: number of groups of classes, drawn from the seed; the classes of a scene are all of
             one group. 0: any classes occur together.
         group_size: classes in a group, at least as many as a scene has sources.
@@ -69,7 +70,7 @@ class MixtureConfig:
     source_count_probabilities: tuple[float, ...] = (0.2, 0.3, 0.3, 0.2)
     part_seconds: tuple[float, float] = (1.0, 4.0)
     level_range_db: tuple[float, float] = (-12.0, 6.0)
-    # Not in the text of a configuration: scenes at the speed of the recording are what they were.
+    # Not in the text that `MixtureClips.origin` has: scenes as recorded are what they always were.
     speed_range: tuple[float, float] = dataclasses.field(default=(1.0, 1.0), repr=False)
     groups: int = 0
     group_size: int = 8
@@ -115,6 +116,11 @@ class MixtureConfig:
                 f"group_size {self.group_size}: expected at least the {len(probabilities)} sources "
                 "that a scene may have"
             )
+
+    @property
+    def as_recorded(self) -> bool:
+        """Whether all sounds are played at the speed of their recordings."""
+        return tuple(self.speed_range) == (1, 1)
 
     @property
     def num_samples(self) -> int:
@@ -315,8 +321,11 @@ class MixtureClips(Clips):
             drawn_from += json.dumps([list(self.rooms.names), keys])
         digest = hashlib.sha256(drawn_from.encode("utf-8", "surrogateescape")).hexdigest()[:16]
         origin = f"mixed from {self.sounds.origin}, {digest}, {self.config!r}"
-        speeds = self.config.speed_range
-        return origin if speeds == (1, 1) else f"{origin}, at speeds of {speeds}"
+        if self.config.backgrounds:
+            origin += ", backgrounds that are heard"  # earlier versions cut them from pauses, too
+        if not self.config.as_recorded:
+            origin += f", at speeds of {tuple(self.config.speed_range)}"
+        return origin
 
     def _draw(self, index: int) -> tuple[np.random.Generator, list[int], bool]:
         """The recordings of a scene, and whether the first is a background.
@@ -377,17 +386,21 @@ class MixtureClips(Clips):
         self, rng: np.random.Generator, sound: int, recorded: np.ndarray
     ) -> tuple[np.ndarray, float]:
         """A recording at a drawn speed, and that speed; see `MixtureConfig.speed_range`."""
-        if self.config.speed_range == (1, 1):
+        if self.config.as_recorded:
             return recorded, 1.0  # draws nothing: scenes stay what they were without speeds
         speed = float(np.exp(rng.uniform(*np.log(self.config.speed_range))))
         rate, waveform = self.sample_rate, recorded
         path = self.sounds.path(sound)
         if speed < 1 and path is not None:  # what lies above the band comes down into it
-            rate = audio_info(path).sample_rate
-            start, seconds = self.sounds.start_seconds(sound), len(recorded) / self.sample_rate
-            waveform = read_audio(path, None, start, seconds)
+            before, truncated = self.sounds.speed, self.sounds.allow_truncated
+            rate = played_rate(audio_info(path, truncated).sample_rate, before, str(path))
+            start = self.sounds.start_seconds(sound)
+            seconds = len(recorded) / self.sample_rate * before
+            waveform = read_audio(
+                path, None, start, seconds, allow_truncated=truncated, speed=before
+            )
         played = soxr.resample(waveform, rate * speed, self.sample_rate, quality="HQ")
-        if not len(played) or np.std(played) < INAUDIBLE * np.std(recorded):
+        if not len(played) or np.std(played) < AUDIBLE * np.std(recorded):
             return recorded, 1.0
         return played, speed
 
@@ -561,13 +574,14 @@ def _powers(waveform: np.ndarray, rate: int) -> tuple[int, np.ndarray]:
 def _spread(rng: np.random.Generator, waveform: np.ndarray, row: np.ndarray, rate: int) -> int:
     """Fills a source with a part of a sound, repeated if it is too short; returns the start.
 
-    A part without any of the loud frames gives way to one around such a frame.
+    One that would fall into a pause is cut around a loud frame instead.
     """
     last = max(len(waveform) - len(row), 0)
     start = int(rng.integers(last + 1))
     frame, power = _powers(waveform, rate)
-    loud = np.flatnonzero(power >= LOUD * power.max()) * frame
-    if not np.any((loud >= start) & (loud + frame <= start + len(row))):
+    heard = np.flatnonzero(power >= PAUSE * power.max()) * frame
+    if not np.any((heard >= start) & (heard + frame <= start + len(row))):
+        loud = np.flatnonzero(power >= LOUD * power.max()) * frame
         start = min(max(int(rng.choice(loud)) - len(row) // 2, 0), last)
     row[:] = np.resize(waveform[start : start + len(row)], len(row))
     return start

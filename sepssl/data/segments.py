@@ -31,6 +31,8 @@ class Segments(Clips):
         self.seconds = seconds
         self.skipped = list(clips.skipped)
         self.sample_rate = clips.sample_rate
+        self.allow_truncated = clips.allow_truncated
+        self.speed = clips.speed
         self.names: list[str] = []
         self._parts: list[tuple[int, int, int]] = []  # recording, start, length
         for index, name in enumerate(clips.names):

@@ -300,12 +300,12 @@ class WindowIndex:
 
 
 class _Free:
-    """The time that no window has taken yet, of each recording."""
+    """The time that no window has taken yet, of each sound file."""
 
     def __init__(self, overlapping: bool):
         self._overlapping = overlapping
         self._windows: set[tuple] = set()
-        self._spans: dict[tuple[str, str], list[tuple[float, float]]] = {}  # in order, disjoint
+        self._spans: dict[str, list[tuple[float, float]]] = {}  # in order, disjoint
 
     def take(self, row: Found) -> bool:
         """Takes the time of a window; False if it, or part of it, is taken."""
@@ -313,12 +313,14 @@ class _Free:
         if window in self._windows:
             return False
         if not self._overlapping:
-            spans = self._spans.setdefault((row.path, row.recording), [])
-            place = bisect.bisect(spans, (row.start, row.end))
+            # Recordings of one file may be parts of it that overlap.
+            spans = self._spans.setdefault(row.path or row.recording, [])
+            first, last = row.offset + row.start, row.offset + row.end
+            place = bisect.bisect(spans, (first, last))
             for start, end in spans[max(place - 1, 0) : place + 1]:
-                if min(end, row.end) - max(start, row.start) > _TOUCHING:
+                if min(end, last) - max(start, first) > _TOUCHING:
                     return False
-            spans.insert(place, (row.start, row.end))
+            spans.insert(place, (first, last))
         self._windows.add(window)
         return True
 

@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,42 +31,32 @@ _LABELS = Table(
         Column("labels", "Of the sources.", separator=";"),
     ],
 )
-_FILES = [
-    Files("mixtures", "The sound of each scene.", "[0-9]*[0-9].wav", "audio/wav"),
-    Files("sources", "Their true sources, which add up.", "*_sources/*.wav", "audio/wav"),
-    Files(
-        "recipes",
-        "What each source of each scene was made of.",
-        "[0-9]*[0-9].json",
-        "application/json",
-        [
-            Column("file", "The source, in NAME_sources.", TEXT, "", "$.sources[*].file"),
-            Column("recording", "Where it is from.", TEXT, "", "$.sources[*].recording"),
-            Column(
-                "start_seconds",
-                "Where the part heard begins in it.",
-                FLOAT,
-                "",
-                "$.sources[*].start_seconds",
-            ),
-            Column(
-                "onset_seconds",
-                "Where that begins in the scene.",
-                FLOAT,
-                "",
-                "$.sources[*].onset_seconds",
-            ),
-            Column(
-                "level_db",
-                "Its level, relative to that of the scene's other sources.",
-                FLOAT,
-                "",
-                "$.sources[*].level_db",
-            ),
-            Column("speed", "How fast it was played.", FLOAT, "", "$.sources[*].speed"),
-        ],
+_RECIPE = [
+    Column("file", "The source, in NAME_sources.", TEXT, "", "$.sources[*].file"),
+    Column("recording", "Where it is from.", TEXT, "", "$.sources[*].recording"),
+    Column(
+        "start_seconds",
+        "Where the part heard begins in it.",
+        FLOAT,
+        "",
+        "$.sources[*].start_seconds",
+    ),
+    Column(
+        "onset_seconds",
+        "Where that begins in the scene.",
+        FLOAT,
+        "",
+        "$.sources[*].onset_seconds",
+    ),
+    Column(
+        "level_db",
+        "Its level, relative to that of the scene's other sources.",
+        FLOAT,
+        "",
+        "$.sources[*].level_db",
     ),
 ]
+_SPEED = Column("speed", "How fast it was played.", FLOAT, "", "$.sources[*].speed")
 
 
 class Written(NamedTuple):
@@ -128,13 +118,29 @@ def write_mixtures(
                 if isinstance(scene, InputError):
                     skipped.append(Skipped(clips.names[index], str(scene)))
                 else:
-                    _write_scene(scene, paths[index], clips.sample_rate)
+                    _write_scene(scene, paths[index], clips)
                 progress.update()
         if len(skipped) == len(paths):
             raise InputError(f"{output}: no scene could be made; the first: {skipped[0].reason}")
         _write_labels(clips, output, paths)
-        write_croissant(output, _DESCRIPTION, [_LABELS], _FILES, licences)
+        write_croissant(output, _DESCRIPTION, [_LABELS], _files(clips), licences)
     return Written(len(missing) - len(skipped), there, skipped)
+
+
+def _files(clips: MixtureClips) -> list[Files]:
+    # Recipes of scenes as recorded have no speeds, and older folders none at all.
+    recipe = _RECIPE if clips.config.as_recorded else [*_RECIPE, _SPEED]
+    return [
+        Files("mixtures", "The sound of each scene.", "[0-9]*[0-9].wav", "audio/wav"),
+        Files("sources", "Their true sources, which add up.", "*_sources/*.wav", "audio/wav"),
+        Files(
+            "recipes",
+            "What each source of each scene was made of.",
+            "[0-9]*[0-9].json",
+            "application/json",
+            recipe,
+        ),
+    ]
 
 
 def _require_same_settings(clips: MixtureClips, output: pathlib.Path) -> None:
@@ -167,7 +173,7 @@ def _require_same_settings(clips: MixtureClips, output: pathlib.Path) -> None:
             temporary.write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def _write_scene(scene: MixedScene, path: pathlib.Path, sample_rate: int) -> None:
+def _write_scene(scene: MixedScene, path: pathlib.Path, clips: MixtureClips) -> None:
     count = len(scene.sources) - scene.background
     names = ["background0_sound.wav"] * scene.background
     names += [f"foreground{number}_sound.wav" for number in range(count)]
@@ -175,8 +181,8 @@ def _write_scene(scene: MixedScene, path: pathlib.Path, sample_rate: int) -> Non
     if not folder.exists():  # it is complete if it is there
         with atomic_folder(folder) as temporary:
             for name, source in zip(names, scene.sources, strict=True):
-                write_audio(temporary / name, source, sample_rate)
-    made_of = {
+                write_audio(temporary / name, source, clips.sample_rate)
+    made_of: dict[str, Any] = {
         "sources": [
             {
                 "file": name,
@@ -184,23 +190,19 @@ def _write_scene(scene: MixedScene, path: pathlib.Path, sample_rate: int) -> Non
                 "start_seconds": round(start, 6),
                 "onset_seconds": round(onset, 6),
                 "level_db": round(level, 3),
-                "speed": round(speed, 6),
             }
-            for name, recording, start, onset, level, speed in zip(
-                names,
-                scene.names,
-                scene.starts,
-                scene.onsets,
-                scene.levels_db,
-                scene.speeds,
-                strict=True,
+            for name, recording, start, onset, level in zip(
+                names, scene.names, scene.starts, scene.onsets, scene.levels_db, strict=True
             )
         ],
         "room": scene.room and in_utf8(scene.room),
     }
+    if not clips.config.as_recorded:
+        for source, speed in zip(made_of["sources"], scene.speeds, strict=True):
+            source["speed"] = round(speed, 6)
     with atomic_file(path.with_suffix(".json"), overwrite=True) as temporary:
         temporary.write_text(json.dumps(made_of, indent=2) + "\n")
-    write_audio(path, scene.mixture, sample_rate)
+    write_audio(path, scene.mixture, clips.sample_rate)
 
 
 def _write_labels(clips: MixtureClips, output: pathlib.Path, paths: list[pathlib.Path]) -> None:

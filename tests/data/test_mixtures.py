@@ -1,12 +1,16 @@
 """Scenes mixed from isolated sounds, checked against the sounds that they are made of."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import soundfile
+from absl import flags
 from scipy import signal
 
+from sepssl.cli import mix
+from sepssl.configs import separator_small
 from sepssl.data.clips import Subset
 from sepssl.data.labels import NoLabels
 from sepssl.data.mixtures import MixtureConfig, Mixtures
@@ -14,6 +18,7 @@ from sepssl.data.scenes import active_rms
 from sepssl.data.sources import open_clips
 from sepssl.data.store import store_clips
 from sepssl.errors import InputError
+from sepssl.training.clips import mixtures as training_mixtures
 
 RATE = 8000
 ALL = {"train": ("1",)}
@@ -159,9 +164,10 @@ def test_a_background_is_heard_throughout(folder):
         np.testing.assert_allclose(rain, gain * whole, atol=1e-6)
 
 
-def test_a_background_of_a_long_silence_is_heard(tmp_path):
-    """0.5 s of sound in 20: nearly every stretch of 1 s is silent."""
-    sound = np.zeros(20 * RATE)
+@pytest.mark.parametrize("hiss", [0.0, 1e-3])
+def test_a_background_of_long_pauses_is_heard(tmp_path, hiss):
+    """0.5 s of sound in 9: most stretches of 1 s are a pause, silent or 60 dB below."""
+    sound = hiss * np.random.default_rng(2).normal(size=9 * RATE)
     sound[7 * RATE : 7 * RATE + RATE // 2] = np.random.default_rng(0).normal(size=RATE // 2)
     write(tmp_path / "bird" / "a.wav", sound)
     write(tmp_path / "dog" / "a.wav", np.random.default_rng(1).normal(size=RATE))
@@ -172,8 +178,22 @@ def test_a_background_of_a_long_silence_is_heard(tmp_path):
     })  # fmt: skip
     for index in range(12):
         bird = clips.scene(index).sources[0]
-        assert np.mean(bird != 0) >= 0.03
         assert 0.03 < active_rms(bird, RATE) < 0.11
+        frames = np.square(bird).reshape(-1, 250).mean(axis=1)
+        assert np.mean(frames > 1e-4 * frames.max()) < 0.8  # sound, and pause around it
+
+
+def test_a_click_does_not_draw_a_background_to_it(tmp_path):
+    """Steady rain with a click 30 dB above it: where a scene is cut from it, chance decides."""
+    rain = 0.01 * np.random.default_rng(0).normal(size=20 * RATE)
+    rain[12 * RATE : 12 * RATE + 200] *= 30
+    write(tmp_path / "rain" / "a.wav", rain)
+    write(tmp_path / "dog" / "a.wav", np.random.default_rng(1).normal(size=RATE))
+    lines = ["filename,labels,fold", "rain/a.wav,rain,1", "dog/a.wav,dog,1"]
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    clips = mixed(tmp_path, {"train": 60}, folds=ALL, backgrounds=("rain",))
+    starts = np.array([clips.scene(index).starts[0] for index in range(60)])
+    assert np.mean((starts > 11) & (starts < 12.1)) < 0.2  # 1 of 19 s
 
 
 def test_a_room_adds_its_reflections(folder, tmp_path):
@@ -245,8 +265,10 @@ def test_a_sound_is_heard_at_a_drawn_speed(tmp_path):
 
 
 def test_a_sound_that_would_rise_out_of_the_band_keeps_its_speed(tmp_path):
+    """Nor may what is left be what was beside it: noise 12 dB below it."""
     tone = 0.5 * np.sin(2 * np.pi * 3000 * np.arange(2 * RATE) / RATE)
-    write(tmp_path / "a.wav", tone)
+    noise = 0.25 * np.sqrt(0.125) * np.random.default_rng(0).normal(size=len(tone))
+    write(tmp_path / "a.wav", tone + noise)
     (tmp_path / "labels.csv").write_text("filename,labels,fold\na.wav,tone,1")
     scene = mixed(tmp_path, folds=ALL, speed_range=(2.0, 2.0)).scene(0)
     spectrum = np.abs(np.fft.rfft(scene.mixture))
@@ -446,9 +468,51 @@ def test_origin_is_text(folder):
     json.dumps(mixed(folder[0]).origin)
 
 
+def test_every_setting_reaches_the_scenes():
+    """From the flags of sepssl-mix, and from the configuration of a training."""
+    changed = MixtureConfig(
+        sample_rate=RATE,
+        duration=2.0,
+        source_count_probabilities=(0.5, 0.5),
+        part_seconds=(0.5, 1.0),
+        level_range_db=(-3.0, 3.0),
+        speed_range=(0.5, 2.0),
+        groups=3,
+        group_size=4,
+        backgrounds=("rain", "wind"),
+        background_range_db=(-6.0, -1.0),
+        rooms="rooms",
+        microphone=True,
+    )
+    fields = dataclasses.asdict(changed)
+    assert not fields.items() & dataclasses.asdict(MixtureConfig()).items()
+    own = {"sample_rate": "sample_rate", "duration": "seconds"}
+
+    def text(value):
+        return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+    values = flags.FlagValues()
+    mix.define_flags(values)
+    values(
+        ["sepssl-mix", "--input=a", "--output=b"]
+        + [f"--{own.get(name, name)}={text(value)}" for name, value in fields.items()]
+    )
+    assert mix._config(values) == changed
+    data = separator_small.get_config().data
+    data.update(sample_rate=fields.pop("sample_rate"), clip_seconds=fields.pop("duration"))
+    data.mix.update(fields | {"backgrounds": text(fields["backgrounds"])})
+    assert training_mixtures(data).config == changed
+
+
 def test_scenes_are_known_by_the_name_that_older_versions_gave_them(folder):
     """Half-made folders and trainings are continued: an option that is off changes nothing."""
-    assert mixed(folder[0]).origin.endswith(
+    clips = mixed(folder[0])
+    scene = clips.scene(3)  # as version 0.1.0 drew it
+    assert scene.names == ["3-bell.wav", "3-siren.wav", "2-cat.wav", "1-dog.wav"]
+    assert scene.starts == [0.633625, 0.080625, 0.00675, 1.238375]
+    assert scene.onsets == [0.209875, 0.042, 0.22625, 0.09675]
+    np.testing.assert_allclose(scene.levels_db, [4.0569, -2.0123, -7.4832, 3.2923], atol=1e-4)
+    assert clips.origin.endswith(
         "MixtureConfig(sample_rate=8000, duration=1.0, source_count_probabilities=(0.2, 0.3, 0.3, "
         "0.2), part_seconds=(0.2, 0.8), level_range_db=(-12.0, 6.0), groups=0, group_size=8, "
         "backgrounds=(), background_range_db=(-12.0, 0.0), rooms='', microphone=False)"

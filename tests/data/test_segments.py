@@ -4,6 +4,7 @@ import soundfile
 
 from sepssl.data.folder import Folder
 from sepssl.data.segments import Segments
+from sepssl.data.sources import open_clips
 from sepssl.errors import InputError
 
 
@@ -31,6 +32,22 @@ def test_parts_are_equal_and_make_up_the_recording(segments):
         np.testing.assert_array_equal(part, whole[18000 * (i - 1) : 18000 * i])
     np.testing.assert_array_equal(segments.read(5), segments.clips.read(2))
     assert segments.recordings == ["just.wav", *["long#er.wav"] * 4, "short.wav"]
+
+
+@pytest.mark.parametrize("speed", [1.0, 0.5])
+def test_a_part_lies_where_its_file_has_it(tmp_path, speed):
+    """Also a part of a part of a file that is played slower: seconds of the file, unplayed."""
+    sound = 0.1 * np.random.default_rng(0).normal(size=8000 * 12)
+    soundfile.write(tmp_path / "a.wav", sound, 8000, subtype="FLOAT")
+    (tmp_path / "list.csv").write_text("path,start,duration\na.wav,3,8\na.wav,0,1.5")
+    clips = open_clips(tmp_path / "list.csv", round(8000 * speed), speed=speed)
+    segments = Segments(clips, 2.0 / speed)
+    assert len(segments) == 5
+    for index in range(len(segments)):
+        start = segments.start_seconds(index)
+        first, count = round(start * 8000), segments.num_samples(index)
+        assert segments.path(index) == tmp_path / "a.wav"
+        np.testing.assert_allclose(segments.read(index), sound[first : first + count], atol=1e-7)
 
 
 def test_a_silent_part_is_an_error(tmp_path):

@@ -101,6 +101,27 @@ def test_windows_that_touch_do_not_overlap(tmp_path):
     assert [row.start for row in found] == [0.2, 0.3]
 
 
+def test_parts_of_one_file_that_overlap_are_one_place(tmp_path):
+    """Recordings may be parts of a file: 1 to 2 s of one that begins at 0.5 s is 1.5 to 2.5 s."""
+    with WindowStore(tmp_path, {"encoder": "0123"}) as store:
+        recordings = store.add_recordings(
+            "/data", ["a#0", "a#1", "b"], ["/data/a.wav", "/data/a.wav", "/data/b.wav"], [0, 0.5, 0]
+        )
+        similar = [1.0, 0.9, 0.8]
+        for recording, value in zip(recordings, similar, strict=True):
+            vector = np.float32([[value, np.sqrt(1 - value**2), *[0] * (DIM - 2)]])
+            one = np.array([1.0])
+            store.append(recording.id, Rows(one, one + 1, np.array([0]), 0 * one, vector))
+            store.finish(recording.id, "", 3.0)
+        store.set_metadata(CONFIG_KEY, vectors_config(DIM))
+        update_vectors(store, DIM)
+    index = WindowIndex(tmp_path)
+    query = np.eye(DIM)[0]
+    assert [row.recording for row in index.search(query, 3)] == ["a#0", "a#1", "b"]
+    apart = index.search(query, 3, overlapping=False)
+    assert [row.recording for row in apart] == ["a#0", "b"]
+
+
 def test_beyond_the_limit_the_graph_finds_nearly_the_same(made, monkeypatch):
     folder, vectors = made
     index = WindowIndex(folder)

@@ -74,7 +74,7 @@ def test_scenes_become_a_fuss_folder_that_grows(sounds, tmp_path):
 def test_croissant_describes_the_scenes(sounds, tmp_path, labelled):
     clips, output = opened(sounds, 3), tmp_path / "out"
     if not labelled:
-        config = MixtureConfig(duration=0.5, part_seconds=(0.2, 0.4))
+        config = MixtureConfig(duration=0.5, part_seconds=(0.2, 0.4), speed_range=(0.8, 1.25))
         mixtures = Mixtures({"train": 3}, config=config)
         for file in sounds.rglob("*.wav"):
             file.rename(sounds / file.name)
@@ -84,7 +84,9 @@ def test_croissant_describes_the_scenes(sounds, tmp_path, labelled):
     dataset = mlcroissant.Dataset(output / "croissant.json")
     assert not dataset.metadata.ctx.issues.errors
     assert len(dataset.metadata.record_sets) == 1 + labelled
-    names = ("file", "recording", "start_seconds", "onset_seconds", "level_db", "speed")
+    names = ("file", "recording", "start_seconds", "onset_seconds", "level_db")
+    if not labelled:  # with speeds that vary
+        names += ("speed",)
     found = collections.defaultdict(list)
     for record in dataset.records("recipes_records"):
         values = [record[f"recipes_records/{name}"] for name in ("name", *names)]
@@ -98,6 +100,11 @@ def test_croissant_describes_the_scenes(sounds, tmp_path, labelled):
         for record, row in zip(dataset.records("labels"), clips.labels, strict=True):
             classes = {label.decode() for label in record["labels/labels"]}
             assert classes == {clips.class_names[i] for i in np.flatnonzero(row)}
+    else:
+        speeds = [[source["speed"] for source in found[f"{index:06d}"]] for index in range(3)]
+        drawn = [clips.scene(index).speeds for index in range(3)]
+        assert speeds == [[round(speed, 6) for speed in row] for row in drawn]
+        assert len({speed for row in speeds for speed in row}) > 1
     sets = {node.id: node.includes[0] for node in dataset.metadata.file_sets}
     assert sorted(path.name for path in output.glob(sets["mixtures"])) == [
         f"{index:06d}.wav" for index in range(3)

@@ -29,9 +29,9 @@ T = TypeVar("T")
 # Our choice, all of these.
 FRAME_SECONDS = 0.032
 LOUD = 1e-2  # share of the loudest frame's power: a part is drawn around a frame as loud
+PAUSE = 1e-4  # the same: no background is cut from where no frame is as loud
 HEARD = 1e-6  # the same: a sound begins and ends with a frame as loud
 FADE_SECONDS = 0.01  # at the ends of a part
-PAUSE = 1e-4  # the same: no background is cut from where no frame is as loud
 AUDIBLE = 0.5  # share of its RMS that a sound has to keep in the band to be played faster
 DIRECT_SECONDS = 0.001  # of a room response, kept before its highest peak
 

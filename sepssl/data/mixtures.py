@@ -391,14 +391,16 @@ class MixtureClips(Clips):
         speed = float(np.exp(rng.uniform(*np.log(self.config.speed_range))))
         rate, waveform = self.sample_rate, recorded
         path = self.sounds.path(sound)
-        if speed < 1 and path is not None:  # what lies above the band comes down into it
+        if speed < 1 and path is not None:
             before, truncated = self.sounds.speed, self.sounds.allow_truncated
-            rate = played_rate(audio_info(path, truncated).sample_rate, before, str(path))
-            start = self.sounds.start_seconds(sound)
-            seconds = len(recorded) / self.sample_rate * before
-            waveform = read_audio(
-                path, None, start, seconds, allow_truncated=truncated, speed=before
-            )
+            own_rate = played_rate(audio_info(path, truncated).sample_rate, before, str(path))
+            if own_rate > rate:  # what lies above the band comes down into it
+                start = self.sounds.start_seconds(sound)
+                seconds = len(recorded) / rate * before
+                waveform = read_audio(
+                    path, None, start, seconds, allow_truncated=truncated, speed=before
+                )
+                rate = own_rate
         played = soxr.resample(waveform, rate * speed, self.sample_rate, quality="HQ")
         if not len(played) or np.std(played) < AUDIBLE * np.std(recorded):
             return recorded, 1.0

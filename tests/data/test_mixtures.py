@@ -279,8 +279,8 @@ def test_a_sound_that_would_rise_out_of_the_band_keeps_its_speed(tmp_path):
 def test_a_slower_sound_has_what_was_above_the_band(tmp_path):
     """White noise of 0 to 8 kHz, at half the speed: 0 to 4 kHz, the whole band at 8 kHz.
 
-    In a recording of a minute, which is cut into parts of 20 s; a scene is 4 s of one, or 2 s of
-    the recording, whose samples it has.
+    The recording of a minute is cut into parts. At half the speed its samples, at 16 kHz, are those
+    of the scene.
     """
     noise = 0.1 * np.random.default_rng(0).normal(size=120 * RATE)
     soundfile.write(tmp_path / "a.wav", noise, 2 * RATE, subtype="FLOAT")

@@ -13,8 +13,12 @@ from sepssl.data.labels import Labelled, NoLabels, Row, columns_there, parsed_ro
 from sepssl.errors import InputError
 
 EXPECTED = (
-    "expected a CSV file with the column path and, optionally, start, duration, labels, split, fold"
+    "expected a CSV file with the column path and, optionally, start, duration or end, labels, "
+    "split, fold"
 )
+
+
+_AGREE_SECONDS = 0.01  # between an end and a duration that was rounded; our choice
 
 
 class ManifestRow(NamedTuple):
@@ -57,9 +61,7 @@ def manifest_rows(file: str | os.PathLike) -> tuple[list[str], list[ManifestRow]
         if "\0" in path:
             raise InputError(f"{where}: the path holds a NUL byte; {EXPECTED}")
         start = _seconds(row, "start", where) or 0.0
-        duration = _seconds(row, "duration", where)
-        if duration == 0:
-            raise InputError(f"{where}: has the duration 0; expected more, or nothing")
+        duration = _duration(row, start, where)
         recording = pathlib.PurePath(path).as_posix()
         name = recording + _part(start, duration)
         if name in rows:
@@ -85,6 +87,7 @@ class Manifest(FileClips):
         path      of a sound file, relative to the CSV file; also accepted as `filename`
         start     where the clip begins in it, in seconds; empty for 0
         duration  in seconds; empty means to the end
+        end       in its place: where the clip ends, in seconds
         labels    separated by `;`; empty for none of the classes
         split     train, validation, test, or empty for none
         fold      name of a fold
@@ -155,6 +158,27 @@ class Manifest(FileClips):
         if not self._has_labels or not any(row.labels for row in self._rows.values()):
             raise NoLabels(f"{self.file}: has no labels; expected a column labels")
         return Labelled(self, self._rows, str(self.file))
+
+
+def _duration(row: Mapping[str, str], start: float, where: str) -> float | None:
+    """Seconds from the start, None for all that follows."""
+    duration, end = _seconds(row, "duration", where), _seconds(row, "end", where)
+    if duration == 0:
+        raise InputError(f"{where}: has the duration 0; expected more, or nothing")
+    if end is None:
+        return duration
+    if not end > start:
+        raise InputError(
+            f"{where}: ends at {end:g} s; expected an end after its start, {start:g} s"
+        )
+    if duration is None:
+        return end - start
+    if abs(start + duration - end) > _AGREE_SECONDS:
+        raise InputError(
+            f"{where}: has the end {end:g} and the duration {duration:g} from {start:g} s, which "
+            "differ; expected one of them"
+        )
+    return duration
 
 
 def _part(start: float, duration: float | None) -> str:

@@ -43,7 +43,7 @@ def without_added_keys(config: dict) -> dict:
 
     Configurations that give the same results are then equal, whichever versions wrote them.
     """
-    added = {tuple(key.split(".")): json.dumps(value) for key, value in ADDED_KEYS.items()}
+    added = {tuple(key.split(".")): _plain(value) for key, value in ADDED_KEYS.items()}
 
     def kept(part: dict, path: tuple[str, ...]) -> dict:
         result = {}
@@ -54,10 +54,15 @@ def without_added_keys(config: dict) -> dict:
                 if section or not value:  # a section of added keys alone was not there before
                     result[key] = section
             elif not any(
-                place[-len(name) :] == name and json.dumps(value) == neutral
+                place[-len(name) :] == name and _plain(value) == neutral
                 for name, neutral in added.items()
             ):
                 result[key] = value
         return result
 
     return kept(config, ())
+
+
+def _plain(value):
+    """A value as JSON has it, so that a list equals a tuple, and 1 equals 1.0."""
+    return json.loads(json.dumps(value))

@@ -163,6 +163,22 @@ def test_parts_of_a_file_that_start_together_or_almost(tmp_path):
     assert len({clips.key(index) for index in range(8)}) == 8
 
 
+def test_parts_that_end_at_a_time(tmp_path):
+    sound = write(tmp_path / "a.wav", 2.0)
+    write(tmp_path / "b.wav")
+    rows = ["a.wav,0.1,0.3,", "a.wav,,1,", "a.wav,0.5,,1", "a.wav,0.6,1.6,1.0004", "b.wav,,,"]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,start,end,duration", *rows]))
+    clips = open_clips(tmp_path / "clips.csv", RATE)
+    assert clips.names == [
+        "a.wav#0.10-0.30", "a.wav#0.00-1.00", "a.wav#0.50-1.50", "a.wav#0.60-1.6004", "b.wav",
+    ]  # fmt: skip
+    for index, (start, end) in enumerate([(800, 2400), (0, 8000), (4000, 12000), (4800, 12803)]):
+        np.testing.assert_array_equal(clips.read(index), sound[start:end])
+    (tmp_path / "durations.csv").write_text("path,start,duration\na.wav,0.1,0.2\n")
+    alike = open_clips(tmp_path / "durations.csv", RATE)
+    assert alike.key(0) == clips.key(0)
+
+
 def test_a_silent_part_is_found_out_while_it_is_read(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.repeat([0.0, 0.5], RATE), RATE)
     (tmp_path / "clips.csv").write_text("path,start,duration\na.wav,0,1\na.wav,0.5,1\n")
@@ -183,11 +199,17 @@ def test_a_silent_part_is_found_out_while_it_is_read(tmp_path):
         ("path,start\na.wav,-1\n", "line 2: start is '-1'"),
         ("path,duration\na.wav,inf\n", "line 2: duration is 'inf'"),
         ("path,duration\na.wav,0\n", "line 2: has the duration 0"),
+        ("path,start,end\na.wav,1,1\n", "line 2: ends at 1 s; expected an end after its start"),
+        ("path,start,end\na.wav,,0\n", "line 2: ends at 0 s; expected an end after its start, 0 s"),
+        ("path,end\na.wav,late\n", "line 2: end is 'late'; expected seconds, 0 or more"),
+        ("path,start,end,duration\na.wav,0.1,0.5,0.5\n", "line 2: has the end 0.5 and the duration "
+         "0.5 from 0.1 s, which differ; expected one of them"),
         ("path,labels\na.wav,x,y\n", "line 2: has more fields than the header"),
         ("path,start\na.wav,1\na.wav,1\n", "line 3: names 'a.wav#1.00' again"),
         ("path,split\na.wav,spare\n", "line 2: names the split 'spare'"),
         ("path,start,duration\na.wav,0.5,1\n", "a.wav: is 1.000 s long; expected a recording that "
          "holds 0.5 s to 1.5 s"),
+        ("path,start,end\na.wav,0.5,1.5\n", "expected a recording that holds 0.5 s to 1.5 s"),
         ("path,start\na.wav,1\n", "is 1.000 s long; expected a recording that holds 1 s"),
     ],
 )  # fmt: skip

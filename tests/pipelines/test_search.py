@@ -145,6 +145,9 @@ def test_results_in_every_form(made, tmp_path):
     assert [float(row["start"]) for row in rows] == [window.start for window in found]
     assert [int(row["channel"]) for row in rows] == [window.channel for window in found]
     assert rows[0]["path"] == str(folder / "in" / found[0].recording)
+    clips = open_clips(tmp_path / "f.csv", RATE)  # the table is a manifest of what was found
+    assert len(clips) == 6
+    np.testing.assert_array_equal(clips.read(0), cut)
 
     write_results(tmp_path / "f.selections.txt", found, "")
     lines = [line.split("\t") for line in (tmp_path / "f.selections.txt").read_text().splitlines()]

@@ -98,6 +98,11 @@ def test_added_keys_count_within_stages_and_only_at_the_value_that_changes_nothi
     assert without_added_keys({"separator": stage, **stage}) == {"separator": without, **without}
     other = {"train": {"precision": "float16"}}
     assert without_added_keys(other) == other
+    for speeds in ((1, 1), [1.0, 1], (1.0, 1.0)):
+        assert without_added_keys({"data": {"mix": {"speed_range": speeds}}}) == {}
+    for other in ((1, 2), (1.0,), 1.0):
+        config = {"data": {"mix": {"speed_range": other}}}
+        assert without_added_keys(config) == config
 
 
 @pytest.mark.parametrize("content", ["[1]", "{", "[" * 5000, "\x00"])

@@ -67,7 +67,7 @@ class LogMel(keras.layers.Layer):
         window_seconds, hop_seconds: frame length and hop.
         bands: number of mel bands.
         low_hz, high_hz: range of the mel bands.
-        offset: added before the logarithm.
+        offset: added before the logarithm, more than 0 for silence to be finite.
         patch_frames: frames in a patch.
         patch_hop_frames: frames from one patch to the next.
         cover_end: False to leave out samples after the last whole patch, as files do that were
@@ -77,6 +77,9 @@ class LogMel(keras.layers.Layer):
             its loudest patch have the root mean square `NORMAL_RMS`, "patch" each patch for
             itself, by 60 dB at most; "none" leaves levels as they are. `spectrogram`, which knows
             no patches, always does.
+
+    Raises:
+        ValueError: if an argument is out of its range, or frequencies do not fit the sample rate.
 
     Example:
         >>> LogMel()(np.zeros([1, 16000])).shape
@@ -102,11 +105,13 @@ class LogMel(keras.layers.Layer):
     ):
         # Without autocast: a policy of half precision would round the waveform.
         super().__init__(**{"dtype": "float32", "trainable": False, "autocast": False, **kwargs})
-        if sample_rate <= 0 or high_hz > sample_rate / 2:
+        if not 0 <= low_hz < high_hz <= sample_rate / 2:
             raise ValueError(
-                f"sample_rate={sample_rate}, high_hz={high_hz}: expected a positive sample rate "
-                "of at least twice high_hz"
+                f"sample_rate={sample_rate}, low_hz={low_hz}, high_hz={high_hz}: expected low_hz "
+                "of 0 or more, below high_hz, and a sample rate of at least twice high_hz"
             )
+        if not offset >= 0:
+            raise ValueError(f"offset={offset}: expected 0 or more")
         check_framing(round(window_seconds * sample_rate), round(hop_seconds * sample_rate))
         if not (1 <= bands <= MAX_BANDS and patch_frames >= 1 and patch_hop_frames >= 1):
             raise ValueError(

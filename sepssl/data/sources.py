@@ -88,8 +88,9 @@ def open_clips(
         decoder: of sound files: "soundfile", "tfio" or "tensorflow", see `read_audio`.
         select: chooses among the recordings of a folder, before any is opened.
         allow_truncated: whether sound files that end early are used as far as they can be decoded,
-            see `Clips.truncated`, and not skipped; of a file, a folder or a manifest.
-        speed: at which sound files are played, as 0.1 for bats; of a file, a folder or a manifest.
+            see `Clips.truncated`, and not skipped; of a file, a folder or a manifest, not with
+            `sources` of a folder laid out like FUSS.
+        speed: at which sound files are played, as 0.1 for bats; likewise.
 
     Returns:
         The clips; `splits` is set if the dataset has splits of its own.
@@ -122,6 +123,11 @@ def open_clips(
         return clips.labelled() if labels else clips
     path = pathlib.Path(text)
     if path.is_dir() and sources and has_sources(path):
+        if select or allow_truncated or speed != 1:
+            raise InputError(
+                f"{text}: is laid out like FUSS, with sources; expected neither a selection nor "
+                "truncated files nor a speed"
+            )
         clips = FussFolder(path, sample_rate, min_seconds, decoder)
     elif path.is_dir():
         clips = Folder(

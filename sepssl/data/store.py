@@ -362,12 +362,20 @@ def store_channels(
         cache: folder of stores.
         chunk_seconds: longer clips are separated in chunks of this length.
         verbose: whether to show progress.
+
+    Raises:
+        InputError: if channels of a clip are not finite.
     """
 
     def separated(indices: list[int]) -> Iterator[np.ndarray]:
         for index in indices:
-            mixture = mixtures.read(index)[0]
-            yield separator.separate(mixture, sample_rate, chunk_seconds)
+            channels = separator.separate(mixtures.read(index)[0], sample_rate, chunk_seconds)
+            if not np.isfinite(channels).all():
+                raise InputError(
+                    f"{mixtures.names[index]}: its channels by {name} hold NaN or infinity; "
+                    "expected another separator, or the recordings without this one"
+                )
+            yield channels
 
     origin = f"{mixtures.origin}, separated by {name} in chunks of {chunk_seconds:g} s"
     store = ClipStore(store_folder(cache, f"channels-{name}", origin))

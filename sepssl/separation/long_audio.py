@@ -173,11 +173,12 @@ def separate_chunks(
         begin = 0
         if overlapping is not None:
             begin = context
-            if overlap:
+            if overlap:  # a copy, which may be written to
                 estimates = estimates[_matched(overlapping, estimates[:, :overlap])]
-            fading = slice(context, context + fade)
-            estimates[:, fading] *= ramp
-            estimates[:, fading] += (1 - ramp) * overlapping[:, fading]
+            if fade:
+                fading = slice(context, context + fade)
+                estimates[:, fading] *= ramp
+                estimates[:, fading] += (1 - ramp) * overlapping[:, fading]
         if is_last:
             piece, overlapping = estimates[:, begin:], None
         else:

@@ -11,20 +11,24 @@ from keras import ops
 from sepssl.typing import Tensor
 
 EPSILON = 1e-8
+QUIET = 1e-6  # share of the energy, -60 dB, below which a channel counts as silent; our choice
 
 
 def activity_sparsity(estimates: Tensor) -> Tensor:
     """How evenly the energy is spread over channels: ratio of the l1 and l2 norms of their RMS.
 
     Args:
-        estimates: [batch, sources, samples].
+        estimates: [batch, sources, samples], of two sources or more.
 
     Returns:
-        [batch], 0 if one channel has all the energy, 1 if all have the same.
+        [batch], 0 if one channel has all the energy, 1 if all have the same; whatever the level.
     """
     estimates = ops.cast(estimates, "float32")
     sources = estimates.shape[1]
-    rms = ops.sqrt(ops.mean(ops.square(estimates), axis=-1) + EPSILON)
+    power = ops.mean(ops.square(estimates), axis=-1)
+    # Far below the quietest sound that a recording of 16 bits holds.
+    whole = ops.sum(power, axis=-1, keepdims=True) + 1e-12
+    rms = ops.sqrt(power / whole + QUIET)
     ratio = ops.sum(rms, axis=-1) / ops.sqrt(ops.sum(ops.square(rms), axis=-1))
     return (ratio - 1.0) / (sources**0.5 - 1.0)
 

@@ -20,8 +20,8 @@ class RecordingBatches:
         batch_size: clips in a global batch.
         crop_samples: length of a crop.
         seed: of order, crops, gains and single mixtures.
-        num_mixtures: neighbours that MixIT adds up; `batch_size` less the supervised clips is a
-            multiple of it.
+        num_mixtures: neighbours that MixIT adds up; with `single_mixture_fraction`, `batch_size`
+            less the supervised clips is a multiple of it.
         gain_range_db: (lowest, highest) gain of a recording in a mixture of mixtures, drawn
             uniformly.
         single_mixture_fraction: fraction (0 to 1) of the mixtures of mixtures that consist of one
@@ -82,12 +82,11 @@ class RecordingBatches:
         if count := self.unsupervised_clips:
             own = part_of(count, worker, workers)
             recordings = np.stack([self._read(*crop)[0] for crop in crops[:count][own]])
-            # [mixtures of mixtures, recordings in each]
-            shape = (count // self.num_mixtures, self.num_mixtures)
-            gains = 10 ** (rng.uniform(*self.gain_range_db, shape) / 20)
-            single = rng.random(shape[0]) < self.single_mixture_fraction
-            gains[single, 1:] = 0.0
-            batch["recordings"] = recordings * gains.reshape(-1, 1)[own].astype(np.float32)
+            gains = 10 ** (rng.uniform(*self.gain_range_db, count) / 20)
+            single = rng.random(count // self.num_mixtures) < self.single_mixture_fraction
+            if single.any():
+                gains.reshape(-1, self.num_mixtures)[single, 1:] = 0.0
+            batch["recordings"] = recordings * gains[own, None].astype(np.float32)
             if self.num_uniforms:
                 batch["uniforms"] = rng.random((count, self.num_uniforms), np.float32)[own]
         if supervised := crops[count:]:

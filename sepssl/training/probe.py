@@ -55,7 +55,8 @@ class LinearProbe:
         with threadpoolctl.threadpool_limits(1):
             scaler = StandardScaler().fit(embeddings[~self._scored])
             classifier = RidgeClassifier(alpha=PENALTY)
-            classifier.fit(scaler.transform(embeddings[~self._scored]), self._fit)
+            targets = self._fit.ravel() if self._fit.shape[1] == 1 else self._fit
+            classifier.fit(scaler.transform(embeddings[~self._scored]), targets)
             predictions = classifier.decision_function(scaler.transform(embeddings[self._scored]))
         predictions = predictions.reshape(self._score.shape)  # [clips] of a single class
         return {"probe_map": macro_scores(self._score, predictions).map}

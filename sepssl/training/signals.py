@@ -42,6 +42,17 @@ def unsaved_work() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Sets the handlers of Ctrl-C, SIGTERM and SIGHUP again after the block.
+
+    For libraries that replace them without Python's knowledge, as TensorFlow does for a group of
+    processes.
+    """
+    with _handlers_replaced(lambda handler: handler):
+        yield
+
+
+@contextlib.contextmanager
 def _handlers_replaced(replacement: Callable[[Callable], Callable]) -> Iterator[None]:
     handlers = {}
     try:

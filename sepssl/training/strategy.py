@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import tensorflow as tf
 
 from sepssl.errors import InputError, WorkerLost
+from sepssl.training.signals import handlers_kept
 
 NAMES = ("auto", "default", "mirrored", "multiworker", "tpu")
 # Ports of workers under Slurm: 64 for each of 199 jobs, below 32768, where those begin that Linux
@@ -47,7 +48,8 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
     if name == "multiworker":
         workers, index = cluster(os.environ)
         try:
-            return tf.distribute.MultiWorkerMirroredStrategy(_resolver(workers, index))
+            with handlers_kept():
+                return tf.distribute.MultiWorkerMirroredStrategy(_resolver(workers, index))
         except tf.errors.OpError as error:
             raise WorkerLost(
                 f"worker {index} of {len(workers)}: the group could not be formed "
@@ -86,8 +88,12 @@ def cluster(environment: Mapping[str, str]) -> tuple[list[str], int]:
             first = list(jobs.get("chief", []))
             workers = first + list(jobs["worker"])
             index = int(task["index"]) + len(first) * (task["type"] == "worker")
-            if not set(jobs) <= {"chief", "worker"} or not workers[index]:
+            if not set(jobs) <= {"chief", "worker"}:
                 raise ValueError("jobs other than chief and worker")
+            if not 0 <= index < len(workers):
+                raise ValueError(f"task {index} of {len(workers)}")
+            if unlike := [name for name in workers if not re.fullmatch(r".+:\d+", name)]:
+                raise ValueError(f"no port in {unlike[0]!r}")
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             example = {
                 "cluster": {"worker": ["HOST:PORT", "HOST:PORT"]},

@@ -228,7 +228,7 @@ class FrontEnd(keras.layers.Layer):
             batch = {"mixtures": ops.stack([a[:, :patch], b[:, :patch]], axis=1)}
         else:
             batch = self._draw_patches(data[0] if isinstance(data, Sequence) else data)
-        if self.separation is not None:
+        if self.separation is not None and "clips" in batch:
             batch = self.separation(batch)
         if self.needs_channels and "channels" not in batch:
             raise ValueError(
@@ -246,7 +246,7 @@ class FrontEnd(keras.layers.Layer):
         patch, (count, samples) = self.log_mel.patch_samples, ops.shape(waveform)
         numbers = self._draw(count, 3)
         places = ops.cast(samples - patch + 1, "float32")
-        # A product can round up to the number of places.
+        # Of clips with more than 2^24 samples, `places` is rounded.
         starts = ops.minimum(ops.cast(numbers[:, :2] * places, "int32"), samples - patch)
         if self.separation is not None:
             separators = len(self.separation.separators)

@@ -43,6 +43,8 @@ class OnlineSeparation(keras.layers.Layer):
 
     def __init__(self, separators: Sequence[Separator], patch_samples: int, **kwargs):
         super().__init__(**{"dtype": "float32", "trainable": False, **kwargs})
+        if not separators:
+            raise ValueError("separators: there are none; expected one or more")
         self.separators = [_frozen_copy(separator) for separator in separators]
         self.patch_samples = patch_samples
 

@@ -161,6 +161,18 @@ def test_a_graph_of_unknown_sizes_gives_the_same_patches(samples):
         np.testing.assert_allclose(found, log_mel(waveform), atol=1e-5)
 
 
-def test_a_sample_rate_of_zero_is_refused():
-    with pytest.raises(ValueError, match="sample_rate=0"):
-        LogMel(sample_rate=0)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sample_rate": 0},
+        {"low_hz": -1000.0},
+        {"low_hz": 7500.0},
+        {"low_hz": 8000.0},
+        {"high_hz": 8001.0},
+        {"offset": -1.0},
+    ],
+)
+def test_arguments_that_give_no_spectrogram_are_refused(options):
+    ((name, value),) = options.items()
+    with pytest.raises(ValueError, match=f"{name}={value}"):
+        LogMel(**options)

@@ -239,6 +239,9 @@ def test_a_fuss_layout(tmp_path):
     assert isinstance(with_sources, FussFolder)
     assert with_sources.names == ["m.wav"]
     np.testing.assert_array_equal(with_sources.read_with_sources(0)[1], sources)
+    for option in ({"speed": 0.5}, {"allow_truncated": True}, {"select": lambda paths: paths}):
+        with pytest.raises(InputError, match="laid out like FUSS, with sources; expected neither"):
+            open_clips(tmp_path, RATE, sources=True, **option)
     clips = open_clips(tmp_path, RATE)
     assert clips.names == ["alone.wav", "m.wav"]
     assert not clips.has_sources

@@ -167,3 +167,15 @@ def test_taken_up_after_any_chunk_the_same_to_the_last_bit(separator):
         )
     with pytest.raises(ValueError, match="at the separator's sample rate"):
         list(separate_stream(separator, blocks, 2 * rate, done=states[0]))
+
+
+def test_chunks_without_overlap_may_be_read_only():
+    waveform = np.random.default_rng(0).normal(size=2500).astype(np.float32)
+
+    def separate(mixture):
+        estimates = np.stack([0.25 * mixture, 0.75 * mixture], axis=1)
+        estimates.flags.writeable = False
+        return estimates
+
+    found = np.concatenate(list(separate_chunks(separate, [waveform], 1000, 0, 0)), axis=1)
+    np.testing.assert_array_equal(found, [0.25 * waveform, 0.75 * waveform])

@@ -9,7 +9,17 @@ def test_sparsity_of_one_active_channel_and_of_all_alike():
     one = np.stack([x, 0 * x, 0 * x, 0 * x])
     alike = np.stack([x, -x, x, x])
     found = activity_sparsity(np.stack([one, alike]))
-    np.testing.assert_allclose(found, [0.0, 1.0], atol=1e-3)  # silence counts as -80 dB
+    # Silence counts as -60 dB.
+    np.testing.assert_allclose(found, [3e-3 / (4**0.5 - 1), 1.0], rtol=1e-2)
+
+
+def test_sparsity_does_not_depend_on_the_level():
+    estimates = np.random.default_rng(2).normal(size=(2, 3, 4000)).astype(np.float32)
+    estimates[0, 1:] = 0
+    estimates[1] *= np.array([1, 0.1, 0.01], np.float32)[:, None]
+    found = activity_sparsity(1e-4 * estimates)
+    np.testing.assert_allclose(found, activity_sparsity(estimates), rtol=1e-3)
+    assert float(activity_sparsity(0 * estimates)[0]) == pytest.approx(1)
 
 
 def test_sparsity_hand_worked():

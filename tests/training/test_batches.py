@@ -67,3 +67,12 @@ def test_single_mixtures_leave_the_other_recordings_silent(tmp_path, sources):
     assert not silent[:, 0].any()
     np.testing.assert_array_equal(silent[:, 1], silent[:, 2])
     assert 0.4 < silent[:, 1].mean() < 0.6
+
+
+def test_recordings_to_remix_need_not_be_pairs(tmp_path, sources):
+    gained = {"batch_size": 3, "num_uniforms": 3}
+    plain = make(tmp_path / "a", sources, **gained).load(3)
+    loud = make(tmp_path / "b", sources, gain_range_db=(6.0, 6.0), **gained).load(3)
+    np.testing.assert_allclose(loud["recordings"], 10**0.3 * plain["recordings"], rtol=1e-6)
+    np.testing.assert_array_equal(loud["uniforms"], plain["uniforms"])
+    assert plain["recordings"].shape[0] == 3

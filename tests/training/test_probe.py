@@ -1,3 +1,5 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -26,6 +28,9 @@ def test_classes_that_an_untrained_encoder_tells_apart_are_found_and_others_are_
     low_high = [tone((300, 3000)[i % 4 // 2] * (1 + 0.01 * i), seed=i) for i in range(40)]
     labels = np.stack([[i % 4 // 2, 1 - i % 4 // 2] for i in range(40)])
     assert LinearProbe(low_high, labels)(encoder)["probe_map"] > 0.95
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert LinearProbe(low_high, labels[:, :1])(encoder)["probe_map"] > 0.95
     rng = np.random.default_rng(0)
     maps = [LinearProbe(low_high, rng.permutation(labels))(encoder)["probe_map"] for _ in range(5)]
     assert np.mean(maps) < 0.75

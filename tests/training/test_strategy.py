@@ -59,9 +59,14 @@ def test_tf_config_names_the_group():
     assert read(two, "worker", 1) == (["a:1", "b:2"], 1)
     assert read(two | {"chief": ["c:3"]}, "worker", 1) == (["c:3", "a:1", "b:2"], 2)
     assert read(two | {"chief": ["c:3"]}, "chief", 0) == (["c:3", "a:1", "b:2"], 0)
-    for jobs, kind, index in ((two, "worker", 2), (two | {"ps": ["c:3"]}, "worker", 0)):
-        with pytest.raises(InputError, match=r"TF_CONFIG=.*not understood"):
-            read(jobs, kind, index)
+    for jobs, index, says in (
+        (two, 2, "task 2 of 2"),
+        (two, -1, "task -1 of 2"),
+        (two | {"ps": ["c:3"]}, 0, "jobs other than chief and worker"),
+        ({"worker": ["a:1", "b"]}, 0, "no port in 'b'"),
+    ):
+        with pytest.raises(InputError, match=rf"TF_CONFIG=.*not understood \({says}\)"):
+            read(jobs, "worker", index)
     with pytest.raises(InputError, match=r"TF_CONFIG='nonsense': not understood"):
         cluster({"TF_CONFIG": "nonsense"})
 
@@ -173,6 +178,7 @@ def test_two_worker_processes_train_as_one(forks, alone, tmp_path):
             np.testing.assert_allclose(found[name], alone[name], rtol=1e-5)
         for ours, theirs in zip(found["weights"], alone["weights"], strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+        assert found["signals"] == [signal.SIGTERM]  # TensorFlow replaces handlers for a group
     assert max(alone["norms"]) > 0.5  # clipped, by the norm over both
     assert other["wrote_elsewhere"]
     assert not chief["wrote_elsewhere"]

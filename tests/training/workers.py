@@ -46,7 +46,10 @@ from sepssl.training.strategy import (  # noqa: E402
     require_same_step,
 )
 
+signals = []
+signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
 strategy = make_strategy("multiworker" if arguments.workers > 1 else "default")
+os.kill(os.getpid(), signal.SIGTERM)  # before the first step
 read = set()
 
 
@@ -131,6 +134,7 @@ found = {
     "read": sorted(read),
     "wrote_elsewhere": run.path != workdir,
     "refused": refused,
+    "signals": signals,
 }
 if child == 0:  # without Python's end, like the fork server's children
     (arguments.folder / "other.json").write_text(json.dumps(found))

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from sepssl.audio.log_mel import LogMel
 from sepssl.data.store import ClipStore, store_channels
+from sepssl.errors import InputError
 from sepssl.separation import TDCN, Separator, STFTBasis
 from sepssl.training.batches import ViewBatches
 from sepssl.views import FrontEnd, OnlineSeparation
@@ -151,3 +152,24 @@ def test_reasons_say_what_was_done(mixtures, stored, tmp_path):
         draw_views(front_end, batch, names, ["of-$_$2", "of-3"], tmp_path / "views.svg", count=5)
     picture = (tmp_path / "views.svg").read_text()
     assert picture.count("<image") == 10
+
+
+def test_views_that_are_given_are_not_separated(separators):
+    separation = OnlineSeparation(separators.values(), PATCH)
+    pair = [np.random.default_rng(i).normal(size=(4, PATCH)).astype(np.float32) for i in (0, 1)]
+    options = {"mixture_mixture": 1.0, "seed": 0}
+    for view in (pair, {"mixtures": np.stack(pair, axis=1)}):
+        found = FrontEnd(LogMel(), separation=separation, **options)(view)
+        without = FrontEnd(LogMel(), **options)(view)
+        for ours, theirs in zip(found[:2], without[:2], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(ValueError, match="separators: there are none"):
+        OnlineSeparation([], PATCH)
+
+
+def test_channels_that_are_no_numbers_are_not_stored(mixtures, tmp_path):
+    separator = Separator(2, STFTBasis(64, 32), TDCN(4, 8, 1, 1))
+    separator.build()
+    separator.mask.set_weights([np.full(w.shape, np.nan) for w in separator.mask.get_weights()])
+    with pytest.raises(InputError, match=rf"{mixtures.names[0]}: its channels by broken hold NaN"):
+        store_channels(separator, "broken", mixtures, 16000, tmp_path, 10.0, verbose=False)

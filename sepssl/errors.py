@@ -1,7 +1,8 @@
 """The errors a user can cause.
 
-Constructors and functions of the library raise ValueError for arguments that do not fit. Where
-these come from a configuration or a file, `input_errors` makes InputErrors of them.
+Constructors and functions of the library raise ValueError for arguments that do not fit, of which
+InputError is one. Where a plain one comes from a configuration or a file, `input_errors` makes an
+InputError of it.
 """
 
 import contextlib

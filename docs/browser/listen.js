@@ -28,7 +28,7 @@ async function load(folder, file) {
 }
 
 // One recording -> its channels, in chunks joined as `separate_chunks` of sepssl does it. Chunks
-// have a fixed length here: silence is added to a shorter recording.
+// have a fixed length here: a shorter recording is repeated. Silence would change its channels more.
 async function separate({card, samples: chunk, run}, recording, progress) {
   const grid = card.hop_samples, channels = card.sources, end = recording.length;
   const [context, fade] = [0.1, 0.02].map(share => Math.round(share * chunk / grid) * grid);
@@ -38,8 +38,8 @@ async function separate({card, samples: chunk, run}, recording, progress) {
   let before = null; // the previous chunk's channels, from where they overlap with this one's
   for (let next = 0, done = 0; done < end; next += hop) {
     const start = Math.min(next, last);
-    const input = new Float32Array(chunk);
-    input.set(recording.subarray(start, start + chunk));
+    const input = new Float32Array(chunk), there = recording.subarray(start, start + chunk);
+    for (let at = 0; at < chunk; at += there.length) input.set(there.subarray(0, chunk - at), at);
     const values = await run(input);
     let sources = result.map((_, c) => values.subarray(c * chunk, (c + 1) * chunk));
     if (before) {
@@ -334,13 +334,15 @@ function compare() {
     picture.ariaValueNow = row === mark.row ? String(starts[mark.window] / rate) : null;
     drawBars(row);
   }
-  // Windows of the same row that overlap the marked one are not news.
-  const others = rows.flatMap(row => row.similarities.map((score, window) => ({row, window, score})))
-    .filter(({row, window}) =>
-      row !== mark.row || Math.abs(starts[window] - starts[mark.window]) >= encoder.samples);
+  // Windows that overlap the marked one, or one that is more like it, in their row are not news.
+  const others = rows.flatMap(row => row.similarities.map((score, window) => ({row, window, score})));
   others.sort((a, b) => b.score - a.score);
+  const news = [mark];
+  for (const found of others)
+    if (news.every(({row, window}) => row !== found.row ||
+        Math.abs(starts[window] - starts[found.window]) >= encoder.samples)) news.push(found);
   get("nearest").replaceChildren();
-  for (const {row, window, score} of others.slice(0, 5)) {
+  for (const {row, window, score} of news.slice(1, 6)) {
     const seconds = starts[window] / rate;
     const text = `${row.name}, ${seconds.toFixed(1)} s: ${score.toFixed(2)}`;
     const button = element("button", element("li", get("nearest")), {type: "button", textContent: text});
@@ -377,6 +379,7 @@ function drawAll() {
 async function show(name, recording) {
   const rate = encoder.card.sample_rate, say = text => { get("status").textContent = text; };
   if (!recording.length) throw new Error(`${name}: holds no sound`);
+  if (!recording.every(Number.isFinite)) throw new Error(`${name}: holds NaN or infinity`);
   const cut = recording.length > LONGEST * rate;
   if (cut) recording = recording.slice(0, LONGEST * rate);
   for (const {elements: {player}} of shown.rows) URL.revokeObjectURL(player.src);

@@ -28,9 +28,17 @@ def encoded(waveform: np.ndarray, sample_rate: int, subtype: str) -> bytes:
     if not flac_has(sample_rate) or np.max(np.abs(waveform)) > 1:
         soundfile.write(file, waveform, sample_rate, format="WAV", subtype="FLOAT")
         return file.getvalue()
-    # Rounded here: libsndfile would scale by 32767 and read back by 32768.
-    scale = 2.0 ** (bits - 1)
-    samples = np.clip(np.round(np.asarray(waveform, np.float64) * scale), -scale, scale - 1)
-    integers = samples.astype(np.int16) if bits == 16 else samples.astype(np.int32) << 8
-    soundfile.write(file, integers, sample_rate, format="FLAC", subtype=f"PCM_{bits}")
+    samples = quantized(np.asarray(waveform), bits)
+    soundfile.write(file, samples, sample_rate, format="FLAC", subtype=f"PCM_{bits}")
     return file.getvalue()
+
+
+def quantized(block: np.ndarray, bits: int) -> np.ndarray:
+    """Rounds to whole steps of `bits` bits, in the upper bits of int32.
+
+    libsndfile itself scales by `2^(bits - 1) - 1` when it writes floats but by `2^(bits - 1)` when
+    it reads.
+    """
+    steps = 2.0 ** (bits - 1)
+    rounded = np.clip(np.round(block.astype(np.float64) * steps), -steps, steps - 1)
+    return rounded.astype(np.int32) << (32 - bits)

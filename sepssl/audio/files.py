@@ -27,6 +27,7 @@ from sepssl.audio.decoding import (
     libsndfile_reason,
     opened,
 )
+from sepssl.audio.encoding import quantized
 from sepssl.errors import InputError, OutputError
 from sepssl.files import atomic_file, printable
 
@@ -374,23 +375,12 @@ def write_audio(
                     raise InputError(
                         f"{name}: the waveform to write holds NaN or infinity; expected numbers"
                     )
-                file.write(_quantized(block, _BITS[subtype]) if subtype in _BITS else block)
+                file.write(quantized(block, _BITS[subtype]) if subtype in _BITS else block)
     except soundfile.LibsndfileError as error:
         raise OutputError(
             f"{name}: could not be written as {file_format} {subtype}, "
             f"{frames.shape[1]} channels, {sample_rate} Hz ({libsndfile_reason(error)})"
         ) from error
-
-
-def _quantized(block: np.ndarray, bits: int) -> np.ndarray:
-    """Rounds to whole steps of `bits` bits, in the upper bits of int32.
-
-    libsndfile itself scales by `2^(bits - 1) - 1` when it writes floats but by `2^(bits - 1)` when
-    it reads.
-    """
-    steps = 2.0 ** (bits - 1)
-    rounded = np.clip(np.round(block.astype(np.float64) * steps), -steps, steps - 1)
-    return rounded.astype(np.int32) << (32 - bits)
 
 
 def _frames_needed(

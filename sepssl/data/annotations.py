@@ -316,7 +316,10 @@ def label_windows(
 
     Raises:
         InputError: if an annotation may be about several recordings, or none is about any.
+        ValueError: if `unlabelled` is neither.
     """
+    if unlabelled not in UNLABELLED:
+        raise ValueError(f"unlabelled={unlabelled!r}: expected one of {', '.join(UNLABELLED)}")
     where: dict[str, list[int]] = {}
     for window, file in enumerate(files):
         where.setdefault(file, []).append(window)

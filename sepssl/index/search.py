@@ -237,7 +237,10 @@ class WindowIndex:
 
         Raises:
             InputError: if the vector is 0, not finite, or of another dimension.
+            ValueError: if `rows` is none of these.
         """
+        if rows not in ROWS:
+            raise ValueError(f"rows={rows!r}: expected one of {', '.join(ROWS)}")
         query = np.asarray(vector, np.float32)
         length = float(np.linalg.norm(query))
         if query.shape != (self.dim,) or not 0 < length < np.inf:

@@ -349,8 +349,8 @@ def missing_shards(corpus: Corpus, shards: Sequence[Shard]) -> tuple[list[Shard]
     changed = [file for file in found if file]
     if changed and index.exists():
         raise InputError(
-            f"{printable(changed[0])}: has changed since {index} was made; expected sepssl-embed "
-            "--output with that index, which embeds it anew, or another output folder"
+            f"{printable(changed[0])}: has changed since {index} was made; expected, from now on, "
+            "sepssl-embed --output with that index, which embeds it anew, or another output folder"
         )
     for shard, file in zip(there, found, strict=True):
         if file:

@@ -35,8 +35,8 @@ def pit_loss(
         signal_loss: one of `sepssl.separation.signal_losses`.
         silent_weight: of the loss of a silent reference, where that of any other has weight 1.
         silent_max_snr: in dB: how far below the loudest reference an estimate of silence is hardly
-            improved further. The baseline of FUSS has 20 dB (below the mixture), and weighs silent
-            references apart.
+            improved further, for losses whose own `max_snr` is 30 dB, as by default. The baseline
+            of FUSS has 20 dB (below the mixture), and weighs silent references apart.
 
     Returns:
         loss: [batch], in dB: the mean over estimates of the weighted losses.

@@ -165,7 +165,8 @@ class Separator(keras.Model):
 
         Returns:
             float32 [num_sources, samples], which add up to `waveform` to the extent that the
-            separator's outputs do (exactly, unless mixture consistency is "none").
+            separator's outputs do (exactly, unless mixture consistency is "none"), and always at
+            another sample rate than the separator's.
 
         Raises:
             ValueError: if `waveform` is not of that shape, empty, or not of floats.

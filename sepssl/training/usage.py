@@ -128,7 +128,10 @@ def patch_flop(encoder: keras.Model) -> float:
 
 
 def gemm_peak(dtype: str) -> float:
-    """FLOP/s of matrix products in `dtype`, measured on all GPUs of this process, else its CPU."""
+    """FLOP/s of matrix products in `dtype` on this process's CPU, or on all of its GPUs.
+
+    One GPU is measured; the others count as much.
+    """
     gpus = len(tf.config.list_logical_devices("GPU"))
     rows = 8192 if gpus else 1024
     x = tf.ones([rows, rows], dtype)

@@ -206,3 +206,8 @@ def test_a_path_tells_recordings_of_one_name_apart(tmp_path):
     table.write_text("file,start,end,label,path\na.wav,0,1,owl,\n")
     with pytest.raises(InputError, match="may be"):
         match.find(read_annotations(table)[0])
+
+
+def test_what_unlabelled_windows_are_is_one_of_two():
+    with pytest.raises(ValueError, match="unlabelled='negativ': expected one of negative, ignore"):
+        label_windows(FILES, NAMES, STARTS, STARTS + 2, [], "negativ")

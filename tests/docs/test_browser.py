@@ -42,6 +42,10 @@ const choose = async name => {
 };
 await choose("listen.js");
 told.refused = status.textContent;
+await choose("nan.wav");
+told.nan = status.textContent;
+await choose("short.wav");
+for (const [i, row] of shown.rows.entries()) await send(`short${i}`, row.sound);
 await choose("recording.wav");
 told.shown = status.textContent;
 told.names = shown.rows.map(({name}) => name);
@@ -55,7 +59,7 @@ row.elements.picture.dispatchEvent(
   new MouseEvent("click", {clientX: box.x + 2.5 / 7.04 * box.width, clientY: box.y + 9}));
 told.marked = shown.mark.window;
 told.similarities = row.similarities;
-told.nearest = document.querySelector("#nearest button").textContent;
+told.nearest = [...document.querySelectorAll("#nearest button")].map(it => it.textContent);
 told.drawn = shown.rows.map(({elements: {canvas}}) => {
   const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
   return new Set(data).size;
@@ -118,6 +122,10 @@ def test_a_file_is_separated_and_compared_as_in_python(place, forked_exports, tm
     assert chunk == 313 * 256  # the next whole frame
     sound = recording()
     soundfile.write(place / "recording.wav", sound, 16000, "FLOAT")
+    short = sound[:30000]
+    soundfile.write(place / "short.wav", short, 16000, "FLOAT")
+    broken = np.where(np.arange(30000) == 9, np.nan, short)
+    soundfile.write(place / "nan.wav", broken, 16000, "FLOAT")
     acted = (place / "index.html").read_text().replace("</html>", f"{ACT}</html>")
     (place / "acted.html").write_text(acted)
 
@@ -142,6 +150,10 @@ def test_a_file_is_separated_and_compared_as_in_python(place, forked_exports, tm
     told = json.loads(server.told["told"])
     assert told["loaded"] == "Choose a sound file, or record one."
     assert told["refused"] == "listen.js: no sound that this browser can read"
+    assert told["nan"] == "nan.wav: holds NaN or infinity"
+    repeated = separator.separate(np.resize(short, chunk), 16000)[:, : len(short)]
+    heard = np.stack([np.frombuffer(server.told[f"short{i}"], np.float32) for i in range(1, 5)])
+    np.testing.assert_allclose(heard, repeated, rtol=0, atol=1e-3 * np.abs(repeated).max())
     assert told["shown"] == "recording.wav, 7.0 s"
     assert told["names"] == ["Recording", *(f"Channel {i}" for i in range(1, 5))]
     channels = separator.separate(sound, 16000, chunk_seconds=chunk / 16000)
@@ -164,7 +176,12 @@ def test_a_file_is_separated_and_compared_as_in_python(place, forked_exports, tm
     similarities = unit @ unit[0, 4]
     np.testing.assert_allclose(told["similarities"], similarities[0], atol=1e-3)
     similarities[0, 2:7] = 0  # windows that overlap the marked one
-    assert float(told["nearest"].split()[-1]) == pytest.approx(similarities.max(), abs=0.006)
+    assert len(told["nearest"]) == 5
+    for text in told["nearest"]:  # each the nearest that overlaps none before it
+        row, window = np.unravel_index(similarities.argmax(), similarities.shape)
+        assert float(text.split()[-1]) == pytest.approx(similarities[row, window], abs=0.006)
+        assert text.startswith(f"{told['names'][row]}, ")
+        similarities[row, max(0, window - 2) : window + 3] = 0
     assert min(told["drawn"]) > 20
     assert told["duration"] == pytest.approx(SECONDS, abs=0.01)
     assert told["width"] <= 500

@@ -203,6 +203,8 @@ def test_queries_that_cannot_be(made):
     for query in (np.zeros(DIM), np.full(DIM, np.nan), np.ones(3)):
         with pytest.raises(InputError, match="expected one of 16 finite values"):
             index.search(query, 5)
+    with pytest.raises(ValueError, match="rows='all': expected one of mixture, channels, both"):
+        index.search(np.ones(DIM), 5, rows="all")
 
 
 def test_what_is_no_index(tmp_path):

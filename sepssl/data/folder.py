@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sepssl.audio.containers import find_container
 from sepssl.audio.files import (
     SILENCE,
     SUFFIXES,
@@ -114,16 +115,12 @@ def _sound_of_another_format(path: pathlib.Path) -> str:
         if not path.is_file():
             return ""
         with open(path, "rb") as file:
-            start = file.read(12)
+            start = file.read(4)
+            kind = find_container(file, False).kind
     except OSError:
         return ""
-    holds_sound = (
-        start[:4] in (b"fLaC", b"OggS", b"caff", b".snd", b"wvpk", b"MAC ")
-        or start[:3] == b"ID3"
-        or (start[:4] in (b"RIFF", b"RIFX", b"RF64") and start[8:] == b"WAVE")
-        or (start[:4] == b"FORM" and start[8:] in (b"AIFF", b"AIFC"))
-    )
-    if not holds_sound:
+    # MPEG audio has no magic number: text in UTF-16 may begin like it.
+    if not (start in (b"wvpk", b"MAC ") or start[:3] == b"ID3" or kind not in ("mpeg", "other")):
         return ""
     return f"holds sound, but has the suffix '{path.suffix}'" if suffix else "has no suffix"
 

@@ -132,6 +132,9 @@ def test_sound_that_is_not_read_is_listed_with_the_reason(tmp_path):
         (tmp_path / name).write_bytes(b"something")
     (tmp_path / "no_suffix").write_bytes(sound)
     (tmp_path / "e.dat").write_bytes(sound)
+    for kind in ("FLAC", "OGG", "CAF", "AU", "AIFF", "W64", "NIST", "RF64"):
+        soundfile.write(tmp_path / f"f_{kind}.dat", np.zeros(9), RATE, format=kind)
+    (tmp_path / "utf-16.txt").write_text("no sound at all", encoding="utf-16")  # ff fe, as MPEG
     for name in ("LICENSE", "notes.txt", "labels.csv", "picture.png"):
         (tmp_path / name).write_bytes(b"no sound at all")
     paths, skipped = list_sounds(tmp_path)
@@ -140,6 +143,7 @@ def test_sound_that_is_not_read_is_listed_with_the_reason(tmp_path):
         "b.m4a",
         "c.WMA",
         "e.dat",
+        *(f"f_{kind}.dat" for kind in ("AIFF", "AU", "CAF", "FLAC", "NIST", "OGG", "RF64", "W64")),
         "no_suffix",
         "sub/d.webm",
     ]

@@ -315,7 +315,8 @@ def test_shards_of_files_that_have_changed_are_made_anew(world, tmp_path):
     report = run(channels)
     assert (report.made, report.done, len(report.failed)) == (2, 4, 0)
     assert [pathlib.Path(file).name for file in report.changed] == ["b.wav", "d.wav"]
-    with pytest.raises(InputError, match=r"b.wav: has changed since .*expected, from now on, sepssl-embed"):
+    says = r"b.wav: has changed since .*expected, from now on, sepssl-embed"
+    with pytest.raises(InputError, match=says):
         run(index)
     shutil.rmtree(tmp_path / "index" / "shards" / "00001")
     shutil.rmtree(tmp_path / "index" / "shards" / "00003")

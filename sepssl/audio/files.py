@@ -33,6 +33,7 @@ from sepssl.files import atomic_file, printable
 
 __all__ = [
     "DECODERS",
+    "EDGE_SECONDS",
     "LOUDEST",
     "MAX_FACTOR",
     "MAX_RATE",
@@ -49,6 +50,7 @@ __all__ = [
     "check_sample_rate",
     "check_speed",
     "lost_in_resampling",
+    "nothing_in_band",
     "played_rate",
     "read_audio",
     "read_blocks",
@@ -62,9 +64,11 @@ DECODERS = ("soundfile", "tfio", "tensorflow")
 MAX_FACTOR = 100
 """How many samples one sample of a file may become in resampling (our choice)."""
 
+EDGE_SECONDS = 0.02
+"""Where a sound starts or ends at once, resampling makes a click of about this length."""
+
 _BLOCK = 65536  # frames
 _NOTHING_LEFT = 2.0**-15  # one step of 16 bits
-_EDGE_SECONDS = 0.02
 _WAV_BYTES = 2**32 - 4096  # of sound in a plain WAV file: its sizes have 32 bits
 _BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 _WRITTEN_BYTES = {"FLOAT": 4, "DOUBLE": 8} | {name: bits // 8 for name, bits in _BITS.items()}
@@ -187,6 +191,20 @@ def lost_in_resampling(before: float, after: float) -> bool:
         alone, and 40 dB or more below `before` (our choice).
     """
     return after <= min(_NOTHING_LEFT, before / 100)
+
+
+def nothing_in_band(name: str, from_rate: int, to_rate: int, speed: float = 1.0) -> InputError:
+    """The error that resampling has left nothing of a recording.
+
+    Args:
+        name: of the recording.
+        from_rate, to_rate: in Hz; `from_rate` has been multiplied by the speed.
+        speed: at which the recording is played.
+    """
+    return InputError(
+        f"{name}: holds nothing below {to_rate / 2 / speed:.0f} Hz, so that resampling from "
+        f"{from_rate} to {to_rate} Hz leaves silence; expected sound in that band"
+    )
 
 
 def read_audio(
@@ -440,15 +458,11 @@ def _resampled(
         return waveform
     resampled = soxr.resample(waveform, file_rate, rate, quality="HQ")
     if require_sound:
-        edge = round(_EDGE_SECONDS * rate)
+        edge = round(EDGE_SECONDS * rate)
         inner = resampled[edge:-edge] if len(resampled) > 3 * edge else resampled
         if lost_in_resampling(before, float(np.abs(inner).max(initial=0.0))):
-            band = rate * recording.info.sample_rate // (2 * file_rate)
-            raise InputError(
-                f"{recording.name}: holds nothing below {band} Hz, so that resampling from "
-                f"{file_rate} to {rate} Hz leaves silence; expected sound in that "
-                "band"
-            )
+            speed = file_rate / recording.info.sample_rate
+            raise nothing_in_band(recording.name, file_rate, rate, speed)
     return resampled
 
 

@@ -8,10 +8,12 @@ import numpy as np
 import soxr
 
 from sepssl.audio.files import (
+    EDGE_SECONDS,
     MAX_FACTOR,
     audio_info,
     check_sample_rate,
     lost_in_resampling,
+    nothing_in_band,
     read_blocks,
     resampled_length,
 )
@@ -20,7 +22,6 @@ from sepssl.errors import InputError
 from sepssl.files import printable
 
 _LITTLE = 0.01  # of a recording's power
-_EDGE_SECONDS = 0.02  # where a sound starts or ends at once, resampling makes a click
 
 
 def stream_audio(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarray]:
@@ -90,7 +91,7 @@ def at_rate(
             f"{name}: its header gives {from_rate} Hz; expected at least 1/{MAX_FACTOR} of the "
             f"{to_rate} Hz to resample to"
         )
-    before, after = Level(), Level(round(_EDGE_SECONDS * to_rate))
+    before, after = Level(), Level(round(EDGE_SECONDS * to_rate))
     try:
         if from_rate == to_rate:
             yield from blocks
@@ -102,11 +103,7 @@ def at_rate(
         raise InputError(f"{name}: cannot be read: {error.strerror}") from error
     # A single sample is made of less than one.
     if after.samples > 1 and lost_in_resampling(before.peak, after.inner_peak):
-        band = to_rate / 2 / speed
-        raise InputError(
-            f"{name}: holds nothing below {band:.0f} Hz, so that resampling from {from_rate} "
-            f"to {to_rate} Hz leaves silence; expected sound in that band"
-        )
+        raise nothing_in_band(name, from_rate, to_rate, speed)
     line = little_in_band(name, to_rate, before.power, after.power, speed)
     if warn and line and to_rate < from_rate:
         warn(line)

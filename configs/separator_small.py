@@ -84,7 +84,7 @@ def get_config() -> ConfigDict:
                 "sparsity_weight": 0.0,
                 "covariance_weight": 0.0,
                 "penalty_ramp_steps": 0,  # over which both weights grow from 0
-                "average_decay": 0.0,  # of a moving average of the weights, a step; 0 for none
+                "average_decay": 0.0,  # of an EMA of the weights, a step; 0 for none
                 "kept_weights": "current",  # in states and at the end; or "average"
                 "learning_rate": 1e-3,
                 "schedule": "cosine",

@@ -140,7 +140,7 @@ def resample_blocks(
         returned += len(resampled)
         if len(resampled):
             yield resampled
-    rest = stream.resample_chunk(first[:0], last=True)
+    rest = stream.resample_chunk(first[:0].astype(np.float32), last=True)
     # At least one sample, since there is a recording to separate.
     missing = max(resampled_length(received, from_rate, to_rate), 1) - returned
     short = max(missing - len(rest), 0)

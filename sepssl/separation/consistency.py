@@ -11,7 +11,7 @@ from sepssl.typing import Tensor
 KINDS = ("predicted", "uniform", "power", "none")
 
 
-def make_consistent(mixture: Tensor, estimates: Tensor, weights: Tensor) -> Tensor:
+def apply_mixture_consistency(mixture: Tensor, estimates: Tensor, weights: Tensor) -> Tensor:
     """Distributes the part of the mixture that estimates miss over them: s_m + w_m (x - sum s).
 
     Args:

@@ -134,7 +134,9 @@ class Separator(keras.Model):
         sources = ops.cast(self.basis.synthesize(masks, coefficients, samples), "float32")
         if self.mixture_consistency == "none":
             return sources
-        return consistency.make_consistent(waveform, sources, self._weights(core, sources))
+        return consistency.apply_mixture_consistency(
+            waveform, sources, self._weights(core, sources)
+        )
 
     def _weights(self, core, sources):
         if self.mixture_consistency == "predicted":

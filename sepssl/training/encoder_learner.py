@@ -23,7 +23,6 @@ class EncoderLearner(Learner):
         encoder: `Encoder`.
         front_end: layer that makes two views from a batch and may also return which channel each
             view shows (int [batch, 2], as `FrontEnd` does); None if a batch is a pair of views.
-        metric_names: all metrics that `loss_and_metrics` may return.
         clip_norm: largest global gradient norm, 0 for no clipping.
     """
 
@@ -33,11 +32,10 @@ class EncoderLearner(Learner):
         self,
         encoder: Encoder,
         front_end: keras.layers.Layer | None = None,
-        metric_names: tuple[str, ...] = (),
         clip_norm: float = 0.0,
         **kwargs,
     ):
-        super().__init__(metric_names, clip_norm, **{"dtype": encoder.dtype_policy, **kwargs})
+        super().__init__(clip_norm, **{"dtype": encoder.dtype_policy, **kwargs})
         self.supports_jit = False  # for `compile`, as `gains_from_xla` is for the loop
         self.encoder = encoder
         self.front_end = front_end

@@ -33,7 +33,6 @@ class Learner(keras.Model):
     gradient overflows changes only the loss scale.
 
     Args:
-        metric_names: all metrics that `loss_and_metrics` may return.
         clip_norm: largest global gradient norm, 0 for no clipping.
         gradient_accumulation_steps: equal parts of a batch that are computed one after the other,
             which takes less memory. Their mean gradient is clipped and applied once. Where the loss
@@ -42,12 +41,13 @@ class Learner(keras.Model):
         dtype: policy, `keras.Model`'s; decides whether `compile` scales the loss.
     """
 
+    metric_names: Sequence[str] = ()
+    """All metrics that `loss_and_metrics` may return."""
     shown_metrics: Sequence[str] = ("loss",)
     """Metrics beside the progress bar."""
 
     def __init__(
         self,
-        metric_names: Sequence[str] = (),
         clip_norm: float = 0.0,
         gradient_accumulation_steps: int = 1,
         **kwargs,
@@ -60,7 +60,8 @@ class Learner(keras.Model):
             )
         self.clip_norm = clip_norm
         self.gradient_accumulation_steps = gradient_accumulation_steps
-        self._means = [keras.metrics.Mean(name) for name in ("loss", *metric_names, *STEP_METRICS)]
+        names = ("loss", *self.metric_names, *STEP_METRICS)
+        self._means = [keras.metrics.Mean(name) for name in names]
 
     @property
     def gains_from_xla(self) -> bool:

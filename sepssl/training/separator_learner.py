@@ -85,6 +85,7 @@ class SeparatorLearner(Learner):
         >>> learner.separator.save("separator.keras")
     """
 
+    metric_names = ("snr", "references_used", "sparsity", "covariance")
     shown_metrics = ("loss", "snr")
 
     def __init__(
@@ -105,8 +106,7 @@ class SeparatorLearner(Learner):
         seed: int | None = None,
         **kwargs,
     ):
-        metric_names = ("snr", "references_used", "sparsity", "covariance")
-        super().__init__(metric_names, clip_norm, **{"dtype": separator.dtype_policy, **kwargs})
+        super().__init__(clip_norm, **{"dtype": separator.dtype_policy, **kwargs})
         for name, value, known in (
             ("signal_loss", signal_loss, tuple(SIGNAL_LOSSES)),
             ("search", search, SEARCHES),

@@ -17,20 +17,6 @@ from sepssl.typing import Tensor
 from sepssl.views.channels import PAIRINGS, pairing_shares
 
 MIN_TEMPERATURE = 0.01
-METRICS = (
-    "similarity_loss",
-    "coincidence_loss",
-    "contrastive_accuracy",
-    "coincidence_auc",
-    "temperature",
-    "alignment",
-    "uniformity",
-    "embedding_std",
-    "embedding_spread",
-    "embedding_rank",
-    *(f"{pairing}_share" for pairing in PAIRINGS),
-    "no_channel_share",
-)
 
 
 @keras.saving.register_keras_serializable(package="sepssl")
@@ -65,6 +51,20 @@ class SimilarityLearner(EncoderLearner):
     Reference: Fonseca et al. (2021), joint objective; the weights are our choice.
     """
 
+    metric_names = (
+        "similarity_loss",
+        "coincidence_loss",
+        "contrastive_accuracy",
+        "coincidence_auc",
+        "temperature",
+        "alignment",
+        "uniformity",
+        "embedding_std",
+        "embedding_spread",
+        "embedding_rank",
+        *(f"{pairing}_share" for pairing in PAIRINGS),
+        "no_channel_share",
+    )
     shown_metrics = ("loss", "similarity_loss", "coincidence_loss", "contrastive_accuracy")
 
     def __init__(
@@ -80,7 +80,7 @@ class SimilarityLearner(EncoderLearner):
         clip_norm: float = 0.0,
         **kwargs,
     ):
-        super().__init__(encoder, front_end, METRICS, clip_norm, **kwargs)
+        super().__init__(encoder, front_end, clip_norm, **kwargs)
         if not temperature > 0:
             raise ValueError(f"temperature={temperature}: expected above 0")
         if not similarity_weight + coincidence_weight > 0:

@@ -37,7 +37,7 @@ class SupervisedLearner(EncoderLearner):
         clip_norm: float = 0.0,
         **kwargs,
     ):
-        super().__init__(encoder, front_end, (), clip_norm, **kwargs)
+        super().__init__(encoder, front_end, clip_norm, **kwargs)
         self.num_classes = num_classes
         self.classifier = keras.layers.Dense(
             num_classes, dtype=self.dtype_policy, name="classifier"

@@ -2,7 +2,7 @@ import hypothesis
 import numpy as np
 from hypothesis import strategies as st
 
-from sepssl.separation.consistency import make_consistent, power_weights, uniform_weights
+from sepssl.separation.consistency import apply_mixture_consistency, power_weights, uniform_weights
 
 
 def test_hand_worked():
@@ -11,7 +11,7 @@ def test_hand_worked():
     weights = np.array([[0.25, 0.75]], np.float32)
     # missing: [2, -1]
     np.testing.assert_allclose(
-        make_consistent(mixture, estimates, weights), [[[1.5, -0.25], [1.5, 1.25]]]
+        apply_mixture_consistency(mixture, estimates, weights), [[[1.5, -0.25], [1.5, 1.25]]]
     )
 
 
@@ -29,5 +29,5 @@ def test_consistent_estimates_add_up_to_the_mixture(seed, sources, scale):
     mixture = rng.normal(size=(2, 50)).astype(np.float32)
     estimates = (scale * rng.normal(size=(2, sources, 50))).astype(np.float32)
     for weights in (uniform_weights(estimates), power_weights(estimates)):
-        total = np.sum(make_consistent(mixture, estimates, weights), axis=1)
+        total = np.sum(apply_mixture_consistency(mixture, estimates, weights), axis=1)
         np.testing.assert_allclose(total, mixture, atol=2e-5 * max(1, scale))

@@ -3,7 +3,7 @@ import pytest
 import soundfile
 
 from sepssl.audio.files import read_audio
-from sepssl.audio.streaming import stream_audio
+from sepssl.audio.streaming import resample_blocks, stream_audio
 from sepssl.errors import InputError
 
 
@@ -35,3 +35,11 @@ def test_what_only_the_whole_file_shows_comes_last(tmp_path):
     soundfile.write(path, 0.5 * np.sin(2 * np.pi * 60_000 * t), 192_000)
     with pytest.raises(InputError, match="nothing below 8000 Hz"):
         list(stream_audio(path, 16000))
+
+
+def test_a_sample_remains_a_sample():
+    """A sixth of one, at a lower rate: there is a recording, so that there is a result."""
+    (block,) = resample_blocks([np.ones(1, np.float32)], 96000, 16000)
+    assert block.shape == (1,)
+    (block,) = resample_blocks([np.ones((1, 2), np.float32)], 96000, 16000)
+    assert block.shape == (1, 2)

@@ -85,6 +85,17 @@ def test_a_source_is_a_part_of_its_recording_at_its_level(folder):
         assert np.abs(scene.mixture).max() <= 0.98 + 1e-6
 
 
+def test_a_part_is_faded_in_and_out(tmp_path):
+    write(tmp_path / "a.wav", np.full(2 * RATE, 0.3))
+    (tmp_path / "labels.csv").write_text("filename,labels,fold\na.wav,a,1")
+    source = mixed(tmp_path, folds=ALL).scene(0).mixture
+    heard = np.flatnonzero(source)
+    part = source[heard[0] : heard[-1] + 1] / source.max()
+    ramp = np.arange(1, 80) / 80  # 10 ms, the zero at its end not being heard
+    expected = np.concatenate([ramp, np.ones(len(part) - 158), ramp[::-1]])
+    np.testing.assert_allclose(part, expected, atol=1e-6)
+
+
 def test_a_scene_is_a_function_of_seed_split_and_number(folder, tmp_path):
     folder, _ = folder
     few, many = mixed(folder, {"train": 3}), mixed(folder, {"train": 9, "validation": 2})
@@ -215,6 +226,16 @@ def test_a_room_adds_its_reflections(folder, tmp_path):
             gain = source @ heard / (heard @ heard)
             np.testing.assert_allclose(source, gain * heard, atol=1e-5)
     assert dry.origin != wet.origin
+
+
+def test_no_room_is_in_two_splits(folder, tmp_path):
+    folder, _ = folder
+    for number in range(20):
+        write(tmp_path / f"{number}.wav", [1.0, 0.1])
+    clips = mixed(folder, {"train": 40, "validation": 20, "test": 20}, rooms=str(tmp_path))
+    heard = [{part.scene(i).room for i in range(len(part))} for part in clips.parts]
+    assert min(map(len, heard)) > 1
+    assert sum(map(len, heard)) == len(set.union(*heard))
 
 
 def test_a_microphone_colours_all_sources_alike(folder):

@@ -13,6 +13,7 @@ from sepssl.representation import (
     SmallBackbone,
     VggishBackbone,
 )
+from sepssl.representation.backbones.batch_norm import GlobalBatchNorm
 
 TINY = {
     Cnn14Backbone: 2,
@@ -282,3 +283,13 @@ def test_every_variable_learns(backbone_class):
         assert np.abs(gradient).max() > 1e-3, weight.path
     for weight, old in zip(backbone.non_trainable_weights, before, strict=True):
         assert not np.array_equal(weight, old), weight.path
+
+
+def test_moving_statistics_move_by_what_the_momentum_leaves():
+    layer = GlobalBatchNorm(momentum=0.8)
+    batch = np.array([[1.0, 2.0], [5.0, 4.0]], np.float32)  # means 3 and 3, variances 4 and 1
+    layer(batch, training=True)
+    np.testing.assert_allclose(layer.moving_mean, [0.6, 0.6], rtol=1e-6)
+    np.testing.assert_allclose(layer.moving_variance, [0.8 + 0.2 * 4, 0.8 + 0.2 * 1], rtol=1e-6)
+    layer(batch, training=True)
+    np.testing.assert_allclose(layer.moving_mean, [0.8 * 0.6 + 0.6] * 2, rtol=1e-6)

@@ -1,3 +1,5 @@
+import types
+
 import numpy as np
 import pytest
 import soxr
@@ -134,6 +136,26 @@ def test_a_stream_is_resampled_as_a_whole_recording_is(separator):
     channels = np.concatenate(list(pieces), axis=1)
     resampled = soxr.resample(waveform, 44100, 16000, quality="HQ")
     np.testing.assert_allclose(channels, separator(resampled[None])[0], atol=1e-5)
+
+
+def test_what_is_above_the_band_goes_to_channels_by_power_and_without_a_step():
+    shares = iter([[0.8, 0.2], [0.5, 0.5]])  # of two chunks
+    halves = types.SimpleNamespace(
+        sample_rate=8000,
+        basis=types.SimpleNamespace(hop=1),
+        predict_on_batch=lambda x: np.float32(next(shares))[None, :, None] * x[:, None],
+    )
+    t = np.arange(32000) / 16000
+    low, high = np.sin(2 * np.pi * np.outer([500, 6000], t)).astype(np.float32)
+    pieces = separate_stream(halves, in_blocks(low + high), 16000, chunk_seconds=1.5)
+    channels = np.concatenate(list(pieces), axis=1)
+    # Both tones have whole periods in 32 samples.
+    tone = high[:32]
+    weights = channels.reshape(2, -1, 32) @ tone / (tone @ tone)
+    np.testing.assert_allclose(weights.sum(axis=0), 1.0, atol=1e-3)
+    np.testing.assert_allclose(weights[0, 10:600], 16 / 17, atol=1e-3)  # of 0.64 and 0.04
+    assert weights[0, -1] == pytest.approx(0.5, abs=0.01)
+    assert np.abs(np.diff(weights)).max() < 0.01
 
 
 @pytest.mark.parametrize("shape", [(0,), (2, 100)])

@@ -144,3 +144,14 @@ def test_momi_never_leaves_a_recording_without_a_source():
 
     improvement = momi(separate, recordings)
     assert improvement > 15  # of the quiet one, by about 48 dB
+
+
+def test_momi_of_more_sources_than_can_be_searched():
+    """17 sources: a stretch of time of one of the recordings each."""
+    recordings = np.random.default_rng(0).normal(size=(2, 900)).astype(np.float32)
+    stretches = np.repeat(np.eye(9, dtype=np.float32), 100, axis=1)
+    stretches = [stretches, np.concatenate([stretches[:7], stretches[7:].sum(axis=0)[None]])]
+    sources = np.concatenate([s * r for s, r in zip(stretches, recordings, strict=True)])
+    sources = np.random.default_rng(1).permutation(sources)[None]
+    assert sources.shape == (1, 17, 900)
+    assert momi(lambda mixture: sources, recordings) > 60

@@ -7,10 +7,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import ops
 
 from sepssl.audio.log_mel import LogMel
 from sepssl.representation import Encoder, SmallBackbone
 from sepssl.separation import TDCN, Separator, STFTBasis, mixit_loss, pit_loss
+from sepssl.training.learner import Learner
 from sepssl.training.separator_learner import SeparatorLearner
 from sepssl.training.similarity_learner import SimilarityLearner
 
@@ -138,6 +140,37 @@ def test_what_is_no_pair_of_views_is_refused():
     learner = SimilarityLearner(Encoder(SmallBackbone(8, width=2)))
     with pytest.raises(ValueError, match="expected two views"):
         learner.views(WAVEFORMS)
+
+
+class Level(Learner):
+    """Its loss is the mean of a batch, and so is the gradient's norm."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.gain = self.add_weight(shape=(), initializer="ones")
+
+    def loss_and_metrics(self, data, training):
+        return self.gain * ops.mean(data), {}
+
+
+def test_averages_count_examples():
+    learner = Level()
+    learner.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    dataset = tf.data.Dataset.from_tensor_slices(np.float32([1, 1, 1, 1, 6])).batch(4)
+    history = learner.fit(dataset, validation_data=dataset, verbose=0).history
+    for name in ("loss", "val_loss", "gradient_norm"):
+        assert history[name] == pytest.approx([(4 * 1 + 6) / 5])
+
+
+def test_a_skipped_step_does_not_count_for_the_gradient_norm():
+    learner = Level(dtype="mixed_float16")
+    learner.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    # Only times the loss scale, 2 ** 15, are the second four beyond float32.
+    values = np.float32([2] * 4 + [1e35] * 4 + [5] * 2)
+    dataset = tf.data.Dataset.from_tensor_slices(values).batch(4)
+    history = learner.fit(dataset, verbose=0).history
+    assert history["skipped"] == pytest.approx([0.4])
+    assert history["gradient_norm"] == pytest.approx([(4 * 2 + 2 * 5) / 6])
 
 
 def test_averages_over_two_replicas_are_those_over_one(forks):

@@ -114,6 +114,20 @@ def test_views_show_mixture_and_channels_at_the_same_time(stores):
     assert distances.max() > 30
 
 
+def test_channels_are_those_of_the_separator_drawn(stores):
+    # The mixtures stand for a second separator, of a single channel; the other is silence.
+    channels = [stores[1], stores[0]]
+    gains = np.array([[-1, -2], [1, 0]])
+    batches = ViewBatches(stores[0], channels, 3, 30, 50, True, num_uniforms=1, seed=0)
+    drawn = []
+    for step in range(100):
+        batch = batches.load(step)
+        expected = gains[batch["separator"]][:, None, :, None] * batch["mixtures"][:, :, None]
+        np.testing.assert_allclose(batch["channels"], expected, atol=3e-4)
+        drawn.extend(batch["separator"])
+    assert np.mean(drawn) == pytest.approx(0.5, abs=0.1)  # 300 draws: a deviation of 0.03
+
+
 def test_without_separators_there_are_no_channels(stores):
     batches = ViewBatches(stores[0], [], 2, 30, 50, True, num_uniforms=4, seed=0)
     assert set(batches.load(0)) == {"mixtures", "starts", "uniforms"}

@@ -80,6 +80,22 @@ def test_options_reach_the_loss():
     assert step(learner, data)["loss"] == pytest.approx(float(np.mean(expected)), abs=1e-3)
 
 
+def test_options_for_silent_sources_reach_the_loss():
+    options = {"silent_weight": 0.3, "silent_max_snr": 10.0}
+    learner = make_learner(**options)
+    data = batch(unsupervised=0, supervised=2)
+    data["sources"][0, 1] = 0.0
+    data["mixtures"] = data["sources"].sum(axis=1)
+    estimates = learner(data["mixtures"])
+    losses, _ = pit_loss(data["sources"], estimates, **options)
+    expected = float(np.mean(losses))
+    assert step(learner, data)["loss"] == pytest.approx(expected, abs=1e-3)
+    for name in options:  # each makes a difference
+        without = {key: value for key, value in options.items() if key != name}
+        losses, _ = pit_loss(data["sources"], estimates, **without)
+        assert abs(float(np.mean(losses)) - expected) > 0.05
+
+
 def remixing_learner(**options):
     learner = make_learner(2, **{"objective": "remixit", "average_decay": 0.9} | options)
     # A teacher of its own, as after some steps.

@@ -43,3 +43,14 @@ def test_a_sample_remains_a_sample():
     assert block.shape == (1,)
     (block,) = resample_blocks([np.ones((1, 2), np.float32)], 96000, 16000)
     assert block.shape == (1, 2)
+
+
+def test_blocks_of_any_float_are_resampled():
+    sound = np.random.default_rng(0).normal(size=4000)
+    found, expected = (
+        np.concatenate(
+            list(resample_blocks([sound[:1500].astype(t), sound[1500:].astype(t)], 16000, 8000))
+        )
+        for t in (np.float64, np.float32)
+    )
+    np.testing.assert_array_equal(found, expected)

@@ -146,6 +146,8 @@ def parse(command: ModuleType, values: flags.FlagValues, argv: Sequence[str]) ->
             reason = f"--{missing[1]} is required"
         elif "already defined as" in reason:
             reason += "; expected it once"
+        elif "before a value for" in reason:
+            reason += "; expected --config before --config.KEY"
         sys.exit(_fail(command, reason))
     except SystemExit:  # other flags that ask for help, for which absl exits with 1
         sys.exit(0)

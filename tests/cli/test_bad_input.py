@@ -93,6 +93,11 @@ EARLY = [  # command, arguments, what the line says
         [SEPARATOR_SMOKE, "--workdir=out", "--config", "none.py"],
         "separator_smoke.py, none.py); expected one configuration",
     ),
+    (
+        "train",
+        ["--workdir=out", "--config.seed=1", SEPARATOR_SMOKE],
+        "was specified; expected --config before --config.KEY",
+    ),
     ("train", ["--config=none.py", "--workdir=out"], "none.py: no such file"),
     ("train", ["--config=none.py", "--workdir=out", "--config.seed=1"], "none.py: no such file"),
     ("train", ["--config=wrong.py", "--workdir=out"], "ZeroDivisionError: division by zero"),

@@ -75,16 +75,6 @@ def test_supervised_loss_equals_its_formula_and_falls():
     assert losses[-1] < 0.7 * losses[0]
 
 
-@pytest.mark.parametrize("kind", [SimilarityLearner, SupervisedLearner])
-def test_learners_round_trip(kind):
-    learner = make(kind, **({"num_classes": 3} if kind is SupervisedLearner else {}))
-    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(learner))
-    if not copy.built:
-        copy.build()
-    assert [v.shape for v in copy.variables] == [v.shape for v in learner.variables]
-    assert copy.get_config() == learner.get_config()
-
-
 def test_spread_and_rank_equal_their_formula():
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(50, 6)) * [5, 3, 1, 1, 0.1, 0] + 2).astype(np.float32)

@@ -214,10 +214,3 @@ def test_a_silent_second_recording_does_not_count_for_the_snr():
     data["recordings"][1] = 0.0
     # The estimates add up to the only recording, so its remix is perfect.
     assert step(learner, data)["snr"] == pytest.approx(30.0, abs=0.01)
-
-
-def test_a_learner_is_the_same_after_its_configuration():
-    learner = make_learner(num_mixtures=3, signal_loss="snr", sparsity_weight=0.5, clip_norm=1.0)
-    config = SeparatorLearner.from_config(learner.get_config()).get_config()
-    assert config == learner.get_config()
-    assert (config["num_mixtures"], config["signal_loss"], config["clip_norm"]) == (3, "snr", 1.0)

@@ -1,7 +1,6 @@
 import inspect
 
 import hypothesis
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -286,13 +285,6 @@ def test_mixing_in_the_log_mel_spectrogram_is_close_to_mixing_waveforms():
         np.argmax((waveform - plain).mean(axis=(2, 3)), 0),
         np.argmax((spectrogram - plain).mean(axis=(2, 3)), 0),
     )
-
-
-def test_front_end_round_trip():
-    front_end = FrontEnd(LogMel(), 0.2, 0.5, 0.3, example_mixing=0.5, time_width=7)
-    config = keras.saving.serialize_keras_object(front_end)
-    copy = keras.saving.deserialize_keras_object(config)
-    np.testing.assert_array_equal(copy(make_batch())[0], front_end(make_batch())[0])
 
 
 def test_probabilities_must_add_up():

@@ -75,6 +75,7 @@ def get_config() -> ConfigDict:
                 "crop_seconds": 3.0,
                 "gain_range_db": (0.0, 0.0),  # of a recording in a mixture of mixtures
                 "single_mixture_fraction": 0.0,  # mixtures of mixtures that are one recording
+                "reversed_fraction": 0.0,  # of the crops: played backwards
                 "supervised_fraction": 0.0,  # of the batch: separated by PIT, with true sources
                 "signal_loss": "log_mse",  # or "snr", "si_snr"
                 # Of silent references of PIT: weight, beside 1 of others, and largest SNR in dB.

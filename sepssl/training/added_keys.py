@@ -33,6 +33,7 @@ ADDED_KEYS = {
     "train.objective": "mixit",
     "train.penalty_ramp_steps": 0,
     "train.precision": "float32",
+    "train.reversed_fraction": 0.0,
     "train.silent_max_snr": 30.0,
     "train.silent_weight": 1.0,
 }

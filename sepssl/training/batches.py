@@ -26,6 +26,8 @@ class RecordingBatches:
             uniformly.
         single_mixture_fraction: fraction (0 to 1) of the mixtures of mixtures that consist of one
             recording, the others being silent.
+        reversed_fraction: fraction (0 to 1) of the crops that are played backwards, with their
+            sources.
         num_sources: rows of "sources"; clips with fewer get silent ones.
         supervised_clips: how many clips at the end of a batch come with their sources.
         groups: of each clip of the store, the recording it is a part of; see `Shuffle`.
@@ -42,6 +44,7 @@ class RecordingBatches:
         num_mixtures: int = 2,
         gain_range_db: tuple[float, float] = (0.0, 0.0),
         single_mixture_fraction: float = 0.0,
+        reversed_fraction: float = 0.0,
         num_sources: int = 0,
         supervised_clips: int = 0,
         groups: Sequence[str] | None = None,
@@ -54,6 +57,7 @@ class RecordingBatches:
         self.num_mixtures = num_mixtures
         self.gain_range_db = gain_range_db
         self.single_mixture_fraction = single_mixture_fraction
+        self.reversed_fraction = reversed_fraction
         self.num_sources = num_sources
         self.unsupervised_clips = batch_size - supervised_clips
         self.num_uniforms = num_uniforms
@@ -74,10 +78,14 @@ class RecordingBatches:
             [supervised clips, num_sources, crop_samples]. Empty ones are absent.
         """
         rng = np.random.default_rng([self.seed, step, 1])
-        crops = []  # (clip, start)
-        for index in self.clips[self.shuffle.indices(step)].tolist():
+        indices = self.clips[self.shuffle.indices(step)].tolist()
+        # Of a generator of its own: without it, batches are what they were before there was this.
+        backwards = np.random.default_rng([self.seed, step, 3]).random(len(indices))
+        crops = []  # (clip, start, whether backwards)
+        for index, number in zip(indices, backwards, strict=True):
             spare = max(self.recordings.num_samples(index) - self.crop_samples, 0)
-            crops.append((index, int(rng.integers(spare + 1))))
+            start = int(rng.integers(spare + 1))
+            crops.append((index, start, bool(number < self.reversed_fraction)))
         batch = {}
         if count := self.unsupervised_clips:
             own = part_of(count, worker, workers)
@@ -98,8 +106,9 @@ class RecordingBatches:
             )
         return batch
 
-    def _read(self, clip: int, start: int) -> np.ndarray:
-        return self.recordings.read(clip, start, self.crop_samples)
+    def _read(self, clip: int, start: int, backwards: bool) -> np.ndarray:
+        rows = self.recordings.read(clip, start, self.crop_samples)
+        return rows[:, ::-1] if backwards else rows
 
 
 class ViewBatches:

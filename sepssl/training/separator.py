@@ -103,6 +103,7 @@ def train_separator(
             config.train.num_mixtures,
             tuple(config.train.gain_range_db),
             config.train.single_mixture_fraction,
+            config.train.get("reversed_fraction", 0.0),
             num_sources,
             supervised,
             stored.recordings,
@@ -155,8 +156,8 @@ def _supervised_clips(train: ConfigDict, replicas: int, num_sources: int) -> int
     Raises:
         InputError: if batch size and fractions do not fit together, or a range is invalid.
     """
-    for name in ("supervised_fraction", "single_mixture_fraction"):
-        if not 0 <= train[name] <= 1:
+    for name in ("supervised_fraction", "single_mixture_fraction", "reversed_fraction"):
+        if not 0 <= train.get(name, 0) <= 1:
             raise InputError(f"train.{name}={train[name]}: expected 0 to 1")
     gains = tuple(train.gain_range_db)
     if len(gains) != 2 or not gains[0] <= gains[1]:

@@ -76,3 +76,22 @@ def test_recordings_to_remix_need_not_be_pairs(tmp_path, sources):
     np.testing.assert_allclose(loud["recordings"], 10**0.3 * plain["recordings"], rtol=1e-6)
     np.testing.assert_array_equal(loud["uniforms"], plain["uniforms"])
     assert plain["recordings"].shape[0] == 3
+
+
+def test_a_share_of_the_crops_is_played_backwards_with_its_sources(tmp_path, sources):
+    options = {"num_sources": 4, "supervised_clips": 6}
+    forwards = make(tmp_path / "a", sources, **options)
+    found = make(tmp_path / "b", sources, reversed_fraction=0.3, **options)
+    shares = []
+    for step in range(40):
+        batch, plain = found.load(step), forwards.load(step)
+        for name in ("recordings", "mixtures"):
+            back = np.any(batch[name] != plain[name], axis=1)
+            np.testing.assert_array_equal(batch[name][back], plain[name][back, ::-1])
+            shares.append(back.mean())
+        np.testing.assert_array_equal(batch["sources"][back], plain["sources"][back, :, ::-1])
+        np.testing.assert_array_equal(batch["sources"][~back], plain["sources"][~back])
+    assert 0.25 < np.mean(shares) < 0.35
+    everything = make(tmp_path / "c", sources, reversed_fraction=1.0, **options).load(0)
+    plain = forwards.load(0)["recordings"]
+    np.testing.assert_array_equal(everything["recordings"], plain[:, ::-1])

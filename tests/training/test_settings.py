@@ -38,6 +38,7 @@ BAD = [
     ("separator", "train.batch_size", 7, "train.batch_size=7, of which 0 with sources"),
     ("separator", "train.supervised_fraction", 0.4, "train.batch_size=8, of which 3 with sources"),
     ("separator", "train.supervised_fraction", 1.5, "train.supervised_fraction=1.5"),
+    ("separator", "train.reversed_fraction", 1.1, "train.reversed_fraction=1.1"),
     ("separator", "train.single_mixture_fraction", -0.1, "train.single_mixture_fraction=-0.1"),
     ("separator", "train.gain_range_db", (3.0, -3.0), "train.gain_range_db=(3.0, -3.0)"),
     ("separator", "train.gain_range_db", (3.0,), "train.gain_range_db=(3.0,)"),

@@ -28,7 +28,8 @@ async function load(folder, file) {
 }
 
 // One recording -> its channels, in chunks joined as `separate_chunks` of sepssl does it. Chunks
-// have a fixed length here: a shorter recording is repeated. Silence would change its channels more.
+// have a fixed length here: a recording that is shorter by a hop or more is repeated, since silence
+// would change its channels more. Less than a hop is filled with silence.
 async function separate({card, samples: chunk, run}, recording, progress) {
   const grid = card.hop_samples, channels = card.sources, end = recording.length;
   const [context, fade] = [0.1, 0.02].map(share => Math.round(share * chunk / grid) * grid);
@@ -39,7 +40,10 @@ async function separate({card, samples: chunk, run}, recording, progress) {
   for (let next = 0, done = 0; done < end; next += hop) {
     const start = Math.min(next, last);
     const input = new Float32Array(chunk), there = recording.subarray(start, start + chunk);
-    for (let at = 0; at < chunk; at += there.length) input.set(there.subarray(0, chunk - at), at);
+    input.set(there);
+    if (there.length <= chunk - grid)
+      for (let at = there.length; at < chunk; at += there.length)
+        input.set(there.subarray(0, chunk - at), at);
     const values = await run(input);
     let sources = result.map((_, c) => values.subarray(c * chunk, (c + 1) * chunk));
     if (before) {
@@ -334,7 +338,7 @@ function compare() {
     picture.ariaValueNow = row === mark.row ? String(starts[mark.window] / rate) : null;
     drawBars(row);
   }
-  // Windows that overlap the marked one, or one that is more like it, in their row are not news.
+  // Windows that overlap the marked one, or one listed before them, in their row are not news.
   const others = rows.flatMap(row => row.similarities.map((score, window) => ({row, window, score})));
   others.sort((a, b) => b.score - a.score);
   const news = [mark];

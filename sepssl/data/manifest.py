@@ -87,7 +87,7 @@ class Manifest(FileClips):
         path      of a sound file, relative to the CSV file; also accepted as `filename`
         start     where the clip begins in it, in seconds; empty for 0
         duration  in seconds; empty means to the end
-        end       in its place: where the clip ends, in seconds
+        end       in its place: where the clip ends, in seconds; beside a duration, within 10 ms
         labels    separated by `;`; empty for none of the classes
         split     train, validation, test, or empty for none
         fold      name of a fold

@@ -96,8 +96,8 @@ def open_clips(
         The clips; `splits` is set if the dataset has splits of its own.
 
     Raises:
-        InputError: if nothing of that name exists or nothing in it is usable, or if labels are
-            needed and missing.
+        InputError: if nothing of that name exists or nothing in it is usable, if labels are needed
+            and missing, or options do not fit together.
 
     Example:
 

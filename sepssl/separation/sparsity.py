@@ -21,12 +21,12 @@ def activity_sparsity(estimates: Tensor) -> Tensor:
         estimates: [batch, sources, samples], of two sources or more.
 
     Returns:
-        [batch], 0 if one channel has all the energy, 1 if all have the same; whatever the level.
+        [batch], 0 if one channel has all the energy, 1 if all have the same; whatever the level,
+        from -110 dB RMS up.
     """
     estimates = ops.cast(estimates, "float32")
     sources = estimates.shape[1]
     power = ops.mean(ops.square(estimates), axis=-1)
-    # Far below the quietest sound that a recording of 16 bits holds.
     whole = ops.sum(power, axis=-1, keepdims=True) + 1e-12
     rms = ops.sqrt(power / whole + QUIET)
     ratio = ops.sum(rms, axis=-1) / ops.sqrt(ops.sum(ops.square(rms), axis=-1))

@@ -19,19 +19,19 @@ class RecordingBatches:
         clips: which of its clips to use, int [count].
         batch_size: clips in a global batch.
         crop_samples: length of a crop.
-        seed: of order, crops, gains and single mixtures.
+        seed: of all that is drawn.
         num_mixtures: neighbours that MixIT adds up; with `single_mixture_fraction`, `batch_size`
             less the supervised clips is a multiple of it.
         gain_range_db: (lowest, highest) gain of a recording in a mixture of mixtures, drawn
             uniformly.
         single_mixture_fraction: fraction (0 to 1) of the mixtures of mixtures that consist of one
             recording, the others being silent.
-        reversed_fraction: fraction (0 to 1) of the crops that are played backwards, with their
-            sources.
         num_sources: rows of "sources"; clips with fewer get silent ones.
         supervised_clips: how many clips at the end of a batch come with their sources.
         groups: of each clip of the store, the recording it is a part of; see `Shuffle`.
         num_uniforms: numbers drawn for each recording.
+        reversed_fraction: fraction (0 to 1) of the crops that are played backwards, with their
+            sources.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class RecordingBatches:
         num_mixtures: int = 2,
         gain_range_db: tuple[float, float] = (0.0, 0.0),
         single_mixture_fraction: float = 0.0,
-        reversed_fraction: float = 0.0,
         num_sources: int = 0,
         supervised_clips: int = 0,
         groups: Sequence[str] | None = None,
         num_uniforms: int = 0,
+        reversed_fraction: float = 0.0,
     ):
         self.recordings = recordings
         self.clips = clips
@@ -57,10 +57,10 @@ class RecordingBatches:
         self.num_mixtures = num_mixtures
         self.gain_range_db = gain_range_db
         self.single_mixture_fraction = single_mixture_fraction
-        self.reversed_fraction = reversed_fraction
         self.num_sources = num_sources
         self.unsupervised_clips = batch_size - supervised_clips
         self.num_uniforms = num_uniforms
+        self.reversed_fraction = reversed_fraction
         groups = None if groups is None else [groups[i] for i in clips]
         self.shuffle = Shuffle(len(clips), batch_size, seed, groups)
 
@@ -79,7 +79,7 @@ class RecordingBatches:
         """
         rng = np.random.default_rng([self.seed, step, 1])
         indices = self.clips[self.shuffle.indices(step)].tolist()
-        # Of a generator of its own: without it, batches are what they were before there was this.
+        # Of a generator of its own: nothing else depends on the fraction.
         backwards = np.random.default_rng([self.seed, step, 3]).random(len(indices))
         crops = []  # (clip, start, whether backwards)
         for index, number in zip(indices, backwards, strict=True):

@@ -103,11 +103,11 @@ def train_separator(
             config.train.num_mixtures,
             tuple(config.train.gain_range_db),
             config.train.single_mixture_fraction,
-            config.train.get("reversed_fraction", 0.0),
             num_sources,
             supervised,
             stored.recordings,
             num_sources if _remixes(config.train) else 0,
+            config.train.get("reversed_fraction", 0.0),
         )
         scenes, validation = _validation(config, stored, recordings, held_out, crop)
         several = (mixture for mixture, sources in scenes if np.sum(sources.any(axis=1)) > 1)

@@ -5,6 +5,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+
 
 @contextlib.contextmanager
 def signals_deferred(instead_of: tuple[type[Exception], ...] = ()) -> Iterator[list]:
@@ -43,13 +45,21 @@ def unsaved_work() -> Iterator[None]:
 
 @contextlib.contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Sets the handlers of Ctrl-C, SIGTERM and SIGHUP again after the block.
+    """Sets again after the block what Ctrl-C, SIGTERM and SIGHUP did before it.
 
-    For libraries that replace them without Python's knowledge, as TensorFlow does for a group of
-    processes.
+    For libraries that replace handlers without Python's knowledge, as TensorFlow does for a group
+    of processes. Outside the main thread it does nothing.
     """
-    with _handlers_replaced(lambda handler: handler):
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        numbers = [getattr(signal, name, None) for name in _NAMES]
+        before = {number: signal.getsignal(number) for number in numbers if number}
+    try:
         yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # else it is not Python's
+                signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -57,7 +67,7 @@ def _handlers_replaced(replacement: Callable[[Callable], Callable]) -> Iterator[
     handlers = {}
     try:
         if threading.current_thread() is threading.main_thread():
-            for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+            for name in _NAMES:
                 number = getattr(signal, name, None)
                 handler = signal.getsignal(number) if number else None
                 if number and callable(handler):

@@ -85,13 +85,14 @@ def cluster(environment: Mapping[str, str]) -> tuple[list[str], int]:
         try:
             config = json.loads(text)
             jobs, task = config["cluster"], config["task"]
-            first = list(jobs.get("chief", []))
-            workers = first + list(jobs["worker"])
-            index = int(task["index"]) + len(first) * (task["type"] == "worker")
-            if not set(jobs) <= {"chief", "worker"}:
+            if not set(jobs) | {task["type"]} <= {"chief", "worker"}:
                 raise ValueError("jobs other than chief and worker")
-            if not 0 <= index < len(workers):
-                raise ValueError(f"task {index} of {len(workers)}")
+            first = list(jobs.get("chief", []))
+            workers = first + list(jobs.get("worker", []))
+            index, own = int(task["index"]), len(jobs[task["type"]])
+            if not 0 <= index < own:
+                raise ValueError(f"{task['type']} {index} of {own}")
+            index += len(first) * (task["type"] == "worker")
             if unlike := [name for name in workers if not re.fullmatch(r".+:\d+", name)]:
                 raise ValueError(f"no port in {unlike[0]!r}")
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:

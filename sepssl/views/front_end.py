@@ -233,7 +233,8 @@ class FrontEnd(keras.layers.Layer):
         if self.needs_channels and "channels" not in batch:
             raise ValueError(
                 f"mixture_mixture={self.mixture_mixture}: views need channels; "
-                'expected "channels" in the batch, FrontEnd(separation=...), or mixture_mixture=1'
+                'expected "channels" in the batch, FrontEnd(separation=...) with waveforms or '
+                '"clips", or mixture_mixture=1'
             )
         if "uniforms" not in batch:
             count = ops.shape(batch["mixtures"])[0]

@@ -134,6 +134,8 @@ def test_sound_that_is_not_read_is_listed_with_the_reason(tmp_path):
     (tmp_path / "e.dat").write_bytes(sound)
     for kind in ("FLAC", "OGG", "CAF", "AU", "AIFF", "W64", "NIST", "RF64"):
         soundfile.write(tmp_path / f"f_{kind}.dat", np.zeros(9), RATE, format=kind)
+    for name, start in (("g.ape2", b"MAC "), ("g.wavpack", b"wvpk"), ("g.mpeg3", b"ID3")):
+        (tmp_path / name).write_bytes(start + bytes(40))
     (tmp_path / "utf-16.txt").write_text("no sound at all", encoding="utf-16")  # ff fe, as MPEG
     for name in ("LICENSE", "notes.txt", "labels.csv", "picture.png"):
         (tmp_path / name).write_bytes(b"no sound at all")
@@ -144,6 +146,9 @@ def test_sound_that_is_not_read_is_listed_with_the_reason(tmp_path):
         "c.WMA",
         "e.dat",
         *(f"f_{kind}.dat" for kind in ("AIFF", "AU", "CAF", "FLAC", "NIST", "OGG", "RF64", "W64")),
+        "g.ape2",
+        "g.mpeg3",
+        "g.wavpack",
         "no_suffix",
         "sub/d.webm",
     ]

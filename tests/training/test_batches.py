@@ -92,6 +92,11 @@ def test_a_share_of_the_crops_is_played_backwards_with_its_sources(tmp_path, sou
         np.testing.assert_array_equal(batch["sources"][back], plain["sources"][back, :, ::-1])
         np.testing.assert_array_equal(batch["sources"][~back], plain["sources"][~back])
     assert 0.25 < np.mean(shares) < 0.35
+    # The first start is what it was before there were reversals.
+    first, start = int(found.names(5)[0].split(".")[0]), np.random.default_rng([0, 5, 1])
+    start = int(start.integers(SAMPLES - 100 + 1))
+    expected = sources[first].sum(axis=0)[start : start + 100]
+    np.testing.assert_allclose(forwards.load(5)["recordings"][0], expected, atol=1e-3)
     everything = make(tmp_path / "c", sources, reversed_fraction=1.0, **options).load(0)
     plain = forwards.load(0)["recordings"]
     np.testing.assert_array_equal(everything["recordings"], plain[:, ::-1])

@@ -45,6 +45,16 @@ def test_steps_of_the_kept_states():
     assert log_spaced_steps(5) == (0, 5)
 
 
+def test_crops_played_backwards_are_trained_on(tmp_path):
+    write_fuss(tmp_path / "data", 24)
+    losses = []
+    for fraction in (0.0, 1.0):
+        config = config_of(tmp_path / "data", steps=1, log_every=1, reversed_fraction=fraction)
+        run = train_separator(config, tmp_path / str(fraction), verbose=False)
+        losses.append(next(record["loss"] for record in records_of(run) if "loss" in record))
+    assert abs(losses[0] - losses[1]) > 1e-4
+
+
 @pytest.mark.slow
 def test_a_fuss_folder_trains_with_and_without_its_sources(tmp_path, capsys):
     write_fuss(tmp_path / "data", 24)

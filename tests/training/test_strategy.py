@@ -13,6 +13,7 @@ from sepssl.cli.train import LOST, restarted
 from sepssl.errors import InputError
 from sepssl.training.batches import RecordingBatches, ViewBatches
 from sepssl.training.monitors import read_metrics
+from sepssl.training.signals import handlers_kept
 from sepssl.training.strategy import SLURM_PORT, cluster, make_strategy
 
 WORKERS = pathlib.Path(__file__).with_name("workers.py")
@@ -59,16 +60,31 @@ def test_tf_config_names_the_group():
     assert read(two, "worker", 1) == (["a:1", "b:2"], 1)
     assert read(two | {"chief": ["c:3"]}, "worker", 1) == (["c:3", "a:1", "b:2"], 2)
     assert read(two | {"chief": ["c:3"]}, "chief", 0) == (["c:3", "a:1", "b:2"], 0)
-    for jobs, index, says in (
-        (two, 2, "task 2 of 2"),
-        (two, -1, "task -1 of 2"),
-        (two | {"ps": ["c:3"]}, 0, "jobs other than chief and worker"),
-        ({"worker": ["a:1", "b"]}, 0, "no port in 'b'"),
+    assert read({"chief": ["c:3"]}, "chief", 0) == (["c:3"], 0)
+    for jobs, kind, index, says in (
+        (two, "worker", 2, "worker 2 of 2"),
+        (two | {"chief": ["c:3"]}, "worker", -1, "worker -1 of 2"),
+        (two | {"chief": ["c:3"]}, "chief", 1, "chief 1 of 1"),
+        (two, "chief", 0, "'chief'"),
+        (two, "evaluator", 0, "jobs other than chief and worker"),
+        (two | {"ps": ["c:3"]}, "worker", 0, "jobs other than chief and worker"),
+        ({"worker": ["a:1", "b"]}, "worker", 0, "no port in 'b'"),
     ):
         with pytest.raises(InputError, match=rf"TF_CONFIG=.*not understood \({says}\)"):
-            read(jobs, "worker", index)
+            read(jobs, kind, index)
     with pytest.raises(InputError, match=r"TF_CONFIG='nonsense': not understood"):
         cluster({"TF_CONFIG": "nonsense"})
+
+
+@pytest.mark.parametrize("before", [signal.SIG_DFL, signal.SIG_IGN, lambda *_: None])
+def test_what_signals_did_before_a_library_they_do_after_it(before):
+    own = signal.signal(signal.SIGHUP, before)
+    try:
+        with handlers_kept():
+            signal.signal(signal.SIGHUP, lambda *_: None)
+        assert signal.getsignal(signal.SIGHUP) is before
+    finally:
+        signal.signal(signal.SIGHUP, own)
 
 
 def test_what_is_not_there_is_refused():
@@ -104,7 +120,7 @@ def test_the_parts_of_a_batch_are_the_batch_and_no_sound_is_read_twice(kind):
     def batches(store):
         if kind == "recordings":
             return RecordingBatches(
-                store, np.arange(24), 12, 600, 7, 2, (-3.0, 3.0), 0.25, 2, 4, None, 3
+                store, np.arange(24), 12, 600, 7, 2, (-3.0, 3.0), 0.25, 2, 4, None, 3, 0.5
             )
         online = {"online_separators": 2, "clip_samples": 800} if kind == "clips" else {}
         channels = [] if online else [store, store]

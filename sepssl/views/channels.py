@@ -41,9 +41,10 @@ def choose_channel(
     audible = ops.cast(audible, "int32")
     count = ops.sum(audible, axis=-1)
     wanted = ops.cast(uniform * ops.cast(count, uniform.dtype), "int32")
+    # In half precision a number just below 1 is rounded to 1.
+    wanted = ops.expand_dims(ops.minimum(wanted, count - 1), -1)
     rank = ops.cumsum(audible, axis=-1) - 1
-    chosen = (rank == ops.expand_dims(wanted, -1)) & (audible > 0)
-    number = ops.argmax(ops.cast(chosen, "int32"), axis=-1)
+    number = ops.argmax(ops.cast((rank == wanted) & (audible > 0), "int32"), axis=-1)
     return ops.where(count > 0, ops.cast(number, "int32"), NO_CHANNEL)
 
 

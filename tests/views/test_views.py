@@ -1,6 +1,7 @@
 import inspect
 
 import hypothesis
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -63,6 +64,9 @@ def test_near_silent_channels_are_passed_over():
     channels = channels_of_gains([[0.02, 1.0, 0.0, 0.04]] * 4)
     uniforms = np.array([0.0, 0.49, 0.51, 0.9999999], np.float32)
     numbers = choose_channel(channels, channels.sum(axis=1), uniforms)
+    np.testing.assert_array_equal(numbers, [1, 1, 3, 3])
+    half = keras.ops.cast(uniforms, "bfloat16")  # the last one is 1
+    numbers = choose_channel(channels, channels.sum(axis=1), half)
     np.testing.assert_array_equal(numbers, [1, 1, 3, 3])
 
 

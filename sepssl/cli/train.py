@@ -38,6 +38,7 @@ from sepssl.cli.config_keys import missing, shipped
 from sepssl.cli.main import import_quietly, prefer_onednn
 from sepssl.cli.main import run as run_command
 from sepssl.errors import InputError, WorkerLost
+from sepssl.training.signals import handlers_replaced
 
 TENSORFLOW = False  # nor does a process need it that starts others
 RESUMES = True
@@ -164,10 +165,7 @@ def restarted(command: list[str], restarts: int) -> int:
         if child:
             child.send_signal(number)
 
-    names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    before = [signal.signal(number, pass_on) for number in numbers]
-    try:
+    with handlers_replaced(lambda _: pass_on):
         for restart in range(restarts + 1):
             # In a session of its own: a terminal's signals reach it once, through this process.
             child = subprocess.Popen([*command, "--restarts=0"], start_new_session=True)
@@ -185,9 +183,6 @@ def restarted(command: list[str], restarts: int) -> int:
             time.sleep(RESTART_SECONDS)
             if stopped:
                 break
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
     return 128 - status if status < 0 else status
 
 

@@ -16,8 +16,6 @@ EXPECTED = (
     "expected a CSV file with the column path and, optionally, start, duration or end, labels, "
     "split, fold"
 )
-
-
 _AGREE_SECONDS = 0.01  # between an end and a duration that was rounded; our choice
 
 

@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+Handler = Callable | int  # a function, SIG_DFL or SIG_IGN
 
 
 @contextlib.contextmanager
@@ -22,8 +22,14 @@ def signals_deferred(instead_of: tuple[type[Exception], ...] = ()) -> Iterator[l
         A list that is not empty any more when there was a signal.
     """
     received: list[tuple[Callable, tuple]] = []
+
+    def deferred(handler: Handler) -> Handler:
+        if callable(handler):
+            return lambda *arguments: received.append((handler, arguments))
+        return handler
+
     try:
-        with _handlers_replaced(lambda handler: lambda *it: received.append((handler, it))):
+        with handlers_replaced(deferred):
             yield received
     except instead_of:
         if not received:
@@ -39,41 +45,34 @@ def unsaved_work() -> Iterator[None]:
     One who would end the process when its own handler has not been called for a while, as
     `sepssl-train` does, finds that it is not the handler and lets the block save its work.
     """
-    with _handlers_replaced(lambda handler: lambda *arguments: handler(*arguments)):
+
+    def another(handler: Handler) -> Handler:
+        return (lambda *arguments: handler(*arguments)) if callable(handler) else handler
+
+    with handlers_replaced(another):
         yield
 
 
 @contextlib.contextmanager
-def handlers_kept() -> Iterator[None]:
-    """Sets again after the block what Ctrl-C, SIGTERM and SIGHUP did before it.
+def handlers_replaced(replacement: Callable[[Handler], Handler]) -> Iterator[None]:
+    """Other handlers of Ctrl-C, SIGTERM and SIGHUP within the block, and those of before after it.
 
-    For libraries that replace handlers without Python's knowledge, as TensorFlow does for a group
-    of processes. Outside the main thread it does nothing.
+    With the same ones in the block it undoes what libraries do without Python's knowledge, as
+    TensorFlow does for a group of processes. Outside the main thread it does nothing.
+
+    Args:
+        replacement: of a handler, as `signal.getsignal` has it.
     """
     before = {}
-    if threading.current_thread() is threading.main_thread():
-        numbers = [getattr(signal, name, None) for name in _NAMES]
-        before = {number: signal.getsignal(number) for number in numbers if number}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            if handler is not None:  # else it is not Python's
-                signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _handlers_replaced(replacement: Callable[[Callable], Callable]) -> Iterator[None]:
-    handlers = {}
     try:
         if threading.current_thread() is threading.main_thread():
-            for name in _NAMES:
+            for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
                 number = getattr(signal, name, None)
                 handler = signal.getsignal(number) if number else None
-                if number and callable(handler):
-                    handlers[number] = handler
+                if number and handler is not None:  # else it is not Python's
+                    before[number] = handler
                     signal.signal(number, replacement(handler))
         yield
     finally:
-        for number, handler in handlers.items():
+        for number, handler in before.items():
             signal.signal(number, handler)

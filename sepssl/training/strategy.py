@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import tensorflow as tf
 
 from sepssl.errors import InputError, WorkerLost
-from sepssl.training.signals import handlers_kept
+from sepssl.training.signals import handlers_replaced
 
 NAMES = ("auto", "default", "mirrored", "multiworker", "tpu")
 # Ports of workers under Slurm: 64 for each of 199 jobs, below 32768, where those begin that Linux
@@ -48,7 +48,7 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
     if name == "multiworker":
         workers, index = cluster(os.environ)
         try:
-            with handlers_kept():
+            with handlers_replaced(lambda handler: handler):
                 return tf.distribute.MultiWorkerMirroredStrategy(_resolver(workers, index))
         except tf.errors.OpError as error:
             raise WorkerLost(

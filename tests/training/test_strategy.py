@@ -13,7 +13,7 @@ from sepssl.cli.train import LOST, restarted
 from sepssl.errors import InputError
 from sepssl.training.batches import RecordingBatches, ViewBatches
 from sepssl.training.monitors import read_metrics
-from sepssl.training.signals import handlers_kept
+from sepssl.training.signals import handlers_replaced
 from sepssl.training.strategy import SLURM_PORT, cluster, make_strategy
 
 WORKERS = pathlib.Path(__file__).with_name("workers.py")
@@ -80,7 +80,7 @@ def test_tf_config_names_the_group():
 def test_what_signals_did_before_a_library_they_do_after_it(before):
     own = signal.signal(signal.SIGHUP, before)
     try:
-        with handlers_kept():
+        with handlers_replaced(lambda handler: handler):
             signal.signal(signal.SIGHUP, lambda *_: None)
         assert signal.getsignal(signal.SIGHUP) is before
     finally:

@@ -28,5 +28,5 @@ def get_config() -> ConfigDict:
         example_mixing=1.0,
     )
     config.encoder.update(width=16, embedding_size=512)
-    config.train.update(steps=6000, probe_clips=0)
+    config.train.update(steps=6000, probe_clips=0, whitening_pairs=4000)
     return config

@@ -95,6 +95,9 @@ def get_config() -> ConfigDict:
                 "keep_checkpoints": 2,  # the latest
                 "probe_every": 500,  # steps; a linear classifier, where there are labels
                 "probe_clips": 400,
+                # Pairs of views by which the final encoder's embeddings are whitened, which helps
+                # search; 0 for none.
+                "whitening_pairs": 0,
                 "state_steps": (),  # kept; (): 0, 30, 100, 300, ... and the last
             },
         }

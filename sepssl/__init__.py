@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sepssl.representation.encoder import Encoder, load_encoder
     from sepssl.representation.heads import ProjectionHead
     from sepssl.representation.nt_xent import nt_xent
+    from sepssl.representation.whitening import WhitenedBackbone, whitened
     from sepssl.separation.basis import LearnedBasis, STFTBasis
     from sepssl.separation.mixit import mixit_loss
     from sepssl.separation.permutation import pit_loss
@@ -61,6 +62,7 @@ __all__ = [
     "SmallBackbone",
     "SupervisedLearner",
     "VggishBackbone",
+    "WhitenedBackbone",
     "__version__",
     "coincidence_loss",
     "embed",
@@ -75,6 +77,7 @@ __all__ = [
     "separate",
     "train_encoder",
     "train_separator",
+    "whitened",
 ]
 
 _HOMES = {
@@ -89,6 +92,7 @@ _HOMES = {
     "VggishBackbone": "sepssl.representation.backbones.vggish",
     "MobileNetV1Backbone": "sepssl.representation.backbones.mobilenet_v1",
     "EfficientNetB0Backbone": "sepssl.representation.backbones.efficientnet_b0",
+    "WhitenedBackbone": "sepssl.representation.whitening",
     "ProjectionHead": "sepssl.representation.heads",
     "CoincidenceHead": "sepssl.representation.coincidence",
     # From waveforms to views
@@ -107,6 +111,7 @@ _HOMES = {
     "SupervisedLearner": "sepssl.training.supervised_learner",
     "train_separator": "sepssl.training.separator",
     "train_encoder": "sepssl.training.encoder",
+    "whitened": "sepssl.representation.whitening",
     # Files and recordings
     "load_separator": "sepssl.separation.separator",
     "load_encoder": "sepssl.representation.encoder",

@@ -10,6 +10,7 @@ from sepssl.representation.encoder import Encoder, load_encoder
 from sepssl.representation.heads import ProjectionHead
 from sepssl.representation.nt_xent import nt_xent
 from sepssl.representation.panns_checkpoint import import_panns
+from sepssl.representation.whitening import WhitenedBackbone, whitened
 
 __all__ = [
     "Cnn14Backbone",
@@ -20,8 +21,10 @@ __all__ = [
     "ProjectionHead",
     "SmallBackbone",
     "VggishBackbone",
+    "WhitenedBackbone",
     "coincidence_loss",
     "import_panns",
     "load_encoder",
     "nt_xent",
+    "whitened",
 ]

@@ -36,6 +36,7 @@ ADDED_KEYS = {
     "train.reversed_fraction": 0.0,
     "train.silent_max_snr": 30.0,
     "train.silent_weight": 1.0,
+    "train.whitening_pairs": 0,
 }
 
 

@@ -1,6 +1,8 @@
 """Trains an encoder from a configuration."""
 
 import contextlib
+import functools
+import math
 import os
 import pathlib
 from collections.abc import Iterable
@@ -16,6 +18,8 @@ from sepssl.data.scenes.clips import SceneClips
 from sepssl.data.splits import training_roles
 from sepssl.data.store import ClipStore, store_channels, store_clips
 from sepssl.errors import InputError, input_errors
+from sepssl.representation.encoder import Encoder
+from sepssl.representation.whitening import whitened
 from sepssl.separation import Separator, load_separator
 from sepssl.separation.long_audio import CHUNK_SECONDS
 from sepssl.training.batches import ViewBatches
@@ -28,6 +32,7 @@ from sepssl.training.clips import (
     training_parts,
 )
 from sepssl.training.collapse import collapse_warning, projection_warning
+from sepssl.training.encoder_learner import EncoderLearner
 from sepssl.training.input import require_batch
 from sepssl.training.loop import (
     COMMON_MINIMUMS,
@@ -72,6 +77,7 @@ MINIMUMS = COMMON_MINIMUMS | {
     "objective.hidden_size": 1,
     "train.probe_every": 0,
     "train.probe_clips": 0,
+    "train.whitening_pairs": 0,
 }
 
 
@@ -226,9 +232,23 @@ def train_encoder(
             verbose=verbose,
             picture=views.read_bytes(),
             memory_advice=MEMORY_ADVICE.format(parts=gradient_accumulation_steps(config.train)),
+            finish=functools.partial(_whitened, learner, batches, config.train)
+            if config.train.whitening_pairs
+            else None,
             **loop_settings(config.train, run.phases),
         )
     return run
+
+
+def _whitened(
+    learner: EncoderLearner, batches: ViewBatches, settings: ConfigDict, encoder: Encoder
+) -> Encoder:
+    """An encoder, whitened by the pairs that the steps after the last would show."""
+    numbers = range(math.ceil(settings.whitening_pairs / settings.batch_size))
+    views = (learner.views(batches.load(settings.steps + number)) for number in numbers)
+    embedded = [[encoder.backbone(view) for view in (a, b)] for a, b, _ in views]
+    a, b = np.concatenate([np.asarray(pair, np.float32) for pair in embedded], axis=1)
+    return whitened(encoder, a, b)
 
 
 def _labelled(config: ConfigDict, recordings: Clips, verbose: bool) -> Clips | None:

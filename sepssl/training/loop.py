@@ -124,6 +124,7 @@ def train(
     picture: bytes | None = None,
     memory_advice: str = "smaller batches",
     keep_checkpoints: int = KEPT_CHECKPOINTS,
+    finish: Callable[[keras.Model], keras.Model] | None = None,
 ) -> keras.Model:
     """Trains a learner, from the start or from where the run stopped.
 
@@ -154,6 +155,7 @@ def train(
         picture: a PNG for TensorBoard, of what is trained on.
         memory_advice: what to change where a step needs more memory than there is.
         keep_checkpoints: how many of the latest ones are kept, 1 or more.
+        finish: product -> what is kept of it as `final.keras`; states are kept as they are.
 
     Returns:
         The trained product, in float32.
@@ -335,7 +337,7 @@ def train(
                         resume.save(done)
                 raise
         if run.chief and not run.final.exists():
-            save_model(product(), run.final)
+            save_model(finish(product()) if finish else product(), run.final)
         return product()
 
 

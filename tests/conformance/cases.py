@@ -232,6 +232,12 @@ CASES = [
         PATCHES,
         (4, 6),
     ),
+    Case(
+        sepssl.WhitenedBackbone,
+        lambda: {"backbone": sepssl.SmallBackbone(5, width=2), "embedding_size": 5},
+        PATCHES,
+        (4, 5),
+    ),
     backbone(sepssl.Cnn14Backbone, 1),
     backbone(sepssl.VggishBackbone, 1),
     backbone(sepssl.MobileNetV1Backbone, 1),

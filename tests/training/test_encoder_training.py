@@ -11,6 +11,7 @@ from sepssl.data.sources import open_clips
 from sepssl.data.splits import make_splits
 from sepssl.data.store import ClipStore
 from sepssl.errors import InputError
+from sepssl.representation.whitening import pair_whitening
 from sepssl.separation import TDCN, Separator, STFTBasis
 from sepssl.serialization import save_model
 from sepssl.training.clips import labelled_for_training, open_recordings, training_parts
@@ -287,3 +288,34 @@ def test_what_does_not_go_together(tmp_path, changes, says):
     with pytest.raises(InputError, match=says):
         train_encoder(smoke(**changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_training_whitens_its_last_encoder_by_its_own_pairs(tmp_path, monkeypatch):
+    used = []
+
+    def watched(encoder, a, b):
+        used.append((a, b))
+        return sepssl.whitened(encoder, a, b)
+
+    monkeypatch.setattr("sepssl.training.encoder.whitened", watched)
+    plain = train_encoder(smoke(), tmp_path / "plain")
+    assert not used
+    run = train_encoder(smoke(**{"train.whitening_pairs": 100}), tmp_path / "run")
+    ((a, b),) = used
+    batch = smoke().train.batch_size
+    assert a.shape == b.shape == (-(-100 // batch) * batch, 16)
+    found, other = sepssl.load_encoder(run.final), sepssl.load_encoder(plain.final)
+    for weight, expected in zip(
+        found.backbone.backbone.weights, other.backbone.weights, strict=True
+    ):
+        np.testing.assert_array_equal(weight, expected)
+    for weight, expected in zip(found.backbone.linear.weights, pair_whitening(a, b), strict=True):
+        np.testing.assert_allclose(weight, expected, rtol=1e-6, atol=1e-7)
+
+    def cosines(x, y):
+        x, y = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (x, y))
+        return x @ y.T
+
+    alike = cosines(a, b)  # two views of a clip are more alike than views of two
+    assert np.diag(alike).mean() > alike.mean() + 0.002
+    assert sepssl.load_encoder(run.state(smoke().train.steps)).backbone.embedding_size == 16

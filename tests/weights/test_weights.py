@@ -76,7 +76,10 @@ def test_scores_of_shipped_separators_on_built_in_scenes(separators):
 
 def test_the_configuration_describes_the_shipped_encoder():
     config = encoder_shipped.get_config()
-    described = make_encoder(config.encoder, config.data.sample_rate)
+    network = make_encoder(config.encoder, config.data.sample_rate)
+    assert config.train.whitening_pairs
+    backbone = sepssl.WhitenedBackbone(network.backbone, network.embedding_size)
+    described = sepssl.Encoder(backbone, network.log_mel)
     described.build()
     shipped = sepssl.load_encoder("small")
     described.set_weights(shipped.get_weights())
@@ -93,7 +96,7 @@ def test_scores_of_the_shipped_encoder_on_built_in_scenes():
         query_by_example(np.stack([embed(waveform) for waveform in waveforms]), scenes.labels)
         for embed in (functools.partial(embed_recording, encoder), statistics)
     ]
-    assert [round(score.map, 3) for score in scores] == [0.189, 0.136]
+    assert [round(score.map, 3) for score in scores] == [0.218, 0.136]
 
 
 def test_names_are_resolved_and_files_come_first(tmp_path, monkeypatch):

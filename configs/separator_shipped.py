@@ -6,7 +6,8 @@
 `small` and `small-8` learned from recordings and, in the same batches, from mixtures of known
 sources; `small` has 4 outputs and leaves single sounds whole, `small-8` has 8 and separates more.
 `small-mixit` learned from recordings alone, as the paper has it. SOUNDS.csv, and the program that
-trained them on a GPU, on built-in scenes as well: tests/benchmarks/gpu.
+trained them on a GPU, on built-in scenes as well: tests/benchmarks/gpu. `small-8` was then trained
+on with sources alone: docs/models.md.
 """
 
 from ml_collections import ConfigDict
@@ -37,7 +38,7 @@ def get_config(name: str = "small") -> ConfigDict:
         )
     if name == "small-8":
         config.data.update(num_clips=29000)
-        config.separator.update(num_sources=8)
+        config.separator.update(num_sources=8, mixture_consistency="none")
         config.train.update(silent_weight=0.03, steps=33430, state_steps=(0, 300, 3000, 33430))
     if name == "small-mixit":
         config.separator.update(num_sources=8)

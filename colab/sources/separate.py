@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Separate your recordings
 #
-# A separator splits a recording into channels that add up to it, ideally with one sound in each.
+# A separator splits a recording into channels, ideally with one sound in each.
 # Those that come with sepssl have learned that without labels. The built-in scenes take under a
 # minute on two CPU cores, and an hour of recordings some minutes.
 

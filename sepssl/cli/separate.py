@@ -1,4 +1,4 @@
-"""Separates recordings into channels that add up to them: one wav file per channel.
+"""Separates recordings into channels, ideally of one sound each: one wav file per channel.
 
 sepssl-separate --input=CLIPS --output=DIR [--separator=PATH.keras]
 

@@ -1,4 +1,4 @@
-"""A linear map of embeddings, after which two views of one clip differ alike in all directions."""
+"""A linear map of embeddings, after which views of one clip differ more alike in all directions."""
 
 import keras
 import numpy as np
@@ -31,17 +31,33 @@ class WhitenedBackbone(keras.layers.Layer):
         self.backbone = backbone
         self.embedding_size = embedding_size
         self.linear = keras.layers.Dense(
-            embedding_size, kernel_initializer="identity", dtype="float32", name="linear"
+            embedding_size, kernel_initializer="zeros", dtype="float32", name="linear"
         )
 
     def build(self, input_shape: Shape) -> None:
         if not self.backbone.built:
             self.backbone.build(input_shape)
+        # The diagonal, apart: with it in one kernel, little of the rest would survive 8 bits.
+        self.scale = self.add_weight(
+            shape=(self.embedding_size,), initializer="ones", dtype="float32", name="scale"
+        )
         self.linear.build((None, self.embedding_size))
         self.built = True
 
     def call(self, patches: Tensor, training: bool = False) -> Tensor:
-        return self.linear(ops.cast(self.backbone(patches, training=training), "float32"))
+        embeddings = ops.cast(self.backbone(patches, training=training), "float32")
+        return self.scale * embeddings + self.linear(embeddings)
+
+    def set_map(self, kernel: np.ndarray, bias: np.ndarray) -> None:
+        """Sets the map to x -> x @ kernel + bias, once the layer is built."""
+        diagonal = np.diagonal(kernel)
+        self.scale.assign(diagonal)
+        self.linear.set_weights([kernel - np.diag(diagonal), bias])
+
+    def get_map(self) -> tuple[np.ndarray, np.ndarray]:
+        """kernel [size, size] and bias [size], float32, of `set_map`."""
+        kernel, bias = self.linear.get_weights()
+        return kernel + np.diag(np.asarray(self.scale)), bias
 
     def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         return (input_shape[0], self.embedding_size)
@@ -85,17 +101,17 @@ def whitened(encoder: Encoder, a: np.ndarray, b: np.ndarray) -> Encoder:
         )
     network = encoder.backbone
     if isinstance(network, WhitenedBackbone):
-        before, shift = (np.float64(weight) for weight in network.linear.get_weights())
+        before, shift = (np.float64(weight) for weight in network.get_map())
         kernel, bias = before @ kernel, shift @ kernel + bias
         network = network.backbone
     result = Encoder(WhitenedBackbone(network, len(kernel)), encoder.log_mel)
     result.build()
-    result.backbone.linear.set_weights([kernel, bias])
+    result.backbone.set_map(kernel, bias)
     return result
 
 
 def pair_whitening(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The map x -> x @ kernel + bias after which pairs differ by variances of about 1.
+    """The map x -> x @ kernel + bias after which pairs differ by variances of at most 1.
 
     Args:
         a, b: float [pairs, size].
@@ -116,6 +132,8 @@ def pair_whitening(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray
     if not 0 < smoothing < np.inf:
         raise ValueError("pairs do not differ, or not by finite numbers; expected pairs of views")
     variances, directions = np.linalg.eigh(within)
+    # Turned back to the axes of the embeddings: classifiers of their maxima and deviations over a
+    # recording know much less by those of the principal axes.
     kernel = (directions / np.sqrt(np.maximum(variances, 0) + smoothing)) @ directions.T
     mean = (a.mean(axis=0) + b.mean(axis=0)) / 2
     return kernel, -mean @ kernel

@@ -122,13 +122,15 @@ class RunFolder:
         with self.lock():
             before, self.phases = self.phases, phases
             if len(phases) > len(before) and self.final.exists():
-                # What it is after the steps planned so far stays as a state.
-                self.state(phases[-1]).parent.mkdir(exist_ok=True)
-                os.replace(self.final, self.state(phases[-1]))
+                # What it is after the steps planned so far stays as a state. One that is there is
+                # the network as trained, which the final one need not be.
+                kept = self.state(phases[-1])
+                kept.parent.mkdir(exist_ok=True)
+                if kept.exists():
+                    self.final.unlink()
+                else:
+                    os.replace(self.final, kept)
             self._write_config()  # before there is a final.keras, which would end a phase
-            if len(phases) < len(before) and self.state(before[-1]).exists():
-                with atomic_file(self.final, overwrite=True) as temporary:
-                    shutil.copyfile(self.state(before[-1]), temporary)
         if self._verbose:
             which, end = ("no", before[-1]) if len(phases) < len(before) else ("a", phases[-1])
             print(f"{self.path}: {which} new phase follows step {end}", flush=True)

@@ -18,6 +18,7 @@ from sepssl.data.scenes.clips import SceneClips
 from sepssl.data.splits import training_roles
 from sepssl.data.store import ClipStore, store_channels, store_clips
 from sepssl.errors import InputError, input_errors
+from sepssl.progress import Progress
 from sepssl.representation.encoder import Encoder
 from sepssl.representation.whitening import whitened
 from sepssl.separation import Separator, load_separator
@@ -232,7 +233,7 @@ def train_encoder(
             verbose=verbose,
             picture=views.read_bytes(),
             memory_advice=MEMORY_ADVICE.format(parts=gradient_accumulation_steps(config.train)),
-            finish=functools.partial(_whitened, learner, batches, config.train)
+            finish=functools.partial(_whitened, learner, batches, config.train, verbose)
             if config.train.whitening_pairs
             else None,
             **loop_settings(config.train, run.phases),
@@ -241,12 +242,20 @@ def train_encoder(
 
 
 def _whitened(
-    learner: EncoderLearner, batches: ViewBatches, settings: ConfigDict, encoder: Encoder
+    learner: EncoderLearner,
+    batches: ViewBatches,
+    settings: ConfigDict,
+    verbose: bool,
+    encoder: Encoder,
 ) -> Encoder:
     """An encoder, whitened by the pairs that the steps after the last would show."""
-    numbers = range(math.ceil(settings.whitening_pairs / settings.batch_size))
-    views = (learner.views(batches.load(settings.steps + number)) for number in numbers)
-    embedded = [[encoder.backbone(view) for view in (a, b)] for a, b, _ in views]
+    count = math.ceil(settings.whitening_pairs / settings.batch_size)
+    embedded = []
+    with Progress("whitening", count, "step", verbose=verbose) as progress:
+        for number in range(count):
+            a, b, _ = learner.views(batches.load(settings.steps + number))
+            embedded.append([encoder.backbone(view) for view in (a, b)])
+            progress.update()
     a, b = np.concatenate([np.asarray(pair, np.float32) for pair in embedded], axis=1)
     return whitened(encoder, a, b)
 

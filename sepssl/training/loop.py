@@ -145,7 +145,8 @@ def train(
             "update_norm", how far the last step moved the weights; with the last step also what
             the steps took, as `Usage.report` names it, the first one left out.
         state_steps: steps at which the product is kept, 0 to `steps`; the last is always kept as
-            `final.keras`. All are kept in float32, whatever the precision of training.
+            `final.keras`, as `finish` makes it. All are kept in float32, whatever the precision of
+            training.
         evaluate_every: in steps; 0 for kept states only.
         warnings: logged metrics -> a problem, or None; called after the warm-up. The first problem
             that each reports is printed.
@@ -158,7 +159,7 @@ def train(
         finish: product -> what is kept of it as `final.keras`; states are kept as they are.
 
     Returns:
-        The trained product, in float32.
+        The trained product, in float32, as it was before `finish`.
 
     Raises:
         TrainingDiverged: if loss or gradient is not finite, or `evaluate` raises it: with the step.

@@ -9,6 +9,7 @@ from sepssl.errors import InputError
 from sepssl.files import sha256_of
 from sepssl.representation.build import make_encoder
 from sepssl.representation.encoder import Encoder, load_encoder
+from sepssl.representation.whitening import WhitenedBackbone
 from sepssl.separation.build import make_separator
 from sepssl.separation.separator import Separator, load_separator
 from sepssl.training.precision import policy_named
@@ -18,14 +19,18 @@ from sepssl.weights import model_file
 def initial_encoder(config: ConfigDict) -> Encoder:
     """The encoder that training starts from.
 
-    With `config.train.init_from`, it is the network in that file, including its front end, and
-    `config.encoder` is ignored; otherwise it is the one that `config.encoder` describes.
+    With `config.train.init_from`, it is the network in that file, including its front end but
+    without a whitening, and `config.encoder` is ignored; otherwise it is the one that
+    `config.encoder` describes.
 
     Raises:
         InputError: if the file or network does not exist, or its sample rate is not
             `config.data.sample_rate`.
     """
-    return _initial(config, "encoder", load_encoder, make_encoder)
+    encoder = _initial(config, "encoder", load_encoder, make_encoder)
+    if isinstance(encoder.backbone, WhitenedBackbone):  # whose scale is not what heads begin with
+        encoder = Encoder(encoder.backbone.backbone, encoder.log_mel)
+    return encoder
 
 
 def initial_separator(config: ConfigDict) -> Separator:

@@ -299,6 +299,26 @@ def test_an_output_of_zeros_is_wrong():
         compare(expected, {"silence": [{"embedding": np.ones([2, 4])}]}, {})
 
 
+def test_an_embedding_much_shorter_than_others_counts_by_its_error():
+    # An error of 0.3 turns one of length 1 by 17 degrees, one half as long as the longest by 4.
+    expected = {"silence": {"embedding": np.array([[1.0, 0.0]])},
+                "noise": {"embedding": np.array([[0.0, 8.0]])}}  # fmt: skip
+
+    def cosine(value, limits):
+        found = {"silence": [{"embedding": np.array([value])}], "noise": [expected["noise"]]}
+        return compare(expected, found, limits)["cosine"]
+
+    assert cosine([1.0, 0.3], {}) == pytest.approx(1.09**-0.5)
+    assert cosine([1.0, 0.3], {"short": 0.5}) == pytest.approx(1 - (0.3 / 4) ** 2 / 2)
+    with pytest.raises(
+        ValueError, match=r"clip 'silence': cosine of embedding 0\.968750; expected"
+    ):
+        cosine([1.0, 1.0], TFLITE_LIMITS["int8"])
+    # Of one that is long enough, the direction counts as before.
+    expected["silence"]["embedding"] = np.array([[4.0, 0.0]])
+    assert cosine([4.0, 1.2], {"short": 0.5}) == pytest.approx(1.09**-0.5)
+
+
 @pytest.mark.parametrize("waveform", [np.zeros([1, 16000]), np.zeros(16000, np.int16)])
 def test_calibration_of_another_form_is_refused(encoder, tmp_path, waveform):
     with pytest.raises(InputError, match=r"calibration\[1\]: of shape .* expected floating-point"):

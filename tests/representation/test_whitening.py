@@ -28,10 +28,11 @@ def test_is_the_inverse_square_root_of_the_smoothed_covariance_of_differences():
     a, b = random_pairs(200, 7)
     kernel, bias = pair_whitening(a, b)
     within = sum(np.outer(d, d) for d in a - b) / 200
-    expected = scipy.linalg.inv(
-        scipy.linalg.sqrtm(within + 0.3 * np.mean(np.diag(within)) * np.eye(7))
-    )
+    smoothed = within + 0.3 * np.mean(np.diag(within)) * np.eye(7)
+    expected = scipy.linalg.inv(scipy.linalg.sqrtm(smoothed))
     np.testing.assert_allclose(kernel, expected, rtol=1e-9, atol=1e-9)
+    # Variances of the differences are then below 1.
+    assert 0 < np.linalg.eigvalsh(kernel.T @ within @ kernel).max() < 1
     np.testing.assert_allclose((np.concatenate([a, b]) @ kernel + bias).mean(axis=0), 0, atol=1e-12)
     # The scale of embeddings makes no difference, nor do directions that no pair has.
     np.testing.assert_allclose(5 * pair_whitening(5 * a, 5 * b)[0], kernel)

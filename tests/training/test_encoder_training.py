@@ -309,7 +309,7 @@ def test_a_training_whitens_its_last_encoder_by_its_own_pairs(tmp_path, monkeypa
         found.backbone.backbone.weights, other.backbone.weights, strict=True
     ):
         np.testing.assert_array_equal(weight, expected)
-    for weight, expected in zip(found.backbone.linear.weights, pair_whitening(a, b), strict=True):
+    for weight, expected in zip(found.backbone.get_map(), pair_whitening(a, b), strict=True):
         np.testing.assert_allclose(weight, expected, rtol=1e-6, atol=1e-7)
 
     def cosines(x, y):
@@ -319,3 +319,27 @@ def test_a_training_whitens_its_last_encoder_by_its_own_pairs(tmp_path, monkeypa
     alike = cosines(a, b)  # two views of a clip are more alike than views of two
     assert np.diag(alike).mean() > alike.mean() + 0.002
     assert sepssl.load_encoder(run.state(smoke().train.steps)).backbone.embedding_size == 16
+
+
+def test_a_whitened_run_goes_on_from_the_network_alone(tmp_path):
+    def layers(path):
+        backbone = sepssl.load_encoder(path).backbone
+        return type(backbone).__name__, type(getattr(backbone, "backbone", None)).__name__
+
+    changes = {"train.whitening_pairs": 20, "train.state_steps": ()}
+    run = train_encoder(smoke(**changes), tmp_path / "run")
+    assert layers(run.final) == ("WhitenedBackbone", "SmallBackbone")
+    state = sepssl.load_encoder(run.state(2)).get_weights()
+    more = train_encoder(smoke(**changes, **{"train.steps": 4}), tmp_path / "run")
+    for weight, expected in zip(sepssl.load_encoder(run.state(2)).weights, state, strict=True):
+        np.testing.assert_array_equal(weight, expected)
+    assert layers(run.state(2)) == ("SmallBackbone", "NoneType")
+    assert layers(more.final) == ("WhitenedBackbone", "SmallBackbone")
+    # As a start, the network counts; and it is whitened once, whatever it was before.
+    changes["train.init_from"] = str(run.final)
+    other = train_encoder(smoke(**changes), tmp_path / "other")
+    assert layers(other.state(0)) == ("SmallBackbone", "NoneType")
+    start, end = sepssl.load_encoder(other.state(0)), sepssl.load_encoder(more.final)
+    for weight, expected in zip(start.weights, end.backbone.backbone.weights, strict=True):
+        np.testing.assert_array_equal(weight, expected)
+    assert layers(other.final) == ("WhitenedBackbone", "SmallBackbone")

@@ -80,7 +80,8 @@ def whitened(encoder: Encoder, a: np.ndarray, b: np.ndarray) -> Encoder:
     Embeddings of a network that ends with a ReLU have no negative values: all point into about one
     direction, and into some directions views of one clip differ much more than into others. Both
     are of no interest to a cosine, by which search compares. The map subtracts the mean, and scales
-    the directions by how much the pairs differ in them. Linear classifiers gain nothing by it.
+    the directions by how much the pairs differ in them. What linear classifiers can tell is the
+    same.
 
     Args:
         encoder: a built one. It shares its network with the result; one that is whitened already

@@ -62,7 +62,7 @@ class SceneModel(zoo_interface.EmbeddingModel):
 
         Returns:
             `embeddings` float32 [windows, channels, features], 0 where a window is without sound,
-            and `separated_audio` float32 [channels, samples], which adds up to the recording.
+            and `separated_audio` float32 [channels, samples].
         """
         outputs = self.batch_embed(np.asarray(audio_array)[np.newaxis])
         return zoo_interface.InferenceOutputs(

@@ -40,23 +40,27 @@ def interval_tables(
 
 
 def measured(
-    files: Sequence[pathlib.Path], activity: Activity
+    files: Sequence[pathlib.Path], levels_db: Sequence[float], activity: Activity
 ) -> tuple[np.ndarray, list[Interval]]:
     """The shares of activity, and the intervals, of channels that are written already.
 
     Args:
-        files: the channels, which add up to the recording.
+        files: the channels.
+        levels_db: of each, relative to the recording, which they need not add up to.
         activity: what counts as such.
 
     Raises:
         InputError: if they cannot be read.
     """
-    levels, recording = ChannelLevels(len(files), audio_info(files[0]).sample_rate), Level()
+    levels = ChannelLevels(len(files), audio_info(files[0]).sample_rate)
+    channels = [Level() for _ in files]
     for blocks in zip(*(read_blocks(file, allow_silence=True) for file in files), strict=True):
-        piece = np.stack(blocks)
-        levels.add(piece)
-        recording.add(piece.sum(axis=0))
-    return levels.relative_to(recording.power, activity)[1:]
+        levels.add(np.stack(blocks))
+        for channel, block in zip(channels, blocks, strict=True):
+            channel.add(block)
+    loudest = int(np.argmax([channel.power for channel in channels]))
+    recording = channels[loudest].power / 10 ** (levels_db[loudest] / 10)
+    return levels.relative_to(recording, activity)[1:]
 
 
 def write_clips(

@@ -509,7 +509,7 @@ def _write_intervals(
     anew = entry.activity != wanted
     if anew:
         record.replaceable(name)  # before the channels are read
-        active, intervals = measured(files, activity)
+        active, intervals = measured(files, entry.levels, activity)
         entry = dataclasses.replace(
             entry,
             active=_shares(active),

@@ -54,10 +54,10 @@ def separate_stream(
         sample_rate: of the blocks, in Hz. If it is not the separator's, they are resampled.
         chunk_seconds: a longer recording is separated in chunks of this length, see
             `separate_chunks`; None separates it whole, in memory that grows with it.
-        keep_rate: whether the channels are resampled back to `sample_rate`. The rest of the
-            recording (mainly the frequencies above the separator's band) is then distributed over
-            them by their power, so that they add up to the recording, whatever the separator's
-            mixture consistency.
+        keep_rate: whether the channels are resampled back to `sample_rate`. What the separator has
+            not heard of the recording (mainly the frequencies above its band) is then distributed
+            over them by their power, so that they add up to the recording to the extent that the
+            separator's outputs do.
         on_mixture: called with each block of the separator's input, float32 [samples] at its rate.
         on_chunk: called before a chunk's piece is yielded; only if nothing is resampled, in chunks.
         done: what `on_chunk` was called with: the pieces that follow it are yielded, the same to
@@ -82,11 +82,14 @@ def separate_stream(
     heard = resample_blocks(blocks, sample_rate, rate)
     if on_mixture:
         heard = _passing(heard, on_mixture)
-    channels = _separated(separator, heard, chunk_seconds)
     if not keep_rate:
-        yield from channels
+        yield from _separated(separator, heard, chunk_seconds)
         return
-    back = (frames.T for frames in resample_blocks((c.T for c in channels), rate, sample_rate))
+    mixture: collections.deque[np.ndarray] = collections.deque()
+    channels = _separated(separator, _passing(heard, mixture.append), chunk_seconds)
+    # The mixture last, since only together do all return with the same samples.
+    rows = (np.concatenate([c, taken(mixture, c.shape[1])[None]]) for c in channels)
+    back = (frames.T for frames in resample_blocks((r.T for r in rows), rate, sample_rate))
     yield from _completed(back, recording)
 
 
@@ -227,17 +230,19 @@ def _matched(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
 def _completed(
     pieces: Iterable[np.ndarray], recording: collections.deque[np.ndarray]
 ) -> Iterator[np.ndarray]:
-    """Distributes the part of the recording that channels miss over them, by power in the piece."""
+    """Distributes the part of the recording that was not heard over the channels, by their power in
+    the piece. Its last row is what was heard.
+    """
     weights = None
-    for piece in pieces:
-        samples = min(piece.shape[1], sum(len(block) for block in recording))
-        piece = piece[:, :samples]
+    for rows in pieces:
+        samples = min(rows.shape[1], sum(len(block) for block in recording))
+        piece, heard = rows[:-1, :samples], rows[-1, :samples]
         power = np.mean(np.square(piece), axis=1) + 1e-12 if samples else np.ones(len(piece))
         target = (power / power.sum())[:, None].astype(np.float32)
         # Starting from those of the previous piece: a step in them could be audible.
         start = target if weights is None else weights
         ramp = np.linspace(0, 1, samples, dtype=np.float32)
-        missing = taken(recording, samples) - piece.sum(axis=0)
+        missing = taken(recording, samples) - heard
         yield piece + (start + (target - start) * ramp) * missing
         weights = target
     rest = taken(recording, sum(len(block) for block in recording))

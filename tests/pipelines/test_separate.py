@@ -528,7 +528,9 @@ def test_intervals_beside_the_channels(separator, tmp_path):
             np.testing.assert_array_equal(soundfile.read(clip, dtype="int16")[0], whole[first:last])
 
 
-def test_other_intervals_are_found_in_the_channels_that_are_there(separator, tmp_path):
+@pytest.mark.parametrize("consistency", ["uniform", "none"])  # whether channels add up
+def test_other_intervals_are_found_in_the_channels_that_are_there(consistency, tmp_path):
+    separator = Separator(3, STFTBasis(64, 32), TDCN(8, 12, 2, 2), consistency)
     source, output = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     steps = np.repeat([1, 0.03, 1, 0.03], 8000)

@@ -122,6 +122,21 @@ def test_channels_add_up_at_any_rate_and_length(separator, rate, seconds, chunk_
     np.testing.assert_allclose(channels.sum(axis=0), waveform, atol=1e-5)
 
 
+def test_what_a_separator_leaves_out_stays_out_at_any_rate():
+    quarter = types.SimpleNamespace(
+        sample_rate=8000,
+        basis=types.SimpleNamespace(hop=1),
+        predict_on_batch=lambda x: np.float32([0.25, 0])[None, :, None] * x[:, None],
+    )
+    t = np.arange(32000) / 16000
+    low, high = np.sin(2 * np.pi * np.outer([500, 6000], t)).astype(np.float32)
+    pieces = separate_stream(quarter, in_blocks(low + high), 16000, chunk_seconds=1.5)
+    channels = np.concatenate(list(pieces), axis=1)[:, 100:-100]
+    # What it has not heard, above its band, is in the channels all the same.
+    np.testing.assert_allclose(channels[0], (0.25 * low + high)[100:-100], atol=2e-3)
+    np.testing.assert_allclose(channels[1], 0, atol=1e-6)
+
+
 def test_a_recording_of_one_chunk_is_separated_whole(separator):
     waveform = np.random.default_rng(0).normal(size=16000).astype(np.float32)
     expected = separator(waveform[None])[0]

@@ -57,7 +57,8 @@ show_sounds(sounds)
 
 # %% [markdown]
 # The first picture is the recording, the others are its channels; levels are relative to the
-# recording. Channels of `small-8` leave out what it takes for no sound's, so their sum differs. A channel at -40 dB or below holds next to nothing: the separator did not need it.
+# recording. A channel at -40 dB or below holds next to nothing: the separator did not need it.
+# Channels of `small-8` leave out what it takes for no sound's, so their sum differs.
 # Which channel a sound ends up in means nothing.
 #
 # Try another `RECORDING`, or another separator in the form. What these separators can and cannot

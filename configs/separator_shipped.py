@@ -7,7 +7,7 @@
 sources; `small` has 4 outputs and leaves single sounds whole, `small-8` has 8 and separates more.
 `small-mixit` learned from recordings alone, as the paper has it. SOUNDS.csv, and the program that
 trained them on a GPU, on built-in scenes as well: tests/benchmarks/gpu. `small-8` was then trained
-on with sources alone: docs/models.md.
+on with sources alone, and without mixture consistency only from there on: docs/models.md.
 """
 
 from ml_collections import ConfigDict

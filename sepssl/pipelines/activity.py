@@ -67,6 +67,11 @@ class ChannelLevels:
         frames = piece[:, :whole].reshape(len(piece), -1, self._frame)
         self._powers.append(np.mean(np.square(frames), axis=-1))
 
+    @property
+    def mean_powers(self) -> np.ndarray:
+        """Of the channels, [channels]."""
+        return self._energy / self._samples
+
     def relative_to(
         self, power: float, activity: Activity
     ) -> tuple[np.ndarray, np.ndarray, list[Interval]]:
@@ -84,7 +89,7 @@ class ChannelLevels:
         if self._rest.shape[1]:
             last = np.mean(np.square(self._rest), axis=1, keepdims=True)
             powers = np.concatenate([powers, last], axis=1)
-        levels = _decibels(self._energy / self._samples, power)
+        levels = _decibels(self.mean_powers, power)
         active = powers > 10 ** (activity.active_db / 10) * power
         edges = np.minimum(np.arange(powers.shape[1] + 1) * self._frame, self._samples)
         energies = np.cumsum(powers * np.diff(edges), axis=1, dtype=np.float64)

@@ -77,6 +77,7 @@ class Entry:
             None if they were not.
         intervals: those of the channels.
         truncated: `Clips.truncated`.
+        power: mean of the recording's; 0 in records of earlier versions.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Entry:
     activity: dict[str, float] | None = None
     intervals: list[Interval] = dataclasses.field(default_factory=list)
     truncated: str = ""
+    power: float = 0.0
 
     def tables(self) -> dict[str, str]:
         """The text of each file of intervals, by what follows `name` in its own."""

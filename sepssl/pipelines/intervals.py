@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from sepssl.audio.files import audio_info, read_audio, read_blocks, write_audio
-from sepssl.audio.level import Level
 from sepssl.pipelines.activity import Activity, ChannelLevels, Interval
 from sepssl.reports.selections import Selection, audacity_labels, raven_table
 
@@ -40,27 +39,27 @@ def interval_tables(
 
 
 def measured(
-    files: Sequence[pathlib.Path], levels_db: Sequence[float], activity: Activity
+    files: Sequence[pathlib.Path], power: float, levels_db: Sequence[float], activity: Activity
 ) -> tuple[np.ndarray, list[Interval]]:
     """The shares of activity, and the intervals, of channels that are written already.
 
     Args:
         files: the channels.
-        levels_db: of each, relative to the recording, which they need not add up to.
+        power: mean of the recording's, which they need not add up to; 0 if it is not known, and
+            follows from the loudest channel's level.
+        levels_db: of each channel, relative to the recording.
         activity: what counts as such.
 
     Raises:
         InputError: if they cannot be read.
     """
     levels = ChannelLevels(len(files), audio_info(files[0]).sample_rate)
-    channels = [Level() for _ in files]
     for blocks in zip(*(read_blocks(file, allow_silence=True) for file in files), strict=True):
         levels.add(np.stack(blocks))
-        for channel, block in zip(channels, blocks, strict=True):
-            channel.add(block)
-    loudest = int(np.argmax([channel.power for channel in channels]))
-    recording = channels[loudest].power / 10 ** (levels_db[loudest] / 10)
-    return levels.relative_to(recording, activity)[1:]
+    if not power:
+        loudest = int(np.argmax(levels.mean_powers))
+        power = levels.mean_powers[loudest] / 10 ** (levels_db[loudest] / 10)
+    return levels.relative_to(power, activity)[1:]
 
 
 def write_clips(

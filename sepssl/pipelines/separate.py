@@ -376,6 +376,7 @@ def separate_clip(
         "", clip.path, clip.part, stamp, content, [],
         [round(float(level), 3) for level in levels], _shares(active),
         clip.offset, written_rate, dataclasses.asdict(activity), intervals, clip.truncated,
+        whole.power,
     )  # fmt: skip
     return SeparatedClip(entry, samples, fine, channels.peak, warning)
 
@@ -509,7 +510,7 @@ def _write_intervals(
     anew = entry.activity != wanted
     if anew:
         record.replaceable(name)  # before the channels are read
-        active, intervals = measured(files, entry.levels, activity)
+        active, intervals = measured(files, entry.power, entry.levels, activity)
         entry = dataclasses.replace(
             entry,
             active=_shares(active),

@@ -166,23 +166,32 @@ def mean_average_precision(scores, query_classes, scene_classes):
     return float(np.mean(values))
 
 
-def main():
+def opened(**counts):
+    """The command line's options, and the encoder, separators by name and clips that they name.
+
+    Args:
+        counts: options of this program alone, whole numbers, with their defaults.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--input", required=True)
     parser.add_argument("--fold", default="5")
     parser.add_argument("--encoder", required=True)
     parser.add_argument("--separator", action="append", default=[], help="NAME=FILE")
-    parser.add_argument("--per_class", type=int, default=4)
+    for name, default in counts.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--output", required=True)
     options = parser.parse_args()
     encoder = sepssl.load_encoder(options.encoder)
-    embedder = WindowEmbedder(encoder)
-    separators = {
-        name: sepssl.load_separator(path)
-        for name, path in (value.split("=", 1) for value in options.separator)
-    }
+    named = [value.split("=", 1) for value in options.separator]
+    separators = {name: sepssl.load_separator(path) for name, path in named}
     clips = with_labels(sepssl.open_clips(options.input, encoder.sample_rate), verbose=False)
+    return options, encoder, separators, clips
+
+
+def main():
+    options, encoder, separators, clips = opened(per_class=4)
+    embedder = WindowEmbedder(encoder)
     chosen = [i for i in range(len(clips)) if clips.folds[i] == options.fold]
     names = [clips.names[i] for i in chosen]
     classes = [clips.class_names[int(np.argmax(clips.labels[i]))] for i in chosen]

@@ -10,15 +10,13 @@ precision over queries, by the cosine of a scene's one vector, or the largest on
 channels that are at most 30 dB below it. Prints, and writes, its mean over the seeds.
 """
 
-import argparse
 import collections
 import json
 import pathlib
 
 import numpy as np
+from hidden_sounds import opened
 
-import sepssl
-from sepssl.data.labels import with_labels
 from sepssl.data.mixtures import Mixtures
 from sepssl.evaluation.retrieval import directions
 from sepssl.evaluation.scene_retrieval import audible, draw_retrieval
@@ -26,19 +24,7 @@ from sepssl.evaluation.scores import average_precision
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--input", required=True)
-    parser.add_argument("--fold", default="5")
-    parser.add_argument("--encoder", required=True)
-    parser.add_argument("--separator", action="append", default=[], help="NAME=FILE")
-    parser.add_argument("--scenes", type=int, default=300)
-    parser.add_argument("--seeds", default="1,2,3")
-    parser.add_argument("--output", required=True)
-    options = parser.parse_args()
-    encoder = sepssl.load_encoder(options.encoder)
-    named = [value.split("=", 1) for value in options.separator]
-    separators = {name: sepssl.load_separator(path) for name, path in named}
-    clips = with_labels(sepssl.open_clips(options.input, encoder.sample_rate), verbose=False)
+    options, encoder, separators, clips = opened(scenes=300)
 
     def embed(waveforms):
         return directions(np.asarray(encoder(waveforms), np.float64))
